@@ -1,0 +1,1 @@
+"""From files to records: YAML with lines, overlays by name, one clear sentence per mistake."""

@@ -1,0 +1,1 @@
+"""Work × hardware → seconds and joules; steps as an engine composes them."""

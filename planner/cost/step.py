@@ -1,0 +1,254 @@
+"""The step-time law of instances: how an engine composes prices into the time of a step.
+
+Everything serving may know of an instance is a :class:`Law`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
+from planner.cost.price import Hardware, resource_seconds, total_s
+from planner.cost.work import ContextByWindow, Op, Split, Step, operators, prompt_attention
+from planner.formulas.arrays import Array, IntArray, Real
+from planner.spec.engine import Engine
+from planner.spec.layout import Layout
+from planner.spec.model import Model
+
+_BATCHES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+_CHUNKS = (0, 1, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
+
+    ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of.
+    """
+
+    prompt: Array
+    output: Array
+    weight: Array
+    prefix: Array
+    cls: Array
+
+    @property
+    def decode(self) -> Array:
+        """Tokens that decode steps produce: the first comes with the prompt."""
+        return np.maximum(self.output - 1.0, 0.0)
+
+    def mean(self, values: Array) -> Array:
+        """Return the weighted mean over buckets (last axis)."""
+        return np.asarray((values * self.weight).sum(axis=-1))
+
+    @property
+    def context(self) -> ContextByWindow:
+        """Mean context of requests in decode, by window."""
+        return ContextByWindow(self.prompt, np.maximum(self.output, 1.0), self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """Candidates that share a model, a device type, a precision and an engine."""
+
+    model: Model
+    hardware: Hardware
+    engine: Engine
+    layouts: tuple[Layout, ...]
+
+    @property
+    def split(self) -> Split:
+        """Layouts as ``[C]`` arrays."""
+        degrees = np.array(
+            [(x.tp, x.pp, x.ep, x.dp) for x in self.layouts], dtype=np.float64
+        ).reshape(-1, 4)
+        return Split(*degrees.T)
+
+    def take(self, keep: Array) -> Instances:
+        """Return the candidates at the given indices."""
+        kept = tuple(self.layouts[int(i)] for i in keep)
+        return Instances(self.model, self.hardware, self.engine, kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Step-time law of C instances under given request lengths.
+
+    Attributes
+    ----------
+    batch
+        ``[G]`` decode batches of the tables [-].
+    decode_s
+        ``[C, G]`` time of a pure decode step.
+    prompt_s
+        ``[C, G, b]`` time from the start of a prompt's first step to its first token, beside G
+        decoding requests.
+    marginal_s
+        ``[C, G, b]`` time that a prompt takes from decoding.
+    service_s
+        ``[C, G, b]`` time of the replica's prompt capacity that a prompt uses when busy.
+    start_s
+        ``[C]`` fixed part of a step that only holds prompts.
+    mixed_s
+        ``[C, G]`` time of a step whose token budget is full.
+    places
+        ``[C]`` requests that can decode at once.
+    kv_tokens
+        ``[C]`` KV capacity of a replica.
+    request_s
+        Fixed time per request before its first step.
+    memory
+        Memory map per device.
+    """
+
+    batch: Array
+    decode_s: Array
+    prompt_s: Array
+    marginal_s: Array
+    service_s: Array
+    start_s: Array
+    mixed_s: Array
+    places: Array
+    kv_tokens: Array
+    request_s: float
+    memory: MemoryMap
+
+    def take(self, rows: IntArray) -> Law:
+        """Return the law of the candidates at the given rows, in that order."""
+        picked = {
+            f.name: getattr(self, f.name)[rows]
+            for f in fields(self)
+            if f.name not in ("batch", "request_s", "memory")
+        }
+        return replace(self, **picked, memory=self.memory.take(rows))
+
+    def decode_at(self, count: Array) -> Array:
+        """Return T(n) ``[C, K]`` at occupancies ``[K]``; beyond the places T(n)/n stays."""
+        capped = np.minimum(count, np.maximum(self.places, 1.0)[:, None])
+        at = along(self.batch, self.decode_s, capped)
+        return at * np.maximum(count / np.maximum(capped, 1e-9), 1.0)
+
+
+def along(grid: Array, table: Array, at: Array) -> Array:
+    """Return ``table[c, ·]`` interpolated at ``at[c, …]`` on a shared grid, ends extended flat.
+
+    ``table`` is ``[C, G]`` and ``at`` ``[C, K]`` → ``[C, K]``; or ``[C, G, b]`` with ``[C]`` →
+    ``[C, b]``.
+    """
+    x = np.clip(at, grid[0], grid[-1])
+    high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
+    part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
+    row = np.arange(table.shape[0])
+    if table.ndim == 3:
+        low_value, high_value = table[row, high - 1], table[row, high]
+        part = part[:, None]
+    else:
+        low_value = np.take_along_axis(table, high - 1, axis=1)
+        high_value = np.take_along_axis(table, high, axis=1)
+    result: Array = low_value + part * (high_value - low_value)
+    return result
+
+
+def step_s(instances: Instances, step: Step, split: Split) -> Array:
+    """Return the time of one full pass, host time and launches included, prompt attention not."""
+    engine = instances.engine
+    ops = operators(instances.model, split, step)
+    busy = _composed(ops, instances.hardware, engine)
+    uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
+    per_rank = np.asarray(step.sequences / (split.dp * split.pp))
+    eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
+    launches = sum(op.repeat for op in ops) * engine.launch_s
+    busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
+    return np.asarray(busy + engine.host_step_s + engine.host_sequence_s * per_rank)
+
+
+def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:
+    """Return E8: Σ τ − ω(Σ τ − max τ) over compute, memory and links."""
+    if engine.overlap == 0.0:
+        return total_s(ops, on)
+    parts = np.broadcast_arrays(*resource_seconds(ops, on))
+    total = parts[0] + parts[1] + parts[2]
+    return np.asarray(total - engine.overlap * (total - np.maximum.reduce(parts)))
+
+
+def law(instances: Instances, lengths: Lengths) -> Law:
+    """Return the step-time law of every candidate, in one vectorised pass."""
+    split, engine = instances.split, instances.engine
+    memory = memory_map(
+        instances.model, split, instances.hardware.precision, engine,
+        instances.hardware.accelerator.memory_bytes,
+    )
+    ranks = split.dp * split.pp
+    held = lengths.context()
+    kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, held)
+    fit = np.maximum(memory.kv, 0.0) * ranks / np.maximum(kv_request, 1e-9)
+    by_budget = np.maximum(engine.token_budget - 1.0, 1.0) * ranks
+    places = np.floor(np.minimum(np.minimum(fit, engine.max_sequences * ranks), by_budget))
+    kv_tokens = np.floor(fit * held)
+    batch = np.array([b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float)
+    budget = float(engine.token_budget)
+    chunk = np.array([*[c for c in _CHUNKS if c < budget], budget], dtype=float)
+    table = step_s(
+        instances,
+        Step(batch[:, None], lengths.context, chunk),
+        Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp))),
+    )
+    prompt = _prompt_tables(instances, lengths, split, batch, chunk, table)
+    return Law(
+        batch=batch, decode_s=table[:, :, 0], start_s=table[:, 0, min(1, len(chunk) - 1)],
+        mixed_s=table[:, :, -1], places=places, kv_tokens=kv_tokens,
+        request_s=engine.request_s, memory=memory, **prompt,
+    )
+
+
+def _prompt_tables(
+    instances: Instances, lengths: Lengths, split: Split, batch: Array, chunk: Array, table: Array
+) -> dict[str, Array]:
+    """Return ``prompt_s``, ``marginal_s`` and ``service_s`` (see :class:`Law`), ``[C, G, b]``.
+
+    A prompt of i tokens takes ⌊i/c⌋ steps that it fills and one with the rest, c being the budget
+    that the decoding requests leave on its rank (Q7).
+    """
+    ranks = (split.dp * split.pp)[:, None]
+    room = np.clip(instances.engine.token_budget - batch / ranks, 1.0, None)  # [C, G]
+    new = lengths.prompt - lengths.prefix
+    full_step = _row_interpolate(chunk, table, np.minimum(room, chunk[-1])[:, :, None])[:, :, 0]
+    full = np.floor(new / room[:, :, None])
+    rest = new - full * room[:, :, None]
+    rest_step = np.where(rest > 0, _row_interpolate(chunk, table, rest), 0.0)
+    steps = full + (rest > 0)
+    attention = total_s(
+        prompt_attention(
+            instances.model,
+            Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp))),
+            new, lengths.prefix, steps,
+        ),
+        instances.hardware,
+    )
+    uneven = (stage_share(instances.model, split) * split.pp)[:, None, None]
+    attention = attention * uneven
+    through = full * full_step[:, :, None] + rest_step
+    # chunks of one prompt follow each other through the stages: n + p − 1 stage times
+    pp = split.pp[:, None, None]
+    first = np.where(full > 0, full_step[:, :, None], rest_step)
+    own = (through + attention + (pp - 1.0) * (first + attention / np.maximum(steps, 1.0))) / pp
+    plain = table[:, :, 0][:, :, None]
+    per_rank = ranks[:, :, None]
+    marginal = (through - steps * np.minimum(plain, through / np.maximum(steps, 1.0)) + attention)
+    saturated = new / room[:, :, None] * full_step[:, :, None]
+    service = np.minimum(saturated, through) + attention
+    return {
+        "prompt_s": own,
+        "marginal_s": marginal / per_rank,
+        "service_s": service / per_rank,
+    }
+
+
+def _row_interpolate(grid: Array, table: Array, at: Array) -> Array:
+    """Return ``table[c, g, ·]`` interpolated at ``at[c, g, b]``."""
+    c, g, h = table.shape
+    shape = np.broadcast_shapes(at.shape, (c, g, 1))
+    flat = np.broadcast_to(at, shape).reshape(c * g, -1)
+    return along(grid, table.reshape(c * g, h), flat).reshape(shape)

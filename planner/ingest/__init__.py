@@ -1,0 +1,1 @@
+"""Import what others wrote: request traces, model configurations, measured runs."""

@@ -1,0 +1,1 @@
+"""Traffic queues for steps: latencies, occupancy and goodput from an instance's step-time law."""

@@ -1,0 +1,92 @@
+"""SLOs as constraints on distributions over request buckets, and quantiles of mixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.cost.step import Lengths
+from planner.formulas.arrays import Array
+from planner.spec.slo import Bound
+from planner.spec.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """One bound and the ``[b]`` weights of the requests it applies to."""
+
+    bound: Bound
+    weight: Array
+    of: str = ""
+    """Class it belongs to; empty for all traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What arrives: lengths, burstiness, and the bounds that must hold."""
+
+    lengths: Lengths
+    arrival_cv: float
+    constraints: tuple[Constraint, ...]
+    rate_per_s: float | None
+
+
+def traffic_of(
+    workload: Workload, bounds: Sequence[Bound] = (), rate_per_s: float | None = None
+) -> Traffic:
+    """Return the traffic of a workload; given bounds replace those of its classes.
+
+    Class rates weigh the classes (equally where a class has none); the superposed stream's
+    squared CV is the rate-weighted mean of theirs.
+    """
+    rates = [c.rate_per_s for c in workload.classes]
+    known = all(r is not None for r in rates)
+    shares = np.array([float(r or 1.0) if known else 1.0 for r in rates])
+    shares = shares / shares.sum()
+    columns: list[Array] = []
+    for k, (share, cls) in enumerate(zip(shares, workload.classes, strict=True)):
+        rows = np.array(cls.lengths, dtype=np.float64)
+        weight = rows[:, 2] / rows[:, 2].sum() * share
+        prefix = np.minimum(rows[:, 0] * cls.prefix_hit, np.maximum(rows[:, 0] - 1.0, 0.0))
+        columns.append(np.column_stack([rows[:, :2], weight, prefix, np.full(len(rows), float(k))]))
+    prompt, output, weight, prefix, cls_of = np.concatenate(columns).T
+    lengths = Lengths(prompt, output, weight / weight.sum(), prefix, cls_of)
+    constraints = [Constraint(b, lengths.weight) for b in bounds]
+    if not constraints:
+        for k, traffic_class in enumerate(workload.classes):
+            mask = np.where(cls_of == k, lengths.weight, 0.0)
+            name = traffic_class.name if len(workload.classes) > 1 else ""
+            constraints += [Constraint(b, mask / mask.sum(), name) for b in traffic_class.bounds]
+    cv2 = sum(s * c.arrival_cv**2 for s, c in zip(shares, workload.classes, strict=True))
+    rate = rate_per_s if rate_per_s is not None else workload.rate_per_s
+    return Traffic(lengths, float(np.sqrt(cv2)), tuple(constraints), rate)
+
+
+def quantile(
+    cdf: Callable[[Array], Array], q: float, low: Array, high: Array, iterations: int = 24
+) -> Array:
+    """Return where a distribution reaches ``q``: bisection in log time, vectorised over candidates.
+
+    Parameters
+    ----------
+    cdf
+        Distribution function ``[C] → [C]``, non-decreasing.
+    q
+        Quantile in (0, 1) [-].
+    low, high
+        ``[C]`` positive brackets [s].
+
+    Returns
+    -------
+    array
+        ``[C]`` quantiles [s]; infinite where even ``high`` does not reach q.
+    """
+    a, b = np.log(low), np.log(high)
+    reached = cdf(high) >= q
+    for _ in range(iterations):
+        middle = 0.5 * (a + b)
+        above = cdf(np.exp(middle)) >= q
+        a, b = np.where(above, a, middle), np.where(above, middle, b)
+    return np.where(reached, np.exp(b), np.inf)

@@ -1,0 +1,36 @@
+"""Cluster: an inventory and the links between its devices."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from planner.spec.accelerator import Link
+from planner.spec.record import Count, Named, Positive, Record
+
+
+class NodeGroup(Record):
+    """Servers of one kind."""
+
+    accelerator: str
+    """Accelerator name in the catalogue."""
+    nodes: Count
+    """How many such servers."""
+    devices_per_node: Count
+    """Accelerators per server."""
+    scale_up_devices: Count | None = None
+    """Devices per scale-up domain where it differs from the accelerator's own."""
+    nic: Link | None = None
+    """Network per device where it differs from the accelerator's reference server."""
+    usd_per_hour: Positive | None = None
+    """Price per device and hour here, where it differs from the accelerator's default."""
+
+
+class Cluster(Named):
+    """Nodes, scale-up domains, NICs, fabric: what may be used."""
+
+    kind: Literal["cluster"] = "cluster"
+    groups: tuple[NodeGroup, ...] = Field(min_length=1)
+    fabric_contention: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
+    """χ: how much slower the fabric is than its NICs when everybody sends (1: non-blocking)."""
