@@ -73,9 +73,9 @@ class Config:
         """
         value = self.whole(*fields, least=1)
         if value is None and default is None:
-            names = fields[0] if len(fields) == 1 else f"{fields[0]} (or {', '.join(fields[1:])})"
+            others = f" (also read: {', '.join(fields[1:])})" if fields[1:] else ""
             raise self.mistake(
-                fields[0], f"found nothing, expected a whole number of at least 1 for {names}"
+                fields[0], f"found nothing, expected a whole number of at least 1{others}"
             )
         return default if value is None else value  # type: ignore[return-value]
 

@@ -41,6 +41,16 @@ class Prepared:
     marginal_s: Array
     """``[C, K − 1]`` mean time a prompt takes from decoding, at the same occupancies."""
 
+    def take(self, rows: IntArray) -> Prepared:
+        """Return the candidates at the given rows, in that order."""
+        return replace(
+            self,
+            law=self.law.take(rows),
+            transfer_s=self.transfer_s[rows],
+            step_s=self.step_s[rows],
+            marginal_s=self.marginal_s[rows],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class State:

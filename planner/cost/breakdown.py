@@ -1,0 +1,117 @@
+"""The price of one step, operator by operator, for one candidate: what ``explain`` shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from planner.cost.memory import stage_share
+from planner.cost.price import Priced, price
+from planner.cost.step import Instances, Lengths, Step
+from planner.cost.work import Split, operators, prompt_attention
+
+Phase = Literal["prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One operator's part of a step, per device; ``seconds`` covers all layers.
+
+    ``bound`` names the resource its roofline is closest to: compute, memory, network or host.
+    """
+
+    phase: Phase
+    op: str
+    seconds: float
+    flops: float
+    bytes: float
+    bound: str
+
+
+def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float) -> list[Line]:
+    """Return the operators of one decode step with ``batch`` requests, or of one mean prompt.
+
+    Parameters
+    ----------
+    instances
+        One candidate (``C = 1``).
+    lengths
+        Request lengths: mean context of the decode step, mean prompt of the prefill.
+    phase
+        ``decode`` or ``prefill``.
+    batch
+        Requests in decode on the replica (decode only).
+    """
+    split = Split(*(d[0] for d in _degrees(instances)))
+    engine = instances.engine
+    if phase == "decode":
+        ops = operators(instances.model, split, Step(batch, lengths.context, 0.0))
+        lines = _lines(phase, [price(op, instances.hardware) for op in ops])
+        per_rank = batch / float(split.dp * split.pp)
+        host = engine.host_step_s + engine.host_sequence_s * per_rank
+        launches = sum(op.repeat for op in ops) * engine.launch_s
+        eager = per_rank > engine.graph_max_batch
+    else:
+        prompt = float(lengths.mean(lengths.prompt - lengths.prefix))
+        prefix = float(lengths.mean(lengths.prefix))
+        steps = max(1.0, np.ceil(prompt / engine.token_budget))
+        ops = operators(instances.model, split, Step(0.0, lengths.context, prompt / steps))
+        whole = prompt_attention(instances.model, split, prompt, prefix, steps)
+        lines = _lines(phase, [price(op, instances.hardware) for op in ops], steps)
+        lines += _lines(phase, [price(op, instances.hardware) for op in whole])
+        host = engine.host_step_s * steps
+        launches = sum(op.repeat for op in ops) * engine.launch_s * steps
+        eager = True
+    uneven = float(stage_share(instances.model, split) * split.pp)
+    busy = sum(line.seconds for line in lines)
+    if uneven > 1.0 + 1e-12:
+        lines.append(Line(phase, "stage_imbalance", busy * (uneven - 1.0), 0.0, 0.0, "network"))
+        busy *= uneven
+    if eager and launches > busy:
+        lines.append(Line(phase, "launch", launches - busy, 0.0, 0.0, "host"))
+    if host > 0.0:
+        lines.append(Line(phase, "host", host, 0.0, 0.0, "host"))
+    return sorted(lines, key=lambda line: -line.seconds)
+
+
+def _degrees(instances: Instances) -> tuple[np.ndarray, ...]:
+    split = instances.split
+    return split.tp, split.pp, split.ep, split.dp
+
+
+def _lines(phase: Phase, priced: list[Priced], times: float = 1.0) -> list[Line]:
+    """Return one line per operator name, equal names summed."""
+    lines: dict[str, Line] = {}
+    for p in priced:
+        seconds = times * float(np.asarray(p.seconds))
+        if seconds <= 0.0:
+            continue
+        share = float(np.asarray(p.resource))
+        bound = "network" if share < 0 else "compute" if share > 0.5 else "memory"
+        flops, traffic = times * float(np.asarray(p.flops)), times * float(np.asarray(p.bytes))
+        old = lines.get(p.op.name)
+        if old is None:
+            lines[p.op.name] = Line(phase, p.op.name, seconds, flops, traffic, bound)
+        else:
+            winner = bound if seconds > old.seconds else old.bound
+            lines[p.op.name] = Line(
+                phase, p.op.name, old.seconds + seconds, old.flops + flops,
+                old.bytes + traffic, winner,
+            )
+    return list(lines.values())
+
+
+def bottleneck(lines: list[Line]) -> str:
+    """Return the resource that takes the largest share of the step's time."""
+    totals: dict[str, float] = {}
+    for line in lines:
+        totals[line.bound] = totals.get(line.bound, 0.0) + line.seconds
+    return max(totals, key=lambda name: totals[name]) if totals else "none"
+
+
+def compute_share(lines: list[Line]) -> float:
+    """Return the share of the step's time spent on compute-bound operators."""
+    total = sum(line.seconds for line in lines)
+    return sum(line.seconds for line in lines if line.bound == "compute") / max(total, 1e-30)

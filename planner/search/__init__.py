@@ -1,0 +1,1 @@
+"""Search: how many of which instances meet the SLOs at the least cost."""

@@ -1,0 +1,136 @@
+"""Evaluate drafts with the exact serving forms, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.formulas.arrays import Array, IntArray
+from planner.search.candidates import Enumeration
+from planner.search.drafts import Draft, capacity_per_s
+from planner.serving.attainment import Constraint, Traffic
+from planner.serving.open_loop import (
+    State,
+    cdf,
+    handed_over,
+    metric_mean_s,
+    metric_quantile_s,
+    solve,
+    stack,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """Drafts at their rates: one state per pool, one path per way a request can take.
+
+    Attributes
+    ----------
+    pools
+        State of every (draft, pool), stacked.
+    pool_row
+        Row of ``pools`` of each (draft, position in the draft).
+    paths, plan, share
+        State of each path, the draft it belongs to and its part of that draft's requests.
+    rate_per_s, goodput_per_s
+        Per draft.
+    """
+
+    pools: State
+    pool_row: dict[tuple[int, int], int]
+    pool_share: dict[tuple[int, int], float]
+    paths: State
+    plan: IntArray
+    share: Array
+    rate_per_s: Array
+    goodput_per_s: Array
+
+
+def assess(
+    found: Enumeration, drafts: Sequence[Draft], traffic: Traffic, rate_per_s: float | None
+) -> Assessed:
+    """Return the states of all pools and request paths; without a rate, each at its goodput.
+
+    Requests spread over pools in proportion to their goodput, over replicas evenly and at random.
+    """
+    columns = found.columns
+    capacity = [capacity_per_s(columns, d) for d in drafts]
+    rates = np.array([c[0] if rate_per_s is None else rate_per_s for c in capacity])
+    jobs: dict[tuple[int, str], list[tuple[int, int, int, float]]] = {}
+    pool_share: dict[tuple[int, int], float] = {}
+    for k, draft in enumerate(drafts):
+        whole, split = capacity[k]
+        sums = {"prefill": 0.0, "decode": 0.0}
+        for i, n in draft:
+            if columns[i].role != "both":
+                sums[columns[i].role] += n * columns[i].goodput_per_s
+        for position, (i, n) in enumerate(draft):
+            column = columns[i]
+            part = n * column.goodput_per_s / whole
+            if column.role != "both":
+                part = n * column.goodput_per_s / sums[column.role] * split / whole
+            pool_share[k, position] = part
+            jobs.setdefault((column.group, column.role), []).append(
+                (k, position, column.row, rates[k] * part / n)
+            )
+    states, pool_row = [], {}
+    offset = 0
+    for (group, role), rows in jobs.items():
+        at = found.groups[group].prepared[role].take(np.array([r[2] for r in rows]))  # type: ignore[index]
+        states.append(solve(at, np.array([r[3] for r in rows])))
+        pool_row |= {(r[0], r[1]): offset + j for j, r in enumerate(rows)}
+        offset += len(rows)
+    pools = stack(states)
+    paths, plan, share = _paths(found, drafts, pools, pool_row, pool_share)
+    return Assessed(
+        pools, pool_row, pool_share, paths, plan, share, rates, np.array([c[0] for c in capacity])
+    )
+
+
+def _paths(
+    found: Enumeration, drafts: Sequence[Draft], pools: State,
+    pool_row: dict[tuple[int, int], int], pool_share: dict[tuple[int, int], float],
+) -> tuple[State, IntArray, Array]:
+    """Return one path per colocated pool and per (prefill pool, decode pool) pair."""
+    whole: list[tuple[int, int, float]] = []
+    split: list[tuple[int, int, int, float]] = []
+    for k, draft in enumerate(drafts):
+        sides: dict[str, list[int]] = {"both": [], "prefill": [], "decode": []}
+        for position, (i, _) in enumerate(draft):
+            sides[found.columns[i].role].append(position)
+        whole += [(k, pool_row[k, p], pool_share[k, p]) for p in sides["both"]]
+        total = sum(pool_share[k, p] for p in sides["prefill"])
+        for p in sides["prefill"]:
+            for d in sides["decode"]:
+                part = pool_share[k, p] * pool_share[k, d] / max(total, 1e-300)
+                split.append((k, pool_row[k, p], pool_row[k, d], part))
+    states = []
+    if whole:
+        states.append(pools.take(np.array([w[1] for w in whole])))
+    if split:
+        before = pools.take(np.array([s[1] for s in split]))
+        states.append(handed_over(before, pools.take(np.array([s[2] for s in split]))))
+    plan = np.array([w[0] for w in whole] + [s[0] for s in split], dtype=np.int64)
+    share = np.array([w[2] for w in whole] + [s[3] for s in split])
+    return stack(states), plan, share
+
+
+def statistic_s(
+    of: Assessed, traffic: Traffic, metric: str, quantile: float | None, weight: Array
+) -> Array:
+    """Return one statistic of a metric per draft: a quantile, or the mean where it is ``None``."""
+    if quantile is None:
+        mean = metric_mean_s(of.paths, traffic.lengths, metric, weight)
+        return np.bincount(of.plan, weights=mean * of.share)
+    return metric_quantile_s(
+        of.paths, traffic.lengths, metric, quantile, weight, of.plan, of.share
+    )
+
+
+def share_within(of: Assessed, traffic: Traffic, constraint: Constraint) -> Array:
+    """Return per draft the share of the bound's requests that meet it."""
+    limit = np.full(len(of.plan), constraint.bound.limit_s)
+    met = cdf(of.paths, traffic.lengths, constraint.bound.metric, limit) * constraint.weight
+    return np.bincount(of.plan, weights=met.sum(axis=-1) * of.share)

@@ -1,0 +1,172 @@
+"""The fleet MILP: integer replicas of each column (PuLP, HiGHS); design.md §7.3.
+
+``build`` is pure, ``solve`` is the only place that names a solver, ``decode`` reads the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from planner.search.candidates import Column
+
+if TYPE_CHECKING:
+    import pulp
+
+Objective = Literal["cost", "gpus", "goodput", "energy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What the solver found.
+
+    Attributes
+    ----------
+    replicas
+        Replicas of each column.
+    termination
+        ``optimal``, ``feasible`` (stopped early) or ``infeasible``.
+    objective, bound
+        Value found and proved bound, in the objective's unit.
+    """
+
+    replicas: tuple[int, ...]
+    termination: Literal["optimal", "feasible", "infeasible"]
+    objective: float
+    bound: float
+
+
+def coefficient(column: Column, objective: Objective) -> float:
+    """Return what one replica of a column adds to the objective that is minimised."""
+    match objective:
+        case "cost":
+            return math.inf if column.usd_per_hour is None else column.usd_per_hour
+        case "gpus":
+            return float(column.devices)
+        case "energy":
+            return column.power_w
+        case "goodput":
+            return 0.0
+
+
+def build(
+    columns: Sequence[Column],
+    stock: Sequence[int | None],
+    objective: Objective,
+    rate_per_s: float | None,
+    ceiling: float | None = None,
+    ceiling_of: Objective = "cost",
+) -> pulp.LpProblem:
+    """Return the fleet problem: integer replicas y, rate through colocated and split pools.
+
+    Rows: ``demand`` (colocated + split capacity ≥ rate), ``prompt`` and ``decode`` (split rate ≤
+    capacity of each side), ``stock[i]`` (devices of a type), ``ceiling`` (another objective kept).
+    """
+    import pulp
+
+    sense = pulp.LpMaximize if objective == "goodput" else pulp.LpMinimize
+    problem = pulp.LpProblem("fleet", sense)
+    y = []
+    for i, column in enumerate(columns):
+        available = stock[column.stock]
+        most = None if available is None else available // column.devices
+        y.append(problem.add_variable(f"y{i}_{column.role}", 0, most, cat="Integer"))
+    split = problem.add_variable("split_rate", 0, None)
+    served = problem.add_variable("served_rate", 0, None)
+
+    def capacity(role: str) -> pulp.LpAffineExpression:
+        return pulp.lpSum(
+            c.goodput_per_s * v for c, v in zip(columns, y, strict=True) if c.role == role
+        )
+
+    problem += served <= capacity("both") + split, "demand"
+    problem += split <= capacity("prefill"), "prompt"
+    problem += split <= capacity("decode"), "decode"
+    for s, available in enumerate(stock):
+        if available is not None:
+            used = pulp.lpSum(
+                c.devices * v for c, v in zip(columns, y, strict=True) if c.stock == s
+            )
+            problem += used <= available, f"stock_{s}"
+    if rate_per_s is not None:
+        problem += served >= rate_per_s, "rate"
+    spent = [coefficient(c, objective) for c in columns]
+    if objective == "goodput":
+        # a vanishing price per device breaks ties between equal goodputs towards fewer devices
+        problem.setObjective(
+            served - 1e-7 * pulp.lpSum(c.devices * v for c, v in zip(columns, y, strict=True))
+        )
+    else:
+        problem.setObjective(pulp.lpSum(a * v for a, v in zip(spent, y, strict=True)))
+    if ceiling is not None:
+        kept = [coefficient(c, ceiling_of) for c in columns]
+        problem += pulp.lpSum(a * v for a, v in zip(kept, y, strict=True)) <= ceiling, "ceiling"
+    return problem
+
+
+def solve(problem: pulp.LpProblem, columns: Sequence[Column], time_limit_s: float = 30.0) -> Solution:
+    """Return the best replica counts (HiGHS, deterministic, gap 1e-9)."""
+    import pulp
+
+    solver = pulp.HiGHS(msg=False, gapRel=1e-9, timeLimit=time_limit_s, threads=1)
+    problem.solve(solver)
+    if problem.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
+        return Solution((0,) * len(columns), "infeasible", math.inf, math.inf)
+    values = problem.variablesDict()
+    replicas = tuple(
+        round(values[f"y{i}_{c.role}"].value() or 0.0) for i, c in enumerate(columns)
+    )
+    optimal = problem.sol_status == pulp.LpSolutionOptimal
+    objective = float(pulp.value(problem.objective))
+    bound = float(problem.solverModel.getInfo().mip_dual_bound)
+    return Solution(replicas, "optimal" if optimal else "feasible", objective, bound)
+
+
+def undominated(columns: Sequence[Column], objective: Objective) -> list[int]:
+    """Return the columns worth offering to the solver.
+
+    A column is dropped when another of the same stock and role gives at least its goodput for at
+    most its devices, price and power: replacing one by the other keeps every plan feasible.
+    """
+    kept: list[int] = []
+    order = sorted(
+        range(len(columns)),
+        key=lambda i: (columns[i].devices, -columns[i].goodput_per_s, columns[i].power_w, i),
+    )
+    for i in order:
+        c = columns[i]
+        if not any(
+            columns[k].stock == c.stock
+            and columns[k].role == c.role
+            and columns[k].devices <= c.devices
+            and columns[k].goodput_per_s >= c.goodput_per_s
+            and (objective != "energy" or columns[k].power_w <= c.power_w)
+            for k in kept
+        ):
+            kept.append(i)
+    return sorted(kept)
+
+
+def best_mix(
+    columns: Sequence[Column],
+    stock: Sequence[int | None],
+    objective: Objective,
+    rate_per_s: float | None,
+) -> Solution:
+    """Return the optimal mix, ties broken by goodput (a second solve at the first one's value)."""
+    offered = undominated(columns, objective)
+    chosen = [columns[i] for i in offered]
+    first = solve(build(chosen, stock, objective, rate_per_s), chosen)
+    if first.termination == "infeasible":
+        return Solution((0,) * len(columns), "infeasible", math.inf, math.inf)
+    if objective != "goodput" and all(s is not None for s in stock):
+        ceiling = first.objective * (1.0 + 1e-9)
+        again = solve(build(chosen, stock, "goodput", rate_per_s, ceiling, objective), chosen)
+        if again.termination == "optimal":
+            first = Solution(again.replicas, first.termination, first.objective, first.bound)
+    replicas = [0] * len(columns)
+    for i, n in zip(offered, first.replicas, strict=True):
+        replicas[i] = n
+    return Solution(tuple(replicas), first.termination, first.objective, first.bound)

@@ -1,0 +1,110 @@
+"""Plans as typed objects: pools of replicas, their metrics and what binds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from planner.cost.breakdown import Line
+from planner.serving.evaluate import Memory, Statistics
+from planner.spec.layout import Layout
+from planner.spec.slo import Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Equal replicas in one role.
+
+    Attributes
+    ----------
+    role
+        ``both`` (prompts and decode in one replica), ``prefill`` or ``decode``.
+    traffic_share
+        Share of the plan's requests that pass through the pool.
+    goodput_per_s
+        Largest rate the whole pool serves within the SLOs.
+    batch_mean, utilization, kv_use
+        Requests in decode per replica, share of time busy, share of the KV pool held.
+    """
+
+    role: str
+    accelerator: str
+    layout: Layout
+    precision: str
+    kv_bytes_per_element: float
+    engine: str
+    replicas: int
+    gpus: int
+    usd_per_hour: float | None
+    traffic_share: float
+    goodput_per_s: float
+    batch_mean: float
+    utilization: float
+    kv_use: float
+    kv_capacity_tokens: float
+    max_sequences: int
+    token_budget: int
+    power_w: float
+    memory: Memory
+    breakdown: tuple[Line, ...]
+    bottleneck: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A deployment with its predicted behaviour at ``rate_per_s``."""
+
+    id: str
+    recommended: bool
+    meets_slo: bool
+    mode: str
+    pools: tuple[Pool, ...]
+    gpus: int
+    usd_per_hour: float | None
+    usd_per_million_output_tokens: float | None
+    rate_per_s: float
+    goodput_per_s: float
+    ttft_s: Statistics
+    tpot_s: Statistics
+    e2e_s: Statistics
+    slo: tuple[SloResult, ...]
+    output_tokens_per_s: float
+    power_w: float
+    energy_j_per_output_token: float
+    kv_use: float
+    bottleneck: str
+
+
+@dataclass(frozen=True, slots=True)
+class SloResult:
+    """One bound, the predicted value of its statistic, and the share of requests within it."""
+
+    bound: Bound
+    of: str
+    value_s: float
+    share: float
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSet:
+    """The answer of a search.
+
+    ``plans`` is the Pareto set over (cost, TTFT, TPOT at the SLO's statistic, goodput) of the plan
+    space that was searched, the recommended plan first.
+    """
+
+    plans: tuple[Plan, ...]
+    objective: str
+    binding: str
+    enumerated: dict[str, int]
+    considered: int
+    pareto_size: int
+    optimality: str
+    relative_error: dict[str, float]
+    basis: str
+    assumptions: tuple[str, ...] = field(default=())
+
+    @property
+    def recommended(self) -> Plan:
+        """The recommended plan."""
+        return next(p for p in self.plans if p.recommended)
