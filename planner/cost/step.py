@@ -86,7 +86,10 @@ class Law:
         ``[C, G, b]`` time from the start of a prompt's first step to its first token, beside G
         decoding requests.
     marginal_s
-        ``[C, G, b]`` time that a prompt takes from decoding.
+        ``[C, G, b]`` time that a prompt takes from decoding when it is alone in its steps: the
+        step's weights are read anyway, so part of it is hidden.
+    crowded_s
+        ``[C, G, b]`` the same when other prompts already fill the step.
     service_s
         ``[C, G, b]`` time of the replica's prompt capacity that a prompt uses when busy.
     start_s
@@ -107,6 +110,7 @@ class Law:
     decode_s: Array
     prompt_s: Array
     marginal_s: Array
+    crowded_s: Array
     service_s: Array
     start_s: Array
     mixed_s: Array
@@ -206,7 +210,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
 def _prompt_tables(
     instances: Instances, lengths: Lengths, split: Split, batch: Array, chunk: Array, table: Array
 ) -> dict[str, Array]:
-    """Return ``prompt_s``, ``marginal_s`` and ``service_s`` (see :class:`Law`), ``[C, G, b]``.
+    """Return the tables of prompts, ``[C, G, b]`` each (see :class:`Law`).
 
     A prompt of i tokens takes ⌊i/c⌋ steps that it fills and one with the rest, c being the budget
     that the decoding requests leave on its rank (Q7).
@@ -238,10 +242,14 @@ def _prompt_tables(
     per_rank = ranks[:, :, None]
     marginal = (through - steps * np.minimum(plain, through / np.maximum(steps, 1.0)) + attention)
     saturated = new / room[:, :, None] * full_step[:, :, None]
+    crowded = np.maximum(
+        new / room[:, :, None] * (full_step[:, :, None] - plain) + attention, marginal
+    )
     service = np.minimum(saturated, through) + attention
     return {
         "prompt_s": own,
         "marginal_s": marginal / per_rank,
+        "crowded_s": crowded / per_rank,
         "service_s": service / per_rank,
     }
 

@@ -39,7 +39,9 @@ class Prepared:
     step_s: Array
     """``[C, K − 1]`` decode step at the middles of the occupancy grid."""
     marginal_s: Array
-    """``[C, K − 1]`` mean time a prompt takes from decoding, at the same occupancies."""
+    """``[C, K − 1]`` mean time a prompt alone in its step takes from decoding, there."""
+    crowded_s: Array
+    """``[C, K − 1]`` the same for a prompt that joins others."""
 
     def take(self, rows: IntArray) -> Prepared:
         """Return the candidates at the given rows, in that order."""
@@ -49,6 +51,7 @@ class Prepared:
             transfer_s=self.transfer_s[rows],
             step_s=self.step_s[rows],
             marginal_s=self.marginal_s[rows],
+            crowded_s=self.crowded_s[rows],
         )
 
 
@@ -59,8 +62,9 @@ class State:
     stable: Array
     batch_mean: Array
     tpot_mean_s: Array
+    """``[C, b]`` mean TPOT of a request, by bucket."""
     tpot_var_s2: Array
-    """``[C, b]`` variance of a request's TPOT, by bucket."""
+    """``[C, b]`` its variance."""
     prompt_s: Array
     """``[C, b]`` prompt processing (and transfer) beside the mean batch."""
     step_s: Array
@@ -106,15 +110,17 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
     counts, widths = queueing.occupancy_grid(float(law.places.max(initial=1.0)))
     middles = np.broadcast_to(queueing.grid_middles(counts), (len(law.places), len(counts) - 1))
     step = law.decode_at(middles)
+    stolen = [np.zeros_like(step), np.zeros_like(step)]
     if role == "both":
-        mean = np.asarray((law.marginal_s * traffic.lengths.weight).sum(axis=-1))
-        marginal = along(law.batch, mean, np.minimum(middles, law.places[:, None]))
-    else:
-        marginal = np.zeros_like(step)
+        inside = np.minimum(middles, law.places[:, None])
+        stolen = [
+            along(law.batch, traffic.lengths.mean(table), inside)
+            for table in (law.marginal_s, law.crowded_s)
+        ]
     if transfer_s is None:
         transfer_s = np.zeros((len(law.places), len(traffic.lengths.prompt)))
     return Prepared(
-        law, role, traffic.lengths, traffic.arrival_cv, transfer_s, counts, widths, step, marginal
+        law, role, traffic.lengths, traffic.arrival_cv, transfer_s, counts, widths, step, *stolen
     )
 
 
@@ -123,26 +129,30 @@ def solve(at: Prepared, rate_per_s: Array) -> State:
     decode = _decode(at, rate_per_s) if at.role != "prefill" else None
     zero = np.zeros(len(at.law.places))
     if decode is None:
-        return _with_prompts(at, rate_per_s, zero, zero, zero, zero, zero + 1.0, None, zero == 0)
-    batch, tpot, variance, place, decay, idle, stable = decode
+        nothing = (zero, zero, zero, zero, zero, zero + 1.0, None, zero == 0)
+        return _with_prompts(at, rate_per_s, nothing)
+    batch, tpot, variance, elasticity, place, decay, idle, stable = decode
     if at.role == "decode":
-        spread = _tpot_variance(at, rate_per_s, tpot, variance, zero, zero)
+        spread = _tpot_variance(at, rate_per_s, tpot, variance, elasticity, zero, zero)
+        tpot = np.broadcast_to(tpot[:, None], spread.shape)
         prompt = at.transfer_s
         return State(
             stable, batch, tpot, spread, prompt, zero, zero, zero, place, decay, zero, 1.0 - idle,
             zero + at.law.request_s,
         )
-    return _with_prompts(at, rate_per_s, batch, tpot, variance, place, decay, idle, stable)
+    return _with_prompts(at, rate_per_s, decode)
 
 
 def _decode(at: Prepared, rate_per_s: Array) -> tuple[Array, ...]:
-    """Return batch, TPOT mean and occupancy variance, place wait, idle probability, stability."""
+    """Return the decode side: batch, TPOT mean, its variance over occupancies, elasticity of the
+    step in the batch, probability and decay of the wait for a place, idle probability, stability.
+    """
     tokens = float(at.lengths.mean(at.lengths.decode))
     if tokens <= 0.0:  # one-token answers never decode
         zero = np.zeros(len(at.law.places))
-        return zero, zero, zero, zero, zero + 1.0, zero + 1.0, zero == 0
-    share = np.maximum(1.0 - rate_per_s[:, None] * at.marginal_s, 1e-6)
-    slowed = at.step_s / share  # Q5: prompts take their share of every step's time
+        return zero, zero, zero, zero, zero, zero + 1.0, zero + 1.0, zero == 0
+    taken = _taken(rate_per_s[:, None], at.step_s, at.marginal_s, at.crowded_s)
+    slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
     weights = queueing.occupancy_log_weights(slowed, tokens, at.counts, at.widths)
     # departures with every place taken, read off the last cell: its T(n)/n is frozen there
     last = queueing.grid_middles(at.counts)[-1]
@@ -160,51 +170,95 @@ def _decode(at: Prepared, rate_per_s: Array) -> tuple[Array, ...]:
     steps = np.where(frozen, at_places[:, None], seen)
     mean = (p * steps).sum(axis=-1)
     variance = np.maximum((p * steps**2).sum(axis=-1) - mean**2, 0.0)
-    return batch, tpot, variance, waiting, decay, p[:, 0], decay > 0.0
+    spread = np.maximum((p * served**2).sum(axis=-1) - batch**2, 1e-12)
+    slope = ((p * steps * served).sum(axis=-1) - mean * batch) / spread
+    elasticity = np.clip(slope * batch / np.maximum(mean, 1e-30), 0.0, 0.98)
+    return batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0
 
 
-def _with_prompts(
-    at: Prepared, rate: Array, batch: Array, tpot: Array, variance: Array,
-    place: Array, decay: Array, idle: Array | None, stable: Array,
-) -> State:
-    """Return the state of a replica that processes prompts, beside ``batch`` decoding requests."""
+def _taken(rate: Array, step: Array, alone: Array, crowded: Array) -> Array:
+    """Return the share of time that prompts take from decoding.
+
+    Of the 1 + a prompts that share a step (a others arrive during one), the first hides behind
+    the weights that the step reads anyway; the others pay in full.
+    """
+    others = rate * step / np.maximum(1.0 - rate * alone, 0.02)
+    each = (alone + others * crowded) / (1.0 + others)
+    return np.asarray(np.minimum(rate * each, 1.0 - 1e-6))
+
+
+def _with_prompts(at: Prepared, rate: Array, decode: tuple[Array | None, ...]) -> State:
+    """Return the state of a replica that processes prompts, beside its decoding requests."""
     law, lengths = at.law, at.lengths
-    service = along(law.batch, law.service_s, batch)
-    marginal = along(law.batch, law.marginal_s, batch)
+    batch, tpot, variance, elasticity, place, decay, idle, stable = decode  # type: ignore[misc]
+    service, alone, crowded = (
+        along(law.batch, table, batch) for table in (law.service_s, law.marginal_s, law.crowded_s)
+    )
+    prompt = along(law.batch, law.prompt_s, batch)
     mean, square = lengths.mean(service), lengths.mean(service**2)
-    sigma, wait = queueing.gg1_wait_s(rate, mean, square, at.arrival_cv)
+    sigma, queued = queueing.gg1_wait_s(rate, mean, square, at.arrival_cv)
     load = rate * mean
-    if idle is None:  # prompts only: a step runs when there are prompts
-        running, fixed, busy = np.minimum(load, 1.0), law.start_s, np.minimum(load, 1.0)
-        taken = np.minimum(rate * np.maximum(mean - fixed, 0.0), 0.98)
+    if idle is None:  # prompts only: a step runs while there are prompts
+        running = np.minimum(rate * lengths.mean(prompt), 1.0)
+        fixed, vacation, busy = law.start_s, np.zeros_like(rate), running
     else:
         running, fixed = 1.0 - idle, along(law.batch, law.decode_s, batch[:, None])[:, 0]
-        busy = 1.0 - idle * (1.0 - np.minimum(load, 1.0))
-        taken = np.minimum(rate * lengths.mean(marginal), 0.98)
-    # prompts that arrive in one step share the next: its length has mean T/(1 − ρ) and variance
-    # λE[x²]·mean/(1 − ρ²) (branching of Poisson arrivals); an arrival sees it length-biased
-    step = fixed / (1.0 - taken) + rate * lengths.mean(marginal**2) / (1.0 - taken**2)
-    step = running * step
-    wait = np.maximum(wait, taken * step)
-    prompt = along(law.batch, law.prompt_s, batch) + at.transfer_s
-    spread = _tpot_variance(at, rate, tpot, variance, lengths.mean(marginal**2), taken)
+        vacation, busy = fixed, 1.0 - idle * (1.0 - np.minimum(load, 1.0))
+    mean_alone, mean_crowded = lengths.mean(alone), lengths.mean(crowded)
+    taken = np.minimum(_taken(rate, fixed, mean_alone, mean_crowded), 0.98)
+    others = rate * fixed / (1.0 - taken)
+    each = (alone + others[:, None] * crowded) / (1.0 + others)[:, None]
+    square_taken = lengths.mean(each**2)
+    # Prompts that arrive in one step share the next. Its length is a branching of Poisson
+    # arrivals: mean T/(1 − ρ), variance λE[x²]·mean/(1 − ρ²); an arrival sees it length-biased.
+    even = fixed / (1.0 - taken)
+    seen = even + rate * square_taken / (1.0 - taken**2)
+    if idle is None:  # the first prompt of a busy period makes a step of its own
+        seen = np.maximum(seen, lengths.mean(prompt**2) / lengths.mean(prompt))
+    # Two views of the same wait: budget-limited (P–K behind the running step, then beside prompts
+    # that were packed after this one) and step-limited (the rest of this step, then with all that
+    # arrived in it). The longer one rules.
+    packed = running * (vacation + taken * seen) / 2.0
+    total = np.maximum(queued + packed, running * seen * (0.5 + taken))
+    step = running * (even if idle is not None else np.minimum(even, seen))
+    wait = np.maximum(total - step / 2.0, 0.0)
+    finite = np.where(np.isfinite(wait), wait, 0.0)
+    behind_queue = np.where(np.isfinite(queued), queued, 0.0) / np.maximum(sigma, 1e-12)
+    sigma = np.clip(finite / np.maximum(np.maximum(behind_queue, finite), 1e-30), 1e-12, 1.0)
+    spread = _tpot_variance(at, rate, tpot, variance, elasticity, square_taken, taken)
+    mean_tpot = np.zeros_like(spread)
+    if idle is not None:
+        # The prompts that came while this one was processed are still to be done when it starts
+        # to decode: they delay its first tokens, by at most one full step per token.
+        decode_tokens = np.maximum(lengths.decode, 1.0)
+        sojourn = finite + step / 2.0 + lengths.mean(prompt)
+        behind = (taken * sojourn / (1.0 - taken))[:, None]
+        full = along(law.batch, law.mixed_s, batch[:, None])
+        delay = np.minimum(behind / decode_tokens, np.maximum(full - tpot[:, None], 0.0))
+        mean_tpot = tpot[:, None] + delay
+        left = rate * square_taken * sojourn + taken**2 * finite**2 * (2.0 / sigma - 1.0)
+        scale = delay / np.maximum(behind, 1e-30)
+        spread = spread + (left / (1.0 - taken) ** 2)[:, None] * scale**2
     return State(
-        stable & (load < queueing.SATURATED), batch, tpot, spread, prompt, step, sigma, wait,
-        place, decay, load, busy, np.full(len(rate), law.request_s),
+        stable & (load < queueing.SATURATED), batch, mean_tpot, spread, prompt + at.transfer_s,
+        step, sigma, wait, place, decay, load, busy, np.full(len(rate), law.request_s),
     )
 
 
 def _tpot_variance(
-    at: Prepared, rate: Array, tpot: Array, occupancy: Array, marginal_square: Array, taken: Array
+    at: Prepared, rate: Array, tpot: Array, occupancy: Array, elasticity: Array,
+    marginal_square: Array, taken: Array,
 ) -> Array:
     """Return ``[C, b]`` the variance of per-request TPOT (Q6).
 
-    Two sources: the occupancy seen, averaged over a residence that is r times the mean one (its
-    correlation decays over one residence: factor 2(r − 1 + e^−r)/r², derived), and the prompts
-    that fall into the residence, λ·TPOT·E[x²]/(o(1 − ρ)²).
+    Two sources: the occupancy seen, averaged over the residence, and the prompts that fall into
+    it, λ·TPOT·E[x²]/(o(1 − ρ)²). Occupancy forgets itself over one mean residence divided by
+    1 − ε, ε being the elasticity of the step in the batch (linearised birth–death chain), so a
+    residence of r such times keeps the share 2(r − 1 + e^−r)/r² of its variance (both derived).
     """
     decode = np.maximum(at.lengths.decode, 1.0)
     r = decode / max(float(at.lengths.mean(at.lengths.decode)), 1.0)
+    r = r * (1.0 - elasticity[:, None])
     averaged = 2.0 * (r - 1.0 + np.exp(-r)) / r**2
     prompts = rate * tpot * marginal_square / (1.0 - np.minimum(taken, 0.98)) ** 2
     return np.asarray(occupancy[:, None] * averaged + prompts[:, None] / decode)
@@ -224,7 +278,7 @@ def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
         )
         result = waited * (1.0 - place)
     elif metric == "tpot":
-        result = queueing.gamma_cdf(t, state.tpot_mean_s[:, None], state.tpot_var_s2)
+        result = queueing.gamma_cdf(t, state.tpot_mean_s, state.tpot_var_s2)
         result = np.where(lengths.decode > 0.0, result, 1.0)
     else:
         mean, variance = _e2e_moments(state, lengths)
@@ -246,13 +300,14 @@ def _ttft_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:
 def _e2e_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:
     mean, variance = _ttft_moments(state, lengths)
     decode = lengths.decode
-    return mean + decode * state.tpot_mean_s[:, None], variance + decode**2 * state.tpot_var_s2
+    return mean + decode * state.tpot_mean_s, variance + decode**2 * state.tpot_var_s2
 
 
 def metric_mean_s(state: State, lengths: Lengths, metric: str, weight: Array) -> Array:
     """Return the ``[C]`` mean of a metric over buckets weighed by ``[b]``; infinite if unstable."""
     if metric == "tpot":
-        mean = state.tpot_mean_s
+        decoding = np.where(lengths.decode > 0.0, weight, 0.0)
+        mean = (state.tpot_mean_s * decoding).sum(axis=-1) / max(float(decoding.sum()), 1e-300)
     else:
         moments = _ttft_moments if metric == "ttft" else _e2e_moments
         mean = (moments(state, lengths)[0] * weight).sum(axis=-1)
