@@ -261,6 +261,36 @@ def explain(path: str | Path, plan_id: str | None = None) -> str:
     return explanation(read_document(Path(path)), plan_id)
 
 
+def provenance(
+    model: str | Model, *, gpus: str | None = None, cluster: str | None = None,
+    workload: str | Workload, engine: str, catalog: Catalog = None, **_: object,
+) -> dict[str, object]:
+    """Return where the numbers of a plan come from: sources of every entry it used."""
+    the_model = load_model(model, catalog) if isinstance(model, str) else model
+    the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
+    if cluster is not None:
+        names = [g.accelerator for g in load_cluster(cluster, catalog).groups]
+    else:
+        names = list(parse_gpus(gpus or ""))
+    devices = [load_accelerator(n, catalog) for n in names]
+    entries: list[Named] = [
+        the_model, the_workload, load_engine(engine, catalog), *devices,
+        *(load_calibration(d, catalog) for d in devices),
+    ]
+    return {
+        "entries": [
+            {"kind": getattr(e, "kind", ""), "name": e.name, "sources": list(e.sources)}
+            for e in dict.fromkeys(entries)
+        ],
+        "prices": [
+            {"accelerator": d.name, "usd_per_hour": d.usd_per_hour,
+             "source": next((f"{p.provider}, {p.date}: {p.source}" for p in d.prices
+                             if p.usd_per_hour == d.usd_per_hour), None)}
+            for d in devices
+        ],
+    }
+
+
 def _layout(tp: int, pp: int, ep: int | None, dp: int) -> Layout:
     return Layout(tp, pp, ep if ep is not None else (tp * dp if dp > 1 else 1), dp)
 

@@ -231,7 +231,10 @@ def _pool(
         of.pool_share[k, position], n * column.goodput_per_s, batch, busy,
         min(1.0, batch * traffic.lengths.context() / max(capacity, 1.0)), capacity,
         int(law.places[0]), one.engine.token_budget,
-        n * (idle + busy * (column.power_w - idle)), memory_of(law), tuple(lines), bound,
+        n * (idle + busy * (column.power_w - idle)),
+        hardware.accelerator.peak(hardware.precision.compute),
+        hardware.accelerator.memory_bandwidth_bytes_per_s,
+        memory_of(law), tuple(lines), bound,
     )
 
 

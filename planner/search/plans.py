@@ -44,6 +44,8 @@ class Pool:
     max_sequences: int
     token_budget: int
     power_w: float
+    peak_flops_per_s: float
+    memory_bandwidth_bytes_per_s: float
     memory: Memory
     breakdown: tuple[Line, ...]
     bottleneck: str

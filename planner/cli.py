@@ -1,0 +1,185 @@
+"""The command line: each command is a skin over one library function of the same name.
+
+Data goes to stdout, notes to stderr. Exit codes: 0 done, 1 infeasible, 2 bad input, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from planner.cli_catalog import hardware_app, models_app, workloads_app
+
+app = typer.Typer(
+    name="planner",
+    help="Plan LLM serving: how many of which GPUs, split how, for a workload and its SLOs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(hardware_app, name="hardware")
+app.add_typer(models_app, name="models")
+app.add_typer(workloads_app, name="workloads")
+
+ModelArg = Annotated[str, typer.Argument(help="Model name, YAML file or Hugging Face config.json")]
+CatalogOpt = Annotated[
+    str | None, typer.Option(help="Directory whose entries override the shipped ones")
+]
+JsonOpt = Annotated[
+    str | None, typer.Option("--json", help="Write one JSON document to FILE, or - for stdout")
+]
+EngineOpt = Annotated[str, typer.Option(help="vllm-v1, sglang, trtllm, ideal, …")]
+PrecisionOpt = Annotated[str, typer.Option(help="auto, bf16, fp8, int8, int4, fp4, mxfp4")]
+KvOpt = Annotated[str, typer.Option(help="auto (16 bit), bf16 or fp8")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        import planner
+
+        typer.echo(f"planner {planner.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def plan(
+    model: ModelArg,
+    workload: Annotated[
+        str, typer.Option(help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500")
+    ],
+    gpus: Annotated[str | None, typer.Option(help="Inventory: NAME:COUNT[,NAME:COUNT…]")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Inventory from a cluster name or file")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second")] = None,
+    slo: Annotated[str | None, typer.Option(help="ttft=1s@p90,tpot=40ms@p90[,e2e=…]")] = None,
+    precision: PrecisionOpt = "auto",
+    kv_precision: KvOpt = "auto",
+    engine: EngineOpt = "vllm-v1",
+    mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
+    objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
+    top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
+    json_path: JsonOpt = None,
+    catalog: CatalogOpt = None,
+) -> None:
+    """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
+    from planner import library
+    from planner.report import document, table
+
+    if json_path:
+        document.require_writable(json_path)
+    arguments: dict[str, Any] = {
+        "gpus": gpus, "cluster": cluster, "workload": workload, "rate": rate, "slo": slo,
+        "precision": precision, "kv_precision": kv_precision, "engine": engine, "mode": mode,
+        "objective": objective, "catalog": catalog,
+    }
+    result = library.plan(model, **arguments)
+    inputs = {"model": model, **arguments, "top": top}
+    written = document.plan_document(result, inputs, library.provenance(model, **arguments))
+    for note in result.assumptions:
+        typer.echo(f"note: {note}", err=True)
+    if json_path == "-":
+        typer.echo(document.dumps(written))
+        return
+    if json_path:
+        document.write_document(written, json_path)
+    table.print_plan(result, top, table.console())
+
+
+@app.command()
+def evaluate(
+    model: ModelArg,
+    gpu: Annotated[str, typer.Option(help="Accelerator name or file")],
+    tp: Annotated[int, typer.Option(help="Tensor-parallel degree")] = 1,
+    pp: Annotated[int, typer.Option(help="Pipeline stages")] = 1,
+    ep: Annotated[int | None, typer.Option(help="Expert-parallel degree (1 or tp·dp)")] = None,
+    dp: Annotated[int, typer.Option(help="Attention data-parallel degree")] = 1,
+    replicas: Annotated[int, typer.Option(help="Equal replicas that share the load")] = 1,
+    precision: PrecisionOpt = "auto",
+    kv_precision: KvOpt = "auto",
+    engine: EngineOpt = "vllm-v1",
+    concurrency: Annotated[int | None, typer.Option(help="Requests always in flight")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second (Poisson)")] = None,
+    static_batch: Annotated[int | None, typer.Option(help="One batch of this size")] = None,
+    prompt: Annotated[float | None, typer.Option(help="Prompt tokens")] = None,
+    output: Annotated[float | None, typer.Option(help="Output tokens")] = None,
+    workload: Annotated[str | None, typer.Option(help="Lengths of a workload instead")] = None,
+    prefill: Annotated[
+        str | None, typer.Option(help='Disaggregated: prefill pool, "tp=2,replicas=3"')
+    ] = None,
+    decode: Annotated[
+        str | None, typer.Option(help='Disaggregated: decode pool, "tp=4,replicas=1"')
+    ] = None,
+    allow_waiting: Annotated[
+        bool, typer.Option(help="Let requests beyond the KV capacity wait")
+    ] = False,
+    json_path: JsonOpt = None,
+    catalog: CatalogOpt = None,
+) -> None:
+    """Predict latency, throughput and memory of one given configuration."""
+    from planner import library
+    from planner.report import document, table
+
+    if json_path:
+        document.require_writable(json_path)
+    arguments: dict[str, Any] = {
+        "gpu": gpu, "tp": tp, "pp": pp, "ep": ep, "dp": dp, "replicas": replicas,
+        "precision": precision, "kv_precision": kv_precision, "engine": engine,
+        "concurrency": concurrency, "rate": rate, "static_batch": static_batch, "prompt": prompt,
+        "output": output, "workload": workload, "prefill": prefill, "decode": decode,
+        "allow_waiting": allow_waiting, "catalog": catalog,
+    }
+    result = library.evaluate(model, **arguments)
+    written = document.evaluate_document(result, {"model": model, **arguments})
+    if json_path == "-":
+        typer.echo(document.dumps(written))
+        return
+    if json_path:
+        document.write_document(written, json_path)
+    where = f"prefill {prefill}, decode {decode}" if prefill else f"tp={tp} pp={pp} dp={dp}"
+    title = f"{model} on {result.gpus} × {gpu}, {where}, {replicas} replica(s), {engine}"
+    table.print_evaluation(result, title, table.console())
+
+
+@app.command()
+def explain(
+    path: Annotated[str, typer.Argument(metavar="PLAN.json", help="Document of plan --json")],
+    plan_id: Annotated[str | None, typer.Option("--plan", help="Plan id; default recommended")] = None,
+) -> None:
+    """Explain a plan: time by operator, memory map, roofline position, what binds."""
+    from planner import library
+
+    typer.echo(library.explain(path, plan_id))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one clear sentence, never a traceback."""
+    from planner.errors import InfeasibleError, PlannerError
+
+    try:
+        app()
+    except PlannerError as error:
+        sys.stdout.flush()
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(1 if isinstance(error, InfeasibleError) else 2)
+    except BrokenPipeError:
+        # the reader has left: point stdout nowhere, or flushing at exit would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

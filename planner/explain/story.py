@@ -1,0 +1,120 @@
+"""A plan document as a readable roofline story."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planner.errors import InputError, did_you_mean
+from planner.units import format_bytes, format_seconds
+
+_MOST_LINES = 8
+
+
+def explanation(document: dict[str, Any], plan_id: str | None = None) -> str:
+    """Return the explanation of one plan (the recommended one by default), under 80 columns.
+
+    Raises
+    ------
+    InputError
+        If the document has no plan of that id, or lacks a part it should have.
+    """
+    try:
+        plan = _choose(document["plans"], plan_id)
+        return "\n".join(_story(document, plan))
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise InputError(f"plan document is incomplete: {type(error).__name__} at {error}") from None
+
+
+def _choose(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
+    if plan_id is None:
+        return next(p for p in plans if p["recommended"]) if plans else plans[0]
+    for plan in plans:
+        if plan["id"].lower() == plan_id.lower():
+            return plan
+    ids = [p["id"] for p in plans]
+    raise InputError(f"--plan: no plan {plan_id!r}, expected one of {', '.join(ids)}{did_you_mean(plan_id, ids)}")
+
+
+def _story(document: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    inputs = document["inputs"]
+    price = f", ${plan['usd_per_hour']:.2f}/h" if plan["usd_per_hour"] is not None else ""
+    lines = [
+        f"Plan {plan['id']}: {inputs['model']}, {plan['mode']}, {plan['gpus']} GPUs{price}, "
+        f"{plan['rate_per_s']:.3g} requests/s",
+        "",
+    ]
+    for result in plan["slo"]:
+        bound = result["bound"]
+        slack = 1.0 - result["value_s"] / bound["limit_s"]
+        lines.append(
+            f"  {bound['metric'].upper():4} {bound['statistic']:4} "
+            f"{format_seconds(result['value_s']):>9} of {format_seconds(bound['limit_s']):>8}  "
+            f"{result['share']:.1%} of requests within it, slack {slack:.0%}"
+        )
+    if plan["recommended"]:
+        lines.append(f"  Binds: {document['binding']}")
+    for pool in plan["pools"]:
+        lines += ["", *_pool(pool)]
+    lines += [
+        "",
+        f"Step times stand on {document['basis']} parameters: expect "
+        f"±{document['relative_error']['median']:.0%} (median) to "
+        f"±{document['relative_error']['p90']:.0%} (p90) per kernel.",
+    ]
+    return lines
+
+
+def _pool(pool: dict[str, Any]) -> list[str]:
+    layout = "·".join(f"{k}{v}" for k, v in pool["layout"].items() if v > 1 or k == "tp")
+    role = {"both": "Colocated", "prefill": "Prefill", "decode": "Decode"}[pool["role"]]
+    memory = pool["memory"]
+    lines = [
+        f"{role} pool: {pool['replicas']} × {layout} on {pool['accelerator']}, {pool['precision']}, "
+        f"{pool['engine']}",
+        f"  carries {pool['traffic_share']:.0%} of requests, busy {pool['utilization']:.0%}, "
+        f"up to {pool['goodput_per_s']:.3g} requests/s within the SLOs",
+        f"  memory per GPU: weights {format_bytes(memory['weights_bytes'])}, "
+        f"KV {format_bytes(memory['kv_bytes'])},",
+        f"    activations {format_bytes(memory['activations_bytes'])}, "
+        f"left to others {format_bytes(memory['free_bytes'])}",
+    ]
+    if pool["role"] != "prefill":
+        lines.append(
+            f"  {pool['batch_mean']:.1f} requests decode per replica on average "
+            f"(at most {pool['max_sequences']}), {pool['kv_use']:.0%} of the KV pool held"
+        )
+    for phase, what in (("decode", "decode step"), ("prefill", "mean prompt")):
+        rows = [r for r in pool["breakdown"] if r["phase"] == phase]
+        if rows and not (phase == "decode" and pool["role"] == "prefill"):
+            if not (phase == "prefill" and pool["role"] == "decode"):
+                lines += _phase(rows, what, pool)
+    return lines
+
+
+def _phase(rows: list[dict[str, Any]], what: str, pool: dict[str, Any]) -> list[str]:
+    total = sum(r["seconds"] for r in rows)
+    flops, traffic = sum(r["flops"] for r in rows), sum(r["bytes"] for r in rows)
+    by_bound: dict[str, float] = {}
+    for r in rows:
+        by_bound[r["bound"]] = by_bound.get(r["bound"], 0.0) + r["seconds"]
+    bound = max(by_bound, key=lambda k: by_bound[k])
+    peak, bandwidth = pool["peak_flops_per_s"], pool["memory_bandwidth_bytes_per_s"]
+    intensity, ridge = flops / max(traffic, 1.0), peak / bandwidth
+    lines = [
+        f"  One {what}: {format_seconds(total)}, {by_bound[bound] / total:.0%} of it {bound}-bound",
+        f"    moves {traffic / 1e9:.1f} GB per GPU at {traffic / total / bandwidth:.0%} of peak "
+        f"bandwidth, computes at {flops / total / peak:.0%} of peak",
+        f"    roofline: {intensity:.0f} FLOP/B against a ridge of {ridge:.0f} FLOP/B",
+    ]
+    for r in rows[:_MOST_LINES]:
+        lines.append(
+            f"    {r['op']:18} {format_seconds(r['seconds']):>9} {r['seconds'] / total:6.1%}  "
+            f"{r['bound']}"
+        )
+    rest = rows[_MOST_LINES:]
+    if rest:
+        seconds = sum(r["seconds"] for r in rest)
+        lines.append(
+            f"    {f'{len(rest)} others':18} {format_seconds(seconds):>9} {seconds / total:6.1%}"
+        )
+    return lines

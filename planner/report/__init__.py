@@ -1,0 +1,1 @@
+"""Formatting only: JSON documents and terminal tables."""

@@ -1,0 +1,205 @@
+"""Terminal output: tables that survive 80 columns and no colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from planner.search.plans import Plan, PlanSet, Pool
+from planner.serving.evaluate import Evaluation
+from planner.units import format_bytes, format_seconds
+
+_ROLE = {"both": "", "prefill": "P ", "decode": "D "}
+
+
+def console(stream: IO[str] | None = None, *, stderr: bool = False) -> Console:
+    """Return a console that respects ``NO_COLOR``, ``COLUMNS`` and pipes."""
+    return Console(file=stream, stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def pools_text(pools: Sequence[Pool]) -> str:
+    """Return pools in short: ``P 2×tp4 fp8 + D 3×tp2 fp8``."""
+    kinds = {p.accelerator for p in pools}
+    parts = []
+    for p in pools:
+        device = f" {p.accelerator}" if len(kinds) > 1 else ""
+        parts.append(f"{_ROLE[p.role]}{p.replicas}×{p.layout} {p.precision}{device}")
+    return " + ".join(parts)
+
+
+def sentence(result: PlanSet) -> str:
+    """Return the recommended plan in one sentence."""
+    plan = result.recommended
+    kinds = " and ".join(dict.fromkeys(p.accelerator for p in plan.pools))
+    what = {
+        "colocated": "serving prompts and decode together",
+        "disaggregated": "with separate prefill and decode pools",
+        "mixed": "mixing colocated and disaggregated pools",
+    }[plan.mode]
+    price = "" if plan.usd_per_hour is None else f" at ${plan.usd_per_hour:.2f}/h"
+    values = " and ".join(
+        f"{r.bound.metric.upper()} {r.bound.statistic} {format_seconds(r.value_s)} "
+        f"(limit {format_seconds(r.bound.limit_s)})"
+        for r in plan.slo
+    )
+    return (
+        f"Use {plan.gpus} × {kinds}{price}, {what} ({pools_text(plan.pools)}): "
+        f"{plan.rate_per_s:.3g} requests/s with {values or 'no SLO'}, "
+        f"goodput up to {plan.goodput_per_s:.3g}/s."
+    )
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _slo_cell(plan: Plan, metric: str) -> str:
+    for r in plan.slo:
+        if r.bound.metric == metric:
+            return format_seconds(r.value_s) + ("" if r.met else " ✗")
+    return format_seconds({"ttft": plan.ttft_s, "tpot": plan.tpot_s}[metric]["p90"])
+
+
+def _heading(result: PlanSet, metric: str) -> str:
+    for r in result.recommended.slo:
+        if r.bound.metric == metric:
+            return f"{metric.upper()} {r.bound.statistic} ≤{format_seconds(r.bound.limit_s)}"
+    return f"{metric.upper()} p90"
+
+
+def plan_table(result: PlanSet, top: int, width: int) -> Table:
+    """Return the Pareto table; narrow terminals get the columns that decide."""
+    wide = width >= 118
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    headings = [("plan", "left"), ("pools", "left"), ("GPUs", "right"), ("$/h", "right")]
+    headings += [("$/M out", "right")] if wide else []
+    headings += [(_heading(result, "ttft"), "right"), (_heading(result, "tpot"), "right")]
+    headings += [("goodput/s", "right")]
+    headings += [("KV", "right"), ("J/tok", "right"), ("bound by", "left")] if wide else []
+    for text, justify in headings:
+        table.add_column(text, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for plan in result.plans[:top]:
+        mark = "*" if plan.recommended else ""
+        row = [plan.id + mark, pools_text(plan.pools), str(plan.gpus), _number(plan.usd_per_hour)]
+        row += [_number(plan.usd_per_million_output_tokens)] if wide else []
+        row += [_slo_cell(plan, "ttft"), _slo_cell(plan, "tpot"), f"{plan.goodput_per_s:.3g}"]
+        if wide:
+            row += [f"{plan.kv_use:.0%}", f"{plan.energy_j_per_output_token:.2g}", plan.bottleneck]
+        table.add_row(*row)
+    return table
+
+
+def pareto_plot(result: PlanSet, width: int, height: int = 9) -> str:
+    """Return a scatter of the listed plans: cost across, TPOT upward, marked by plan number."""
+    plans = [p for p in result.plans if p.tpot_s["p90"] > 0]
+    if len(plans) < 3:
+        return ""
+    xs = [p.usd_per_hour if p.usd_per_hour is not None else float(p.gpus) for p in plans]
+    ys = [1e3 * p.tpot_s["p90"] for p in plans]
+    columns = max(20, min(width, 100) - 12)
+    grid = [[" "] * columns for _ in range(height)]
+    span_x, span_y = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
+    for plan, x, y in reversed(list(zip(plans, xs, ys, strict=True))):
+        c = round((x - min(xs)) / span_x * (columns - 3))
+        r = height - 1 - round((y - min(ys)) / span_y * (height - 1))
+        label = "*" if plan.recommended else plan.id[1:]
+        for k, char in enumerate(label):
+            grid[r][c + k] = char
+    unit = "$/h" if plans[0].usd_per_hour is not None else "GPUs"
+    lines = ["TPOT p90 [ms] of each plan over its cost (* recommended)"]
+    for k, row in enumerate(grid):
+        label = f"{max(ys):8.1f}" if k == 0 else f"{min(ys):8.1f}" if k == height - 1 else " " * 8
+        lines.append(f"{label} │{''.join(row).rstrip()}")
+    lines.append(" " * 9 + "└" + "─" * columns)
+    left, right = f"{min(xs):.4g} {unit}", f"{max(xs):.4g} {unit}"
+    lines.append(" " * 10 + left + " " * max(1, columns - len(left) - len(right)) + right)
+    return "\n".join(lines)
+
+
+def print_plan(result: PlanSet, top: int, out: Console) -> None:
+    """Print the recommended plan, the Pareto table, a plot and what binds."""
+    out.print(sentence(result), soft_wrap=False)
+    out.print()
+    out.print(plan_table(result, top, out.width))
+    shown = min(top, len(result.plans))
+    counts = result.enumerated
+    out.print()
+    plot = pareto_plot(result, out.width)
+    if plot:
+        out.print(plot, markup=False, overflow="crop", no_wrap=True)
+        out.print()
+    out.print(f"Binds: {result.binding}.")
+    out.print(
+        f"Shown {shown} of {result.pareto_size} Pareto plans over cost, TTFT, TPOT and goodput; "
+        f"{result.considered} plans from {counts.get('kept', 0)} of "
+        f"{counts.get('enumerated', 0)} instances. Step times stand on "
+        f"{'fits' if result.basis == 'fit' else 'family defaults'} "
+        f"(±{result.relative_error['median']:.0%} median, "
+        f"±{result.relative_error['p90']:.0%} p90 per kernel)."
+    )
+
+
+def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
+    """Print one evaluated configuration."""
+    out.print(title)
+    out.print()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "mean", "p50", "p90", "p99"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, values in (("TTFT", result.ttft_s), ("TPOT", result.tpot_s), ("E2E", result.e2e_s)):
+        table.add_row(name, *(format_seconds(values[k]) for k in ("mean", "p50", "p90", "p99")))
+    out.print(table)
+    out.print()
+    m = result.memory
+    rows = [
+        ("throughput", f"{result.output_tokens_per_s:,.0f} output tokens/s, "
+         f"{result.output_tokens_per_s_per_gpu:,.0f} per GPU, {result.requests_per_s:.3g} requests/s"),
+        ("batch", f"{result.batch_mean:.1f} requests in decode, busy {result.utilization:.0%}"),
+        ("memory per GPU", f"weights {format_bytes(m.weights_bytes)}, KV {format_bytes(m.kv_bytes)}, "
+         f"activations {format_bytes(m.activations_bytes)}, left {format_bytes(m.free_bytes)}"),
+        ("KV capacity", f"{result.kv_capacity_tokens:,.0f} tokens"),
+        ("power", f"{result.power_w:,.0f} W on {result.gpus} GPUs"),
+    ]
+    if result.batch_latency_s is not None:
+        rows.insert(0, ("batch latency", format_seconds(result.batch_latency_s)))
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in rows:
+        facts.add_row(name, text)
+    out.print(facts)
+
+
+def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
+    """Print a plain table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        right = heading not in ("name", "family", "vendor", "kind", "classes", "attention")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def print_record(record: Mapping[str, Any], out: Console) -> None:
+    """Print a catalogue record as key and value, nested values indented."""
+    for line in _lines(record, 0):
+        out.print(line, markup=False)
+
+
+def _lines(value: Mapping[str, Any], depth: int) -> list[str]:
+    lines = []
+    for key, item in value.items():
+        pad = "  " * depth
+        if isinstance(item, Mapping):
+            lines += [f"{pad}{key}:", *_lines(item, depth + 1)]
+        elif isinstance(item, (list, tuple)) and item and isinstance(item[0], Mapping):
+            for each in item:
+                lines += [f"{pad}{key}:", *_lines(each, depth + 1)]
+        elif isinstance(item, (list, tuple)) and len(item) > 8:
+            lines.append(f"{pad}{key}: {len(item)} rows")
+        else:
+            text = f"{item:.6g}" if isinstance(item, float) else str(item)
+            lines.append(f"{pad}{key}: {text}")
+    return lines
