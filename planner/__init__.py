@@ -26,7 +26,22 @@ _LIBRARY = (
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
 
-__all__ = [*_LIBRARY, *_ERRORS, "__version__"]
+__all__ = [
+    "CatalogError",
+    "InfeasibleError",
+    "InputError",
+    "PlannerError",
+    "__version__",
+    "evaluate",
+    "explain",
+    "load_accelerator",
+    "load_cluster",
+    "load_engine",
+    "load_model",
+    "load_precision",
+    "load_workload",
+    "plan",
+]
 
 if TYPE_CHECKING:
     from planner.errors import CatalogError, InfeasibleError, InputError, PlannerError

@@ -60,7 +60,9 @@ def plan(
         str, typer.Option(help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500")
     ],
     gpus: Annotated[str | None, typer.Option(help="Inventory: NAME:COUNT[,NAME:COUNT…]")] = None,
-    cluster: Annotated[str | None, typer.Option(help="Inventory from a cluster name or file")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Inventory from a cluster name or file")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Requests per second")] = None,
     slo: Annotated[str | None, typer.Option(help="ttft=1s@p90,tpot=40ms@p90[,e2e=…]")] = None,
     precision: PrecisionOpt = "auto",
@@ -79,9 +81,17 @@ def plan(
     if json_path:
         document.require_writable(json_path)
     arguments: dict[str, Any] = {
-        "gpus": gpus, "cluster": cluster, "workload": workload, "rate": rate, "slo": slo,
-        "precision": precision, "kv_precision": kv_precision, "engine": engine, "mode": mode,
-        "objective": objective, "catalog": catalog,
+        "gpus": gpus,
+        "cluster": cluster,
+        "workload": workload,
+        "rate": rate,
+        "slo": slo,
+        "precision": precision,
+        "kv_precision": kv_precision,
+        "engine": engine,
+        "mode": mode,
+        "objective": objective,
+        "catalog": catalog,
     }
     result = library.plan(model, **arguments)
     inputs = {"model": model, **arguments, "top": top}
@@ -133,11 +143,25 @@ def evaluate(
     if json_path:
         document.require_writable(json_path)
     arguments: dict[str, Any] = {
-        "gpu": gpu, "tp": tp, "pp": pp, "ep": ep, "dp": dp, "replicas": replicas,
-        "precision": precision, "kv_precision": kv_precision, "engine": engine,
-        "concurrency": concurrency, "rate": rate, "static_batch": static_batch, "prompt": prompt,
-        "output": output, "workload": workload, "prefill": prefill, "decode": decode,
-        "allow_waiting": allow_waiting, "catalog": catalog,
+        "gpu": gpu,
+        "tp": tp,
+        "pp": pp,
+        "ep": ep,
+        "dp": dp,
+        "replicas": replicas,
+        "precision": precision,
+        "kv_precision": kv_precision,
+        "engine": engine,
+        "concurrency": concurrency,
+        "rate": rate,
+        "static_batch": static_batch,
+        "prompt": prompt,
+        "output": output,
+        "workload": workload,
+        "prefill": prefill,
+        "decode": decode,
+        "allow_waiting": allow_waiting,
+        "catalog": catalog,
     }
     result = library.evaluate(model, **arguments)
     written = document.evaluate_document(result, {"model": model, **arguments})
@@ -154,7 +178,9 @@ def evaluate(
 @app.command()
 def explain(
     path: Annotated[str, typer.Argument(metavar="PLAN.json", help="Document of plan --json")],
-    plan_id: Annotated[str | None, typer.Option("--plan", help="Plan id; default recommended")] = None,
+    plan_id: Annotated[
+        str | None, typer.Option("--plan", help="Plan id; default recommended")
+    ] = None,
 ) -> None:
     """Explain a plan: time by operator, memory map, roofline position, what binds."""
     from planner import library

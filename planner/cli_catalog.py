@@ -50,7 +50,9 @@ def _show(kind: str, name: str, catalog: str | None, json_path: str | None) -> N
     _print_record(store.find(kind, name, catalog), json_path)
 
 
-def _print_record(record: Named, json_path: str | None, extra: dict[str, Any] | None = None) -> None:
+def _print_record(
+    record: Named, json_path: str | None, extra: dict[str, Any] | None = None
+) -> None:
     from planner.report import document, table
 
     data = {**record.model_dump(mode="json"), **(extra or {})}
@@ -102,10 +104,14 @@ def hardware_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> Non
             price = a.usd_per_hour
             rows.append(
                 [
-                    a.name, a.family, f"{a.peak('bf16') / 1e12:.0f}",
+                    a.name,
+                    a.family,
+                    f"{a.peak('bf16') / 1e12:.0f}",
                     f"{a.peak('fp8') / 1e12:.0f}" if a.supports("fp8") else "-",
-                    f"{a.memory_bytes / 2**30:.0f}", f"{a.memory_bandwidth_bytes_per_s / 1e12:.2f}",
-                    str(a.scale_up.devices), "-" if price is None else f"{price:.2f}",
+                    f"{a.memory_bytes / 2**30:.0f}",
+                    f"{a.memory_bandwidth_bytes_per_s / 1e12:.2f}",
+                    str(a.scale_up.devices),
+                    "-" if price is None else f"{price:.2f}",
                 ]
             )
     headings = ["name", "family", "bf16 TF/s", "fp8 TF/s", "GiB", "TB/s", "domain", "$/h"]
@@ -133,8 +139,10 @@ def hardware_show(
         raise InputError(f"{name} is no accelerator")
     c = library.load_calibration(record, catalog)
     standing = {
-        "calibration": c.name, "basis": c.basis,
-        "relative_error_median": c.relative_error.median, "relative_error_p90": c.relative_error.p90,
+        "calibration": c.name,
+        "basis": c.basis,
+        "relative_error_median": c.relative_error.median,
+        "relative_error_p90": c.relative_error.p90,
     }
     _print_record(record, json_path, {"predictions": standing})
 
@@ -158,11 +166,26 @@ def models_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> None:
             experts = "-" if not m.expert_counts else str(max(m.expert_counts))
             rows.append(
                 [
-                    m.name, f"{m.parameters_count / 1e9:.2f}", f"{m.active_count / 1e9:.2f}",
-                    str(m.depth), kinds, experts, str(m.context_tokens), m.native_precision,
+                    m.name,
+                    f"{m.parameters_count / 1e9:.2f}",
+                    f"{m.active_count / 1e9:.2f}",
+                    str(m.depth),
+                    kinds,
+                    experts,
+                    str(m.context_tokens),
+                    m.native_precision,
                 ]
             )
-    headings = ["name", "params B", "active B", "layers", "attention", "experts", "context", "native"]
+    headings = [
+        "name",
+        "params B",
+        "active B",
+        "layers",
+        "attention",
+        "experts",
+        "context",
+        "native",
+    ]
     _emit(headings, rows, json_path)
 
 
@@ -214,10 +237,12 @@ def workloads_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> No
             rate = w.rate_per_s
             rows.append(
                 [
-                    w.name, "+".join(c.name for c in w.classes),
+                    w.name,
+                    "+".join(c.name for c in w.classes),
                     "-" if rate is None else f"{rate:.3g}",
                     "/".join(f"{c.arrival_cv:.3g}" for c in w.classes),
-                    f"{share @ table[:, 0]:.0f}", f"{share @ table[:, 1]:.0f}",
+                    f"{share @ table[:, 0]:.0f}",
+                    f"{share @ table[:, 1]:.0f}",
                 ]
             )
     _emit(["name", "classes", "rate/s", "CV", "prompt", "output"], rows, json_path)
@@ -239,8 +264,12 @@ def workloads_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
 
 @workloads_app.command("import")
 def workloads_import(
-    path: Annotated[str, typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM or length trace")],
-    name: Annotated[str | None, typer.Option(help="Workload name; default: the file's stem")] = None,
+    path: Annotated[
+        str, typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM or length trace")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Workload name; default: the file's stem")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
     source: Annotated[str | None, typer.Option(help="Citation of the trace")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the trace")] = "unknown",

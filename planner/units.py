@@ -104,4 +104,8 @@ def format_seconds(value_s: float | None) -> str:
 
 def format_bytes(value_bytes: float) -> str:
     """Return bytes for people, in GiB or MiB."""
-    return f"{value_bytes / GIB:.2f} GiB" if abs(value_bytes) >= GIB else f"{value_bytes / MIB:.1f} MiB"
+    return (
+        f"{value_bytes / GIB:.2f} GiB"
+        if abs(value_bytes) >= GIB
+        else f"{value_bytes / MIB:.1f} MiB"
+    )

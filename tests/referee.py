@@ -22,12 +22,20 @@ class Prices:
         self.law: Law = law(instances, lengths)
         split = Split(*(d[:, None, None] for d in _degrees(instances)))
         most = int(self.law.places[0])
-        self.batch = np.unique(np.concatenate([np.arange(0, min(most, 64) + 1), np.linspace(0, most, 40).astype(int)])).astype(float)
-        self.chunk = np.unique(np.concatenate([[0.0, 1.0], np.geomspace(8, instances.engine.token_budget, 60).round()]))
-        self.table = step_s(instances, Step(self.batch[:, None], lengths.context, self.chunk), split)[0]
+        self.batch = np.unique(
+            np.concatenate([np.arange(0, min(most, 64) + 1), np.linspace(0, most, 40).astype(int)])
+        ).astype(float)
+        self.chunk = np.unique(
+            np.concatenate([[0.0, 1.0], np.geomspace(8, instances.engine.token_budget, 60).round()])
+        )
+        self.table = step_s(
+            instances, Step(self.batch[:, None], lengths.context, self.chunk), split
+        )[0]
         flat = Split(*_degrees(instances))
         self.grid = np.unique(np.geomspace(1, max(lengths.prompt.max(), 2.0), 80).round())
-        self.attention = total_s(prompt_attention(instances.model, flat, self.grid, 0.0, 1.0), instances.hardware)
+        self.attention = total_s(
+            prompt_attention(instances.model, flat, self.grid, 0.0, 1.0), instances.hardware
+        )
         self.budget = instances.engine.token_budget
 
     def step(self, batch: float, chunk: float) -> float:

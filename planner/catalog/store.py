@@ -49,7 +49,10 @@ def roots(catalog: str | Path | None = None) -> tuple[Path, ...]:
         If a directory the user named does not exist.
     """
     found: list[Path] = []
-    for value, origin in ((catalog, "--catalog"), (os.environ.get("PLANNER_CATALOG"), "PLANNER_CATALOG")):
+    for value, origin in (
+        (catalog, "--catalog"),
+        (os.environ.get("PLANNER_CATALOG"), "PLANNER_CATALOG"),
+    ):
         if not value:
             continue
         path = Path(value)
@@ -96,11 +99,16 @@ def _load(kind: str, path: Path, modified_ns: int) -> Named:
     declared = document.data.get("kind") if isinstance(document.data, dict) else None
     if declared not in (None, kind):
         raise CatalogError(
-            [Mistake(document.path, document.line(("kind",)), "kind",
-                     f"found {declared!r}, expected {kind!r}")]
+            [
+                Mistake(
+                    document.path,
+                    document.line(("kind",)),
+                    "kind",
+                    f"found {declared!r}, expected {kind!r}",
+                )
+            ]
         )
-    entry = validate(document, record)
-    return entry
+    return validate(document, record)
 
 
 def _display(path: Path) -> str:
@@ -168,8 +176,14 @@ def _stem_checked(kind: str, path: Path) -> Named:
     entry = load_file(kind, path)
     if entry.name != path.stem:
         raise CatalogError(
-            [Mistake(_display(path), 1, "name",
-                     f"found {entry.name!r}, expected {path.stem!r}, the file's stem")]
+            [
+                Mistake(
+                    _display(path),
+                    1,
+                    "name",
+                    f"found {entry.name!r}, expected {path.stem!r}, the file's stem",
+                )
+            ]
         )
     return entry
 

@@ -38,7 +38,9 @@ for _tag, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
 ):
     _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), [*_first, *([""] if _tag == "null" else [])]
+        f"tag:yaml.org,2002:{_tag}",
+        re.compile(_pattern),
+        [*_first, *([""] if _tag == "null" else [])],
     )
 
 
@@ -144,14 +146,21 @@ def _plain(
     value = loader.construct_object(node)
     if isinstance(value, float) and not math.isfinite(value):
         mistakes.append(
-            Mistake(document.path, node.start_mark.line + 1, document.spelled(loc),
-                    f"found {node.value}, expected a finite number")
+            Mistake(
+                document.path,
+                node.start_mark.line + 1,
+                document.spelled(loc),
+                f"found {node.value}, expected a finite number",
+            )
         )
     return value
 
 
 def _mapping(
-    loader: Any, node: yaml.MappingNode, loc: tuple[Any, ...], document: Document,
+    loader: Any,
+    node: yaml.MappingNode,
+    loc: tuple[Any, ...],
+    document: Document,
     mistakes: list[Mistake],
 ) -> dict[str, Any]:
     result: dict[str, Any] = {}
@@ -163,8 +172,12 @@ def _mapping(
         if name in result:
             first = document.lines[here]
             mistakes.append(
-                Mistake(document.path, line, document.spelled((*loc, name)),
-                        f"found {key!r} again, first given at line {first}, expected it once")
+                Mistake(
+                    document.path,
+                    line,
+                    document.spelled((*loc, name)),
+                    f"found {key!r} again, first given at line {first}, expected it once",
+                )
             )
             continue
         document.keys[here] = key
@@ -199,7 +212,11 @@ def validate(document: Document, record: type[R]) -> R:
     """
     if not isinstance(document.data, dict):
         raise CatalogError(
-            [Mistake(document.path, 1, "file", "found no keys, expected a mapping of keys to values")]
+            [
+                Mistake(
+                    document.path, 1, "file", "found no keys, expected a mapping of keys to values"
+                )
+            ]
         )
     try:
         return record.model_validate(document.data)
@@ -229,9 +246,12 @@ def _mistakes(error: ValidationError, document: Document, record: type[BaseModel
 
 def _is_tag(part: Any, loc: tuple[Any, ...], document: Document) -> bool:
     """Whether pydantic put this part into the path itself (a union's tag), not the file."""
-    return isinstance(part, str) and part not in document.keys.values() and not any(
-        part in key for key in document.keys
-    ) and part in {"gqa", "mla", "linear", "ssm", "none", "dense", "moe"}
+    return (
+        isinstance(part, str)
+        and part not in document.keys.values()
+        and not any(part in key for key in document.keys)
+        and part in {"gqa", "mla", "linear", "ssm", "none", "dense", "moe"}
+    )
 
 
 def _short(value: Any) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 
 from planner.cost.memory import stage_share
 from planner.cost.price import Priced, price
-from planner.cost.step import Instances, Lengths, Step
-from planner.cost.work import Split, operators, prompt_attention
+from planner.cost.step import Instances, Lengths
+from planner.cost.work import Split, Step, operators, prompt_attention
+from planner.formulas.arrays import Array
 
 Phase = Literal["prefill", "decode"]
 
@@ -76,7 +77,7 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
     return sorted(lines, key=lambda line: -line.seconds)
 
 
-def _degrees(instances: Instances) -> tuple[np.ndarray, ...]:
+def _degrees(instances: Instances) -> tuple[Array, ...]:
     split = instances.split
     return split.tp, split.pp, split.ep, split.dp
 
@@ -97,8 +98,12 @@ def _lines(phase: Phase, priced: list[Priced], times: float = 1.0) -> list[Line]
         else:
             winner = bound if seconds > old.seconds else old.bound
             lines[p.op.name] = Line(
-                phase, p.op.name, old.seconds + seconds, old.flops + flops,
-                old.bytes + traffic, winner,
+                phase,
+                p.op.name,
+                old.seconds + seconds,
+                old.flops + flops,
+                old.bytes + traffic,
+                winner,
             )
     return list(lines.values())
 

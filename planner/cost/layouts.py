@@ -13,7 +13,12 @@ from planner.spec.model import Model
 
 def why_illegal(model: Model, layout: Layout, scale_up_devices: int) -> str | None:
     """Return why a layout cannot run the model, in one clause, or ``None`` if it can."""
-    for name, degree in (("tp", layout.tp), ("pp", layout.pp), ("ep", layout.ep), ("dp", layout.dp)):
+    for name, degree in (
+        ("tp", layout.tp),
+        ("pp", layout.pp),
+        ("ep", layout.ep),
+        ("dp", layout.dp),
+    ):
         if degree < 1:
             return f"{name} must be at least 1, found {degree}"
     for heads in model.heads:
@@ -37,7 +42,9 @@ def why_illegal(model: Model, layout: Layout, scale_up_devices: int) -> str | No
     if layout.ep not in (1, layout.tp * layout.dp):
         return f"ep must be 1 or tp·dp = {layout.tp * layout.dp}, found {layout.ep}"
     if layout.dp > 1 and layout.ep == 1:
-        return f"dp={layout.dp} shares the experts over all ranks: ep must be {layout.tp * layout.dp}"
+        return (
+            f"dp={layout.dp} shares the experts over all ranks: ep must be {layout.tp * layout.dp}"
+        )
     for experts in model.expert_counts:
         if experts % layout.ep:
             return f"ep={layout.ep} does not divide the {experts} experts of {model.name}"

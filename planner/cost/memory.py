@@ -11,7 +11,7 @@ import numpy as np
 
 from planner.cost.price import weight_bytes
 from planner.cost.work import ACTIVATION_BYTES, Split, kv_heads_per_device
-from planner.formulas.arrays import Array, IntArray, Real
+from planner.formulas.arrays import Array, BoolArray, IntArray, Real
 from planner.formulas.memory import kv_bytes_per_token
 from planner.spec.engine import Engine
 from planner.spec.model import Dense, Gqa, Linear, Mla, Model, Moe, Ssm
@@ -37,7 +37,7 @@ class MemoryMap:
         return MemoryMap(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @property
-    def fits(self) -> Array:
+    def fits(self) -> BoolArray:
         """Whether weights and activations leave room for any KV."""
         return self.kv > 0.0
 
@@ -74,7 +74,9 @@ def weight_bytes_per_device(model: Model, split: Split, precision: Precision) ->
             case Moe():
                 shards = split.tp * split.dp  # experts spread over ep, sharded over the rest
                 routed = group.ffn.experts * group.ffn.expert_parameters(hidden) / shards
-                shared = (group.ffn.shared_parameters(hidden) - hidden * group.ffn.experts) / split.tp
+                shared = (
+                    group.ffn.shared_parameters(hidden) - hidden * group.ffn.experts
+                ) / split.tp
                 layer = layer + routed * weight_bytes("experts", precision)
                 layer = layer + shared * weight_bytes("dense", precision)
                 layer = layer + hidden * group.ffn.experts * weight_bytes("", precision)
@@ -82,7 +84,9 @@ def weight_bytes_per_device(model: Model, split: Split, precision: Precision) ->
     tables = model.embedding_parameters / split.tp
     tables = np.where((split.pp > 1) & (not model.tied_embeddings), tables / 2.0, tables)
     fixed = tables + model.norm_parameters / split.pp + model.other_parameters_count / split.tp
-    result: Array = np.asarray(body * stage_share(model, split) + fixed * weight_bytes("", precision))
+    result: Array = np.asarray(
+        body * stage_share(model, split) + fixed * weight_bytes("", precision)
+    )
     return result
 
 
@@ -91,7 +95,8 @@ def _attention_weights(model: Model, attention: object, split: Split) -> Real:
     match attention:
         case Gqa():
             kv = kv_heads_per_device(attention.kv_heads, split.tp)
-            width = attention.q_width / split.tp + kv * (attention.kv_width / attention.kv_heads)
+            projected = (attention.width - attention.q_width) / attention.kv_heads
+            width = attention.q_width / split.tp + kv * projected
             return hidden * (width + attention.heads * attention.v_dim / split.tp)
         case Mla():
             copied = hidden * (

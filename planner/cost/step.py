@@ -12,7 +12,7 @@ import numpy as np
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
 from planner.cost.price import Hardware, resource_seconds, total_s
 from planner.cost.work import ContextByWindow, Op, Split, Step, operators, prompt_attention
-from planner.formulas.arrays import Array, IntArray, Real
+from planner.formulas.arrays import Array, IntArray
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model
@@ -66,7 +66,7 @@ class Instances:
         ).reshape(-1, 4)
         return Split(*degrees.T)
 
-    def take(self, keep: Array) -> Instances:
+    def take(self, keep: IntArray) -> Instances:
         """Return the candidates at the given indices."""
         kept = tuple(self.layouts[int(i)] for i in keep)
         return Instances(self.model, self.hardware, self.engine, kept)
@@ -100,6 +100,8 @@ class Law:
         ``[C]`` requests that can decode at once.
     kv_tokens
         ``[C]`` KV capacity of a replica.
+    stages
+        ``[C]`` pipeline stages: without decoding, prompts follow each other through them.
     request_s
         Fixed time per request before its first step.
     memory
@@ -116,6 +118,7 @@ class Law:
     mixed_s: Array
     places: Array
     kv_tokens: Array
+    stages: Array
     request_s: float
     memory: MemoryMap
 
@@ -181,7 +184,10 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     """Return the step-time law of every candidate, in one vectorised pass."""
     split, engine = instances.split, instances.engine
     memory = memory_map(
-        instances.model, split, instances.hardware.precision, engine,
+        instances.model,
+        split,
+        instances.hardware.precision,
+        engine,
         instances.hardware.accelerator.memory_bytes,
     )
     ranks = split.dp * split.pp
@@ -191,7 +197,9 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     by_budget = np.maximum(engine.token_budget - 1.0, 1.0) * ranks
     places = np.floor(np.minimum(np.minimum(fit, engine.max_sequences * ranks), by_budget))
     kv_tokens = np.floor(fit * held)
-    batch = np.array([b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float)
+    batch = np.array(
+        [b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float
+    )
     budget = float(engine.token_budget)
     chunk = np.array([*[c for c in _CHUNKS if c < budget], budget], dtype=float)
     table = step_s(
@@ -201,9 +209,16 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     )
     prompt = _prompt_tables(instances, lengths, split, batch, chunk, table)
     return Law(
-        batch=batch, decode_s=table[:, :, 0], start_s=table[:, 0, min(1, len(chunk) - 1)],
-        mixed_s=table[:, :, -1], places=places, kv_tokens=kv_tokens,
-        request_s=engine.request_s, memory=memory, **prompt,
+        batch=batch,
+        decode_s=table[:, :, 0],
+        start_s=table[:, 0, min(1, len(chunk) - 1)],
+        mixed_s=table[:, :, -1],
+        places=places,
+        kv_tokens=kv_tokens,
+        stages=split.pp,
+        request_s=engine.request_s,
+        memory=memory,
+        **prompt,
     )
 
 
@@ -227,7 +242,9 @@ def _prompt_tables(
         prompt_attention(
             instances.model,
             Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp))),
-            new, lengths.prefix, steps,
+            new,
+            lengths.prefix,
+            steps,
         ),
         instances.hardware,
     )
@@ -240,7 +257,7 @@ def _prompt_tables(
     own = (through + attention + (pp - 1.0) * (first + attention / np.maximum(steps, 1.0))) / pp
     plain = table[:, :, 0][:, :, None]
     per_rank = ranks[:, :, None]
-    marginal = (through - steps * np.minimum(plain, through / np.maximum(steps, 1.0)) + attention)
+    marginal = through - steps * np.minimum(plain, through / np.maximum(steps, 1.0)) + attention
     saturated = new / room[:, :, None] * full_step[:, :, None]
     crowded = np.maximum(
         new / room[:, :, None] * (full_step[:, :, None] - plain) + attention, marginal
@@ -248,7 +265,7 @@ def _prompt_tables(
     service = np.minimum(saturated, through) + attention
     return {
         "prompt_s": own,
-        "marginal_s": marginal / per_rank,
+        "marginal_s": marginal,  # ranks and micro-batches move in step: one chunk delays all
         "crowded_s": crowded / per_rank,
         "service_s": service / per_rank,
     }

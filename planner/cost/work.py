@@ -121,7 +121,9 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
     routed = step.sequences / split.pp + step.chunk * split.dp * step.busy_ranks
     ops: list[Op] = []
     for group in model.layers:
-        ops += _attention(model.hidden, group.attention, group.count, split, rows, decode_rows, step)
+        ops += _attention(
+            model.hidden, group.attention, group.count, split, rows, decode_rows, step
+        )
         ops += _feed_forward(model.hidden, group.ffn, group.count, split, rows, routed)
         halves = (group.attention.kind != "none") + (group.ffn.kind != "none")
         norm = {"traffic_bytes": 8.0 * rows * model.hidden}
@@ -174,12 +176,17 @@ def _attention(
 
 
 def _gqa(
-    hidden: int, a: Gqa, count: float, split: Split, rows: Real, decode_rows: Real,
+    hidden: int,
+    a: Gqa,
+    count: float,
+    split: Split,
+    rows: Real,
+    decode_rows: Real,
     context: ContextByWindow,
 ) -> list[Op]:
     kv = kv_heads_per_device(a.kv_heads, split.tp)
     heads = a.heads / split.tp
-    width = a.q_width / split.tp + kv * (a.kv_width / a.kv_heads)
+    width = a.q_width / split.tp + kv * ((a.width - a.q_width) / a.kv_heads)
     decode = {
         "sequences": decode_rows,
         "context": context(float(a.window or np.inf)),
@@ -196,7 +203,12 @@ def _gqa(
 
 
 def _mla(
-    hidden: int, a: Mla, count: float, split: Split, rows: Real, decode_rows: Real,
+    hidden: int,
+    a: Mla,
+    count: float,
+    split: Split,
+    rows: Real,
+    decode_rows: Real,
     context: ContextByWindow,
 ) -> list[Op]:
     qk = a.qk_nope_head_dim + a.qk_rope_head_dim
@@ -213,20 +225,24 @@ def _mla(
     }
     down = (a.q_lora_rank or 0) + latent
     query = float(a.q_lora_rank or hidden)
+    value = heads * a.v_head_dim
     ops = [
         _matmul("latent_down", count, "attention", rows, float(down), float(hidden)),
         _matmul("query_up", count, "attention", rows, heads * qk, query),
-        _matmul(
-            "latent_up", count, "attention", rows,
-            heads * (a.qk_nope_head_dim + a.v_head_dim), float(a.kv_lora_rank),
-        ),
         Op("attention", "decode_attention", count, decode),
-        _matmul("attention_out", count, "attention", rows, float(hidden), heads * a.v_head_dim),
     ]
+    if a.compressed is None:
+        up = heads * a.qk_nope_head_dim + value
+        ops.append(_matmul("latent_up", count, "attention", rows, up, float(a.kv_lora_rank)))
+        ops.append(_matmul("attention_out", count, "attention", rows, float(hidden), value))
+    else:  # the latent is key and value at once; the output goes through a low rank per group
+        rank, groups = float(a.compressed.output_rank), float(a.compressed.output_groups)
+        ops.append(_matmul("output_down", count, "attention", rows, rank, value))
+        ops.append(_matmul("output_up", count, "attention", rows, float(hidden), rank * groups))
     if a.index_heads:
         index = {
             "sequences": decode_rows,
-            "context": context(np.inf),
+            "context": context(np.inf) / max(a.compressed.ratio if a.compressed else 1, 1),
             "heads": float(a.index_heads),
             "kv_heads": 1.0,
             "kv_elements": float(a.index_head_dim),
@@ -279,9 +295,7 @@ def _mlp(
     ]
 
 
-def _moe(
-    hidden: int, ffn: Moe, count: float, split: Split, rows: Real, routed: Real
-) -> list[Op]:
+def _moe(hidden: int, ffn: Moe, count: float, split: Split, rows: Real, routed: Real) -> list[Op]:
     gate = 2.0 if ffn.gated else 1.0
     width = ffn.latent or hidden
     experts = {
@@ -300,7 +314,9 @@ def _moe(
         _reduce(count, hidden, rows, split),
     ]
     if ffn.latent:
-        ops.append(_matmul("latent_experts", count, "dense", rows, float(ffn.latent), float(hidden)))
+        ops.append(
+            _matmul("latent_experts", count, "dense", rows, float(ffn.latent), float(hidden))
+        )
         ops.append(_matmul("latent_hidden", count, "dense", rows, float(hidden), float(ffn.latent)))
     if ffn.shared_intermediate:
         inner = ffn.shared_intermediate / split.tp
@@ -316,7 +332,9 @@ def _moe(
     return ops
 
 
-def prompt_attention(model: Model, split: Split, prompt: Real, prefix: Real, chunks: Real) -> list[Op]:
+def prompt_attention(
+    model: Model, split: Split, prompt: Real, prefix: Real, chunks: Real
+) -> list[Op]:
     """Return the attention over whole prompts, split into ``chunks`` steps.
 
     Parameters

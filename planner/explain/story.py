@@ -22,7 +22,9 @@ def explanation(document: dict[str, Any], plan_id: str | None = None) -> str:
         plan = _choose(document["plans"], plan_id)
         return "\n".join(_story(document, plan))
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise InputError(f"plan document is incomplete: {type(error).__name__} at {error}") from None
+        raise InputError(
+            f"plan document is incomplete: {type(error).__name__} at {error}"
+        ) from None
 
 
 def _choose(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
@@ -32,7 +34,9 @@ def _choose(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
         if plan["id"].lower() == plan_id.lower():
             return plan
     ids = [p["id"] for p in plans]
-    raise InputError(f"--plan: no plan {plan_id!r}, expected one of {', '.join(ids)}{did_you_mean(plan_id, ids)}")
+    raise InputError(
+        f"--plan: no plan {plan_id!r}, expected one of {', '.join(ids)}{did_you_mean(plan_id, ids)}"
+    )
 
 
 def _story(document: dict[str, Any], plan: dict[str, Any]) -> list[str]:
@@ -85,9 +89,9 @@ def _pool(pool: dict[str, Any]) -> list[str]:
         )
     for phase, what in (("decode", "decode step"), ("prefill", "mean prompt")):
         rows = [r for r in pool["breakdown"] if r["phase"] == phase]
-        if rows and not (phase == "decode" and pool["role"] == "prefill"):
-            if not (phase == "prefill" and pool["role"] == "decode"):
-                lines += _phase(rows, what, pool)
+        other = {"decode": "prefill", "prefill": "decode"}[phase]
+        if rows and pool["role"] != other:
+            lines += _phase(rows, what, pool)
     return lines
 
 

@@ -9,5 +9,6 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
 #: A number or an array of them; every formula broadcasts.
 Real: TypeAlias = "float | Array"

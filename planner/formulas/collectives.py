@@ -213,8 +213,8 @@ def dispatch_s(
     volume = tokens * copies * token_bytes
     nodes = np.maximum(1.0, np.ceil(ranks / domain))
     inside = volume * (ranks - 1.0) / ranks / nodes / (scale_up_efficiency * scale_up_bytes_per_s)
-    across = contention * volume * (nodes - 1.0) / nodes / (
-        scale_out_efficiency * scale_out_bytes_per_s
+    across = (
+        contention * volume * (nodes - 1.0) / nodes / (scale_out_efficiency * scale_out_bytes_per_s)
     )
     wire = np.cbrt(inside**3 + across**3)
     return np.where(np.asarray(ranks) > 1.0, latency_s + wire, 0.0)

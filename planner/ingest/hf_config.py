@@ -14,8 +14,15 @@ MOST_LAYERS = 10_000
 MOST = 10**12
 
 _NAMED = {
-    "nvfp4": "fp4", "mxfp4": "mxfp4", "fp8": "fp8", "awq": "int4", "gptq": "int4", "int4": "int4",
-    "w4a16": "int4", "int8": "int8", "w8a8": "int8",
+    "nvfp4": "fp4",
+    "mxfp4": "mxfp4",
+    "fp8": "fp8",
+    "awq": "int4",
+    "gptq": "int4",
+    "int4": "int4",
+    "w4a16": "int4",
+    "int8": "int8",
+    "w8a8": "int8",
 }
 
 _BY_BITS = {(4, "int"): "int4", (8, "int"): "int8", (4, "float"): "fp4", (8, "float"): "fp8"}
@@ -135,8 +142,9 @@ class Config:
         if not isinstance(value, list):
             raise self.wrong(field, "a list with one entry per layer")
         if len(value) < layers:
-            raise self.mistake(field, f"found {len(value)} entries, expected one for each of the "
-                                      f"{layers} layers")
+            raise self.mistake(
+                field, f"found {len(value)} entries, expected one for each of the {layers} layers"
+            )
         return value[:layers]
 
     def layers(self) -> int:

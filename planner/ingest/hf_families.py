@@ -66,8 +66,10 @@ def _mixtral(c: Config) -> Decoder:
 
 def _minimax_m3(c: Config) -> Decoder:
     decoder = _qwen_moe(c, qk_norm=c.flag("use_qk_norm"))
-    note = ("block-sparse attention is read as full attention: an upper bound of its cost beyond "
-            "the 2,048 tokens that each query selects")
+    note = (
+        "block-sparse attention is read as full attention: an upper bound of its cost beyond "
+        "the 2,048 tokens that each query selects"
+    )
     return Decoder(decoder.layers, notes=(note,) if c.has("sparse_attention_config") else ())
 
 
@@ -78,11 +80,19 @@ def _llama4(c: Config) -> Decoder:
     experts = experts.model_copy(update={"shared_intermediate": experts.intermediate})
     ffns = feed_forwards(c, n, experts)
     chunk = c.whole("attention_chunk_size")
-    spans = windows(c, n) if c.has("layer_types") else [
-        None if (i + 1) % 4 == 0 else chunk for i in range(n)
-    ]
-    notes = ("chunked attention is read as a sliding window of the chunk: an upper bound, twice "
-             "the mean span",) if chunk else ()
+    spans = (
+        windows(c, n)
+        if c.has("layer_types")
+        else [None if (i + 1) % 4 == 0 else chunk for i in range(n)]
+    )
+    notes = (
+        (
+            "chunked attention is read as a sliding window of the chunk: an upper bound, twice "
+            "the mean span",
+        )
+        if chunk
+        else ()
+    )
     return Decoder([(gqa(c, w), f) for w, f in zip(spans, ffns, strict=True)], notes=notes)
 
 
@@ -91,8 +101,9 @@ def _gpt_oss(c: Config) -> Decoder:
     experts = moe(c, bias=True, router_bias=True)
     # without layer_types every second layer slides, starting with the first
     spans = windows(c, n, every=2)
-    return Decoder([(gqa(c, w, c.flag("attention_bias", True), sinks=True), experts)
-                    for w in spans])
+    return Decoder(
+        [(gqa(c, w, c.flag("attention_bias", True), sinks=True), experts) for w in spans]
+    )
 
 
 def _deepseek(c: Config) -> Decoder:
@@ -118,25 +129,36 @@ def _deepseek_v4(c: Config) -> Decoder:
         raise c.mistake("compress_ratios", "found nothing, expected one ratio per layer")
     if head <= rope:
         raise c.wrong("head_dim", f"more than qk_rope_head_dim {rope}")
-    base = Config({**c.data, "kv_lora_rank": head - rope, "qk_nope_head_dim": head - rope,
-                   "v_head_dim": head}, c.source, c.prefix)
+    base = Config(
+        {
+            **c.data,
+            "kv_lora_rank": head - rope,
+            "qk_nope_head_dim": head - rope,
+            "v_head_dim": head,
+        },
+        c.source,
+        c.prefix,
+    )
     layers = []
     for ratio in ratios:
         if not isinstance(ratio, int) or ratio < 0:
             raise c.wrong("compress_ratios", "whole numbers of at least 0")
         indexed = 1 < ratio < 128
-        shape = Compressed(ratio=ratio, output_rank=c.count("o_lora_rank"),
-                           output_groups=c.count("o_groups"))
+        shape = Compressed(
+            ratio=ratio, output_rank=c.count("o_lora_rank"), output_groups=c.count("o_groups")
+        )
         span = window if ratio == 0 else window + top
         no_index = {} if indexed else {"index_heads": 0, "index_head_dim": 0}
-        layers.append((mla(base, **({"index_topk": span, "compressed": shape} | no_index)),
-                       moe(c)))
-    return Decoder(layers, notes=(
-        f"compress_ratios {sorted(set(ratios))}: a layer caches one entry per ratio tokens; the "
-        f"raw window of {window} tokens (ratio 0: all the layer keeps) is not counted as cache, "
-        f"layers without indexer attend to at most {window + top} entries (exact at "
-        f"{top * max(ratios) // 1024}k tokens), hyper-connections are left out",
-    ))
+        layers.append((mla(base, **({"index_topk": span, "compressed": shape} | no_index)), moe(c)))
+    return Decoder(
+        layers,
+        notes=(
+            f"compress_ratios {sorted(set(ratios))}: a layer caches one entry per ratio tokens; the "
+            f"raw window of {window} tokens (ratio 0: all the layer keeps) is not counted as cache, "
+            f"layers without indexer attend to at most {window + top} entries (exact at "
+            f"{top * max(ratios) // 1024}k tokens), hyper-connections are left out",
+        ),
+    )
 
 
 def _qwen_next(c: Config) -> Decoder:
@@ -150,8 +172,12 @@ def _qwen_next(c: Config) -> Decoder:
     fast = linear(c)
     routed = any(c.has(f) for f in ("num_experts", "num_experts_per_tok"))
     ffns = feed_forwards(c, n) if routed else [dense(c)] * n
-    return Decoder([(fast if kind == "linear_attention" else full, f)
-                    for kind, f in zip(kinds, ffns, strict=True)])
+    return Decoder(
+        [
+            (fast if kind == "linear_attention" else full, f)
+            for kind, f in zip(kinds, ffns, strict=True)
+        ]
+    )
 
 
 def _kimi_linear(c: Config) -> Decoder:
@@ -161,16 +187,23 @@ def _kimi_linear(c: Config) -> Decoder:
     if section is None:
         raise c.mistake("linear_attn_config", "found nothing, expected a mapping")
     heads, size = section.count("num_heads"), section.count("head_dim")
-    delta = Linear(key_heads=heads, value_heads=heads, key_head_dim=size, value_head_dim=size,
-                   conv_kernel=section.count("short_conv_kernel_size", default=4))
+    delta = Linear(
+        key_heads=heads,
+        value_heads=heads,
+        key_head_dim=size,
+        value_head_dim=size,
+        conv_kernel=section.count("short_conv_kernel_size", default=4),
+    )
     latent = mla(c, gated=c.flag("mla_use_output_gate"))
     full = section.data.get("full_attn_layers")
     if not isinstance(full, list):
         raise section.mistake("full_attn_layers", "expected a list of layer numbers from 1")
     experts = moe(c, router_bias=True)
     ffns = feed_forwards(c, n, experts)
-    note = ("Kimi delta attention is counted as a gated delta rule: its decay per channel adds "
-            "under 1 % of a layer")
+    note = (
+        "Kimi delta attention is counted as a gated delta rule: its decay per channel adds "
+        "under 1 % of a layer"
+    )
     return Decoder([(latent if i + 1 in full else delta, ffns[i]) for i in range(n)], notes=(note,))
 
 
@@ -181,8 +214,13 @@ def _gemma(c: Config, *, every: int, qk_norm: bool) -> Decoder:
     defaults = {"head_dim": 256, "num_attention_heads": 8, "num_key_value_heads": 4}
     base = Config(defaults | dict(c.data), c.source, c.prefix)
     ffn = dense(c)
-    return Decoder([(gqa(base, w, qk_norm=qk_norm), ffn) for w in windows(c, n, every)],
-                   tied=True, norms_per_layer=4, context=131072, vocabulary=262208)
+    return Decoder(
+        [(gqa(base, w, qk_norm=qk_norm), ffn) for w in windows(c, n, every)],
+        tied=True,
+        norms_per_layer=4,
+        context=131072,
+        vocabulary=262208,
+    )
 
 
 def _gemma4(c: Config) -> Decoder:
@@ -201,8 +239,11 @@ def _gemma4(c: Config) -> Decoder:
     if routed:
         beside = c.count("intermediate_size")
         ffn = moe(c).model_copy(update={"shared_intermediate": beside})
-    return Decoder([(local.model_copy(update={"window": w} if w else wide), ffn)
-                    for w in windows(c, n)], tied=True, norms_per_layer=7 if routed else 4)
+    return Decoder(
+        [(local.model_copy(update={"window": w} if w else wide), ffn) for w in windows(c, n)],
+        tied=True,
+        norms_per_layer=7 if routed else 4,
+    )
 
 
 def _mimo_v2(c: Config) -> Decoder:
@@ -210,13 +251,18 @@ def _mimo_v2(c: Config) -> Decoder:
     n = c.layers()
     pattern = c.per_layer("hybrid_layer_pattern", n) or [0] * n
     full = gqa(c, value_head_dim=c.whole("v_head_dim", least=1))
-    local = gqa(c, c.count("sliding_window"), sinks=c.flag("add_swa_attention_sink_bias"),
-                heads=c.count("swa_num_attention_heads", default=full.heads),
-                kv_heads=c.count("swa_num_key_value_heads", default=full.kv_heads),
-                head_dim=c.count("swa_head_dim", default=full.head_dim),
-                value_head_dim=c.count("swa_v_head_dim", default=full.v_dim))
-    return Decoder([(local if kind else full, f)
-                    for kind, f in zip(pattern, feed_forwards(c, n), strict=True)])
+    local = gqa(
+        c,
+        c.count("sliding_window"),
+        sinks=c.flag("add_swa_attention_sink_bias"),
+        heads=c.count("swa_num_attention_heads", default=full.heads),
+        kv_heads=c.count("swa_num_key_value_heads", default=full.kv_heads),
+        head_dim=c.count("swa_head_dim", default=full.head_dim),
+        value_head_dim=c.count("swa_v_head_dim", default=full.v_dim),
+    )
+    return Decoder(
+        [(local if kind else full, f) for kind, f in zip(pattern, feed_forwards(c, n), strict=True)]
+    )
 
 
 def _nemotron_h(c: Config) -> Decoder:
@@ -228,8 +274,10 @@ def _nemotron_h(c: Config) -> Decoder:
     else:
         pattern = c.text("hybrid_override_pattern")
     if not pattern or set(pattern) - set("M*-E"):
-        raise c.mistake("hybrid_override_pattern",
-                        f"found {pattern[:40]!r}, expected one of M, *, - and E per layer")
+        raise c.mistake(
+            "hybrid_override_pattern",
+            f"found {pattern[:40]!r}, expected one of M, *, - and E per layer",
+        )
     # made only where the pattern asks for them: a model without experts has no expert fields
     parts: dict[str, Callable[[], Layer]] = {
         "M": lambda: (mamba2(c), NoFeedForward()),
@@ -254,10 +302,14 @@ def _nemotron_nas(c: Config) -> Decoder:
             raise part.mistake("attention", "expected an attention and an ffn section")
         kept = not attention.flag("no_op")
         kv_heads = heads // attention.count("n_heads_in_group") if kept else 0
-        layers.append((
-            gqa(c, kv_heads=kv_heads) if kept else NoAttention(),
-            NoFeedForward() if ffn.flag("no_op") else Dense(intermediate=_nas_width(ffn, hidden)),
-        ))
+        layers.append(
+            (
+                gqa(c, kv_heads=kv_heads) if kept else NoAttention(),
+                NoFeedForward()
+                if ffn.flag("no_op")
+                else Dense(intermediate=_nas_width(ffn, hidden)),
+            )
+        )
     if not layers:
         raise c.mistake("block_configs", "found nothing, expected one entry per layer")
     return Decoder(layers)
@@ -274,26 +326,37 @@ def _nas_width(ffn: Config, hidden: int) -> int:
 def _jamba(c: Config) -> Decoder:
     """Read Jamba: Mamba layers, one attention layer per period, experts in every second layer."""
     n = c.layers()
-    period, offset = (c.count("attn_layer_period", default=8),
-                      c.whole("attn_layer_offset") or 0)
+    period, offset = (c.count("attn_layer_period", default=8), c.whole("attn_layer_offset") or 0)
     step, first = c.count("expert_layer_period", default=2), c.whole("expert_layer_offset") or 0
     inner = c.count("mamba_expand", default=2) * hidden_size(c)
-    sizes = {"expand": c.count("mamba_expand", default=2), "mamba_head_dim": 64,
-             "mamba_num_heads": max(1, inner // 64), "state_size": c.count("mamba_d_state"),
-             "n_groups": 1, "conv_kernel": c.count("mamba_d_conv", default=4),
-             "hidden_size": hidden_size(c)}
+    sizes = {
+        "expand": c.count("mamba_expand", default=2),
+        "mamba_head_dim": 64,
+        "mamba_num_heads": max(1, inner // 64),
+        "state_size": c.count("mamba_d_state"),
+        "n_groups": 1,
+        "conv_kernel": c.count("mamba_d_conv", default=4),
+        "hidden_size": hidden_size(c),
+    }
     mixer = mamba2(Config(sizes, c.source, c.prefix))
     plain, experts = dense(c), moe(c)
-    return Decoder([
-        (gqa(c) if i % period == offset else mixer, experts if i % step == first else plain)
-        for i in range(n)
-    ], notes=("Mamba-1 layers are counted as Mamba-2 with the same state: 1 % fewer weights",))
+    return Decoder(
+        [
+            (gqa(c) if i % period == offset else mixer, experts if i % step == first else plain)
+            for i in range(n)
+        ],
+        notes=("Mamba-1 layers are counted as Mamba-2 with the same state: 1 % fewer weights",),
+    )
 
 
 def _mamba(c: Config) -> Decoder:
     note = "the context is not limited by the architecture; 1,048,576 stands for that"
-    return Decoder([(mamba2(c), NoFeedForward())] * c.layers(), context=2**20, tied=True,
-                   notes=() if c.has("max_position_embeddings") else (note,))
+    return Decoder(
+        [(mamba2(c), NoFeedForward())] * c.layers(),
+        context=2**20,
+        tied=True,
+        notes=() if c.has("max_position_embeddings") else (note,),
+    )
 
 
 def _opt(c: Config) -> Decoder:
@@ -304,15 +367,23 @@ def _opt(c: Config) -> Decoder:
     narrow = c.whole("word_embed_proj_dim")
     if narrow not in (None, hidden_size(c)):
         raise c.wrong("word_embed_proj_dim", f"the hidden size {hidden_size(c)}")
-    return Decoder([(gqa(c, bias=biased), ffn)] * c.layers(), tied=True, norm_bias=True,
-                   position_embeddings=rows)
+    return Decoder(
+        [(gqa(c, bias=biased), ffn)] * c.layers(),
+        tied=True,
+        norm_bias=True,
+        position_embeddings=rows,
+    )
 
 
 def _gptj(c: Config) -> Decoder:
     hidden = hidden_size(c)
     ffn = Dense(intermediate=c.count("n_inner", default=4 * hidden), gated=False, bias=True)
-    return Decoder([(gqa(c, bias=False), ffn)] * c.layers(), norms_per_layer=1, norm_bias=True,
-                   extra=c.count("vocab_size"))
+    return Decoder(
+        [(gqa(c, bias=False), ffn)] * c.layers(),
+        norms_per_layer=1,
+        norm_bias=True,
+        extra=c.count("vocab_size"),
+    )
 
 
 def _gpt_neox(c: Config) -> Decoder:
@@ -325,18 +396,30 @@ def _falcon(c: Config) -> Decoder:
     hidden, heads = hidden_size(c), c.count("num_attention_heads", "n_head")
     newer, multi_query = c.flag("new_decoder_architecture"), c.flag("multi_query", True)
     kv_heads = c.count("num_kv_heads", default=heads) if newer else 1 if multi_query else heads
-    ffn = Dense(intermediate=c.count("ffn_hidden_size", default=4 * hidden), gated=False,
-                bias=c.flag("bias"))
+    ffn = Dense(
+        intermediate=c.count("ffn_hidden_size", default=4 * hidden),
+        gated=False,
+        bias=c.flag("bias"),
+    )
     attention = gqa(c, bias=c.flag("bias"), kv_heads=kv_heads)
     norms = 2 if newer or not c.flag("parallel_attn", True) else 1
-    return Decoder([(attention, ffn)] * c.layers(), tied=True, norms_per_layer=norms,
-                   norm_bias=True, context=2048)
+    return Decoder(
+        [(attention, ffn)] * c.layers(),
+        tied=True,
+        norms_per_layer=norms,
+        norm_bias=True,
+        context=2048,
+    )
 
 
 def _phi(c: Config) -> Decoder:
     ffn = dense(c, gated=False, bias=True)
-    return Decoder([(gqa(c, bias=True), ffn)] * c.layers(), norms_per_layer=1, norm_bias=True,
-                   extra=c.count("vocab_size"))
+    return Decoder(
+        [(gqa(c, bias=True), ffn)] * c.layers(),
+        norms_per_layer=1,
+        norm_bias=True,
+        extra=c.count("vocab_size"),
+    )
 
 
 #: model_type → reader; multimodal types are looked up by the type of their text_config first.
@@ -350,8 +433,9 @@ READERS: dict[str, Reader] = {
         partial(_qwen_moe, qk_norm=True),
     ),
     "minimax_m3": _minimax_m3,
-    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"),
-                    _qwen_next),
+    **dict.fromkeys(
+        ("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), _qwen_next
+    ),
     "mixtral": _mixtral,
     "glm4_moe": _glm4_moe,
     **dict.fromkeys(("llama4", "llama4_text"), _llama4),

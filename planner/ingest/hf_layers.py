@@ -54,14 +54,19 @@ def gqa(c: Config, window: int | None = None, bias: bool | None = None, **differ
         hidden = hidden_size(c)
         if hidden % heads:
             raise c.mistake(
-                "head_dim", f"found nothing, expected the head size, for {heads} heads do not "
-                            f"divide hidden_size {hidden}"
+                "head_dim",
+                f"found nothing, expected the head size, for {heads} heads do not "
+                f"divide hidden_size {hidden}",
             )
         head_dim = hidden // heads
     biased = c.flag("attention_bias") if bias is None else bias
     fields: dict[str, Any] = {
-        "heads": heads, "kv_heads": c.count("num_key_value_heads", default=heads),
-        "head_dim": head_dim, "window": window, "qkv_bias": biased, "out_bias": biased,
+        "heads": heads,
+        "kv_heads": c.count("num_key_value_heads", default=heads),
+        "head_dim": head_dim,
+        "window": window,
+        "qkv_bias": biased,
+        "out_bias": biased,
     }
     return Gqa.model_validate(fields | differs)
 
@@ -90,8 +95,9 @@ def windows(c: Config, layers: int, every: int = 0) -> list[int | None]:
 def dense(c: Config, gated: bool = True, bias: bool | None = None) -> Dense:
     """Return a dense feed-forward layer."""
     return Dense(
-        intermediate=c.count("dense_intermediate_size", "intermediate_size_mlp",
-                             "intermediate_size"),
+        intermediate=c.count(
+            "dense_intermediate_size", "intermediate_size_mlp", "intermediate_size"
+        ),
         gated=gated,
         bias=c.flag("mlp_bias") if bias is None else bias,
     )
@@ -100,12 +106,22 @@ def dense(c: Config, gated: bool = True, bias: bool | None = None) -> Dense:
 def moe(c: Config, *, gated: bool = True, bias: bool = False, router_bias: bool = False) -> Moe:
     """Return a mixture of experts."""
     intermediate = c.count("moe_intermediate_size", "expert_intermediate_size", "intermediate_size")
-    shared = c.whole("shared_expert_intermediate_size", "share_expert_dim",
-                     "moe_shared_expert_intermediate_size", "shared_intermediate_size")
+    shared = c.whole(
+        "shared_expert_intermediate_size",
+        "share_expert_dim",
+        "moe_shared_expert_intermediate_size",
+        "shared_intermediate_size",
+    )
     if shared is None:
         shared = (c.whole("n_shared_experts", "num_shared_experts") or 0) * intermediate
-    top_k = c.count("num_experts_per_tok", "num_experts_per_token", "experts_per_token",
-                    "top_k_experts", "moe_topk", "moe_top_k")
+    top_k = c.count(
+        "num_experts_per_tok",
+        "num_experts_per_token",
+        "experts_per_token",
+        "top_k_experts",
+        "moe_topk",
+        "moe_top_k",
+    )
     return Moe(
         experts=c.count("num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts"),
         top_k=top_k,

@@ -82,12 +82,13 @@ def _model(outer: Config, text: Config, decoder: Decoder, name: str, huggingface
         "hidden": hidden_size(text),
         "vocabulary": text.count("vocab_size", default=decoder.vocabulary),
         "context_tokens": text.count(
-            "max_position_embeddings", "n_positions", "max_sequence_length", "seq_length",
+            "max_position_embeddings",
+            "n_positions",
+            "max_sequence_length",
+            "seq_length",
             default=decoder.context,
         ),
-        "layers": tuple(
-            LayerGroup(count=n, attention=a, ffn=f) for (a, f), n in groups.items()
-        ),
+        "layers": tuple(LayerGroup(count=n, attention=a, ffn=f) for (a, f), n in groups.items()),
         "tied_embeddings": holder.flag("tie_word_embeddings", decoder.tied),
         "position_embeddings": decoder.position_embeddings,
         "norms_per_layer": decoder.norms_per_layer,
@@ -120,11 +121,20 @@ def read_model(path: Path) -> Model:
     repository = _repository(config, file)
     name = _clean(repository.rpartition("/")[2])
     if not name:
-        raise CatalogError([Mistake(str(file), 1, "_name_or_path", "found no name in the file or "
-                                    "its path, expected one with letters or digits")])
+        raise CatalogError(
+            [
+                Mistake(
+                    str(file),
+                    1,
+                    "_name_or_path",
+                    "found no name in the file or its path, expected one with letters or digits",
+                )
+            ]
+        )
     try:
-        return model_from_config(config, name, source=str(file),
-                                 huggingface=repository if "/" in repository else "")
+        return model_from_config(
+            config, name, source=str(file), huggingface=repository if "/" in repository else ""
+        )
     except CatalogError as error:
         raise CatalogError(
             Mistake(m.file, _line(body, m.field), m.field, m.message) for m in error.mistakes
@@ -143,8 +153,16 @@ def _parsed(body: str, file: str) -> dict[str, Any]:
         raise CatalogError([Mistake(file, 1, "file", f"malformed JSON: {reason}")]) from None
     if not isinstance(value, dict):
         kind = {list: "a list", str: "a string", type(None): "null"}.get(type(value), "a number")
-        raise CatalogError([Mistake(file, 1, "file", f"found {kind}, expected a JSON object with "
-                                    "the fields of a model")])
+        raise CatalogError(
+            [
+                Mistake(
+                    file,
+                    1,
+                    "file",
+                    f"found {kind}, expected a JSON object with the fields of a model",
+                )
+            ]
+        )
     return value
 
 

@@ -37,9 +37,11 @@ def model_to_yaml(model: Model) -> str:
         if field == "layers":
             lines.append("layers:")
             for group in model.layers:
-                lines += [f"  - count: {group.count}",
-                          f"    attention: {_flow(group.attention)}",
-                          f"    ffn: {_flow(group.ffn)}"]
+                lines += [
+                    f"  - count: {group.count}",
+                    f"    attention: {_flow(group.attention)}",
+                    f"    ffn: {_flow(group.ffn)}",
+                ]
         elif field == "sources":
             lines += ["sources:", *(f"  - {_scalar(s, comma=True)}" for s in model.sources)]
         elif field == "aliases":

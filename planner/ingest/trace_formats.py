@@ -42,9 +42,13 @@ class Trace:
         where = np.flatnonzero(index) if index.dtype == np.bool_ else index
         blocks = self.block_ids
         return Trace(
-            self.arrival_s[where], self.prompt_tokens[where], self.output_tokens[where],
+            self.arrival_s[where],
+            self.prompt_tokens[where],
+            self.output_tokens[where],
             None if blocks is None else tuple(blocks[i] for i in where),
-            self.format, self.has_time, self.dropped,
+            self.format,
+            self.has_time,
+            self.dropped,
         )
 
 
@@ -81,18 +85,38 @@ _TURN = ("text_input", "delay", "session_id")
 #: First fit wins, so the more telling formats come first. Times of JSON lines are milliseconds in
 #: Mooncake's format and in AIPerf's form of it, seconds in GuideLLM's, which has no ``hash_ids``.
 FORMATS = (
-    _Format("Azure LMM 2025", "ContextTokens", "GeneratedTokens", "TIMESTAMP",
-            also=("NumImages",), calendar=True),
+    _Format(
+        "Azure LMM 2025",
+        "ContextTokens",
+        "GeneratedTokens",
+        "TIMESTAMP",
+        also=("NumImages",),
+        calendar=True,
+    ),
     _Format("Azure LLM", "ContextTokens", "GeneratedTokens", "TIMESTAMP", calendar=True),
     _Format("BurstGPT", "Request tokens", "Response tokens", "Timestamp", zero_fails=True),
     _Format("GuideLLM replay (s)", "input_length", "output_length", "timestamp"),
     _Format("Vidur", "num_prefill_tokens", "num_decode_tokens", "arrived_at"),
     _Format("Vidur lengths", "num_prefill_tokens", "num_decode_tokens"),
     _Format("lengths", "input_length", "output_length"),
-    _Format("AIPerf mooncake_trace", "input_length", "output_length", "timestamp", 1e-3,
-            also=_TURN, jsonl=True),
-    _Format("Mooncake", "input_length", "output_length", "timestamp", 1e-3,
-            also=("hash_ids",), jsonl=True),
+    _Format(
+        "AIPerf mooncake_trace",
+        "input_length",
+        "output_length",
+        "timestamp",
+        1e-3,
+        also=_TURN,
+        jsonl=True,
+    ),
+    _Format(
+        "Mooncake",
+        "input_length",
+        "output_length",
+        "timestamp",
+        1e-3,
+        also=("hash_ids",),
+        jsonl=True,
+    ),
     _Format("GuideLLM replay (s)", "input_length", "output_length", "timestamp", jsonl=True),
 )
 

@@ -175,8 +175,11 @@ def _hourly_profile(arrival_s: Floats) -> tuple[float, ...]:
 
 def _notes(trace: Trace, lengths: tuple[Bucket, ...], timed: bool) -> str:
     prompt, output = trace.prompt_tokens, trace.output_tokens
-    parts = [f"{len(prompt)} requests in {trace.arrival_s[-1]:.1f} s" if timed
-             else f"{len(prompt)} requests without arrival times"]
+    parts = [
+        f"{len(prompt)} requests in {trace.arrival_s[-1]:.1f} s"
+        if timed
+        else f"{len(prompt)} requests without arrival times"
+    ]
     parts[0] += f" ({trace.format} format)."
     if trace.has_time and not timed:
         parts.append("All requests arrive at once, which gives no rate.")

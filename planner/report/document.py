@@ -34,7 +34,9 @@ def plain(value: Any) -> Any:
             return {"tp": value.tp, "pp": value.pp, "ep": value.ep, "dp": value.dp}
         case Bound():
             return {
-                "metric": value.metric, "limit_s": value.limit_s, "statistic": value.statistic,
+                "metric": value.metric,
+                "limit_s": value.limit_s,
+                "statistic": value.statistic,
             }
         case Mapping():
             return {str(k): plain(v) for k, v in value.items()}
@@ -122,7 +124,9 @@ def require_writable(path: str) -> None:
         raise InputError(f"--json: found a directory at {path!r}, expected a file to write")
     if not target.parent.is_dir():
         raise InputError(f"--json: no such directory {str(target.parent)!r}")
-    if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
+    if not os.access(target.parent, os.W_OK) or (
+        target.exists() and not os.access(target, os.W_OK)
+    ):
         raise InputError(f"--json: cannot write {path!r}: permission denied")
 
 
@@ -168,7 +172,9 @@ def read_document(path: Path) -> dict[str, Any]:
         document = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
-        raise InputError(f"{path}:{line}: not valid JSON, expected a document of planner plan --json") from None
+        raise InputError(
+            f"{path}:{line}: not valid JSON, expected a document of planner plan --json"
+        ) from None
     found = document.get("schema") if isinstance(document, dict) else None
     if found != PLAN_SCHEMA:
         raise InputError(f"{path}: schema: found {found!r}, expected {PLAN_SCHEMA!r}")

@@ -155,11 +155,17 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     out.print()
     m = result.memory
     rows = [
-        ("throughput", f"{result.output_tokens_per_s:,.0f} output tokens/s, "
-         f"{result.output_tokens_per_s_per_gpu:,.0f} per GPU, {result.requests_per_s:.3g} requests/s"),
+        (
+            "throughput",
+            f"{result.output_tokens_per_s:,.0f} output tokens/s, "
+            f"{result.output_tokens_per_s_per_gpu:,.0f} per GPU, {result.requests_per_s:.3g} requests/s",
+        ),
         ("batch", f"{result.batch_mean:.1f} requests in decode, busy {result.utilization:.0%}"),
-        ("memory per GPU", f"weights {format_bytes(m.weights_bytes)}, KV {format_bytes(m.kv_bytes)}, "
-         f"activations {format_bytes(m.activations_bytes)}, left {format_bytes(m.free_bytes)}"),
+        (
+            "memory per GPU",
+            f"weights {format_bytes(m.weights_bytes)}, KV {format_bytes(m.kv_bytes)}, "
+            f"activations {format_bytes(m.activations_bytes)}, left {format_bytes(m.free_bytes)}",
+        ),
         ("KV capacity", f"{result.kv_capacity_tokens:,.0f} tokens"),
         ("power", f"{result.power_w:,.0f} W on {result.gpus} GPUs"),
     ]

@@ -11,15 +11,8 @@ from planner.formulas.arrays import Array, IntArray
 from planner.search.candidates import Enumeration
 from planner.search.drafts import Draft, capacity_per_s
 from planner.serving.attainment import Constraint, Traffic
-from planner.serving.open_loop import (
-    State,
-    cdf,
-    handed_over,
-    metric_mean_s,
-    metric_quantile_s,
-    solve,
-    stack,
-)
+from planner.serving.open_loop import solve
+from planner.serving.state import State, cdf, handed_over, metric_mean_s, metric_quantile_s, stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +68,8 @@ def assess(
             jobs.setdefault((column.group, column.role), []).append(
                 (k, position, column.row, rates[k] * part / n)
             )
-    states, pool_row = [], {}
+    states: list[State] = []
+    pool_row: dict[tuple[int, int], int] = {}
     offset = 0
     for (group, role), rows in jobs.items():
         at = found.groups[group].prepared[role].take(np.array([r[2] for r in rows]))  # type: ignore[index]
@@ -90,8 +84,11 @@ def assess(
 
 
 def _paths(
-    found: Enumeration, drafts: Sequence[Draft], pools: State,
-    pool_row: dict[tuple[int, int], int], pool_share: dict[tuple[int, int], float],
+    found: Enumeration,
+    drafts: Sequence[Draft],
+    pools: State,
+    pool_row: dict[tuple[int, int], int],
+    pool_share: dict[tuple[int, int], float],
 ) -> tuple[State, IntArray, Array]:
     """Return one path per colocated pool and per (prefill pool, decode pool) pair."""
     whole: list[tuple[int, int, float]] = []
@@ -123,14 +120,17 @@ def statistic_s(
     """Return one statistic of a metric per draft: a quantile, or the mean where it is ``None``."""
     if quantile is None:
         mean = metric_mean_s(of.paths, traffic.lengths, metric, weight)
-        return np.bincount(of.plan, weights=mean * of.share)
-    return metric_quantile_s(
-        of.paths, traffic.lengths, metric, quantile, weight, of.plan, of.share
-    )
+        return _by_plan(of, mean * of.share)
+    return metric_quantile_s(of.paths, traffic.lengths, metric, quantile, weight, of.plan, of.share)
 
 
 def share_within(of: Assessed, traffic: Traffic, constraint: Constraint) -> Array:
     """Return per draft the share of the bound's requests that meet it."""
     limit = np.full(len(of.plan), constraint.bound.limit_s)
     met = cdf(of.paths, traffic.lengths, constraint.bound.metric, limit) * constraint.weight
-    return np.bincount(of.plan, weights=met.sum(axis=-1) * of.share)
+    return _by_plan(of, met.sum(axis=-1) * of.share)
+
+
+def _by_plan(of: Assessed, values: Array) -> Array:
+    summed: Array = np.bincount(of.plan, weights=values).astype(np.float64)
+    return summed

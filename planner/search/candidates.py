@@ -16,7 +16,8 @@ from planner.formulas.arrays import Array
 from planner.formulas.energy import power_w
 from planner.serving.attainment import Traffic
 from planner.serving.evaluate import transfer_s
-from planner.serving.open_loop import Prepared, Role, goodput_per_s, prepare
+from planner.serving.open_loop import goodput_per_s
+from planner.serving.prepared import Prepared, Role, prepare
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model
@@ -136,15 +137,26 @@ def _columns(
         device = group.instances.hardware.accelerator
         power = layout.devices * float(
             power_w(
-                1.0, compute_share(lines), idle_w=device.idle_w, tdp_w=device.tdp_w,
+                1.0,
+                compute_share(lines),
+                idle_w=device.idle_w,
+                tdp_w=device.tdp_w,
                 busy_fraction=group.instances.hardware.calibration.power.busy_fraction,
             )
         )
         price = None if stock.usd_per_hour is None else stock.usd_per_hour * layout.devices
         columns.append(
             Column(
-                index, int(row), role, layout, layout.devices, group.stock, float(rates[row]),
-                price, power, bottleneck(lines),
+                index,
+                int(row),
+                role,
+                layout,
+                layout.devices,
+                group.stock,
+                float(rates[row]),
+                price,
+                power,
+                bottleneck(lines),
             )
         )
     return columns

@@ -16,7 +16,9 @@ Draft = tuple[tuple[int, int], ...]
 _EXTRA = 4
 
 
-def drafts(columns: Sequence[Column], stock: Sequence[int], rate_per_s: float | None) -> list[Draft]:
+def drafts(
+    columns: Sequence[Column], stock: Sequence[int], rate_per_s: float | None
+) -> list[Draft]:
     """Return homogeneous colocated plans and prefill/decode pairs that fit the stock.
 
     With a rate: the fewest replicas that carry it, and a few more. Without: as many as fit.

@@ -13,21 +13,21 @@ from planner.cost.step import Instances
 from planner.search.candidates import Enumeration, Stock
 from planner.search.mix import best_mix
 from planner.serving.attainment import Traffic
-from planner.serving.open_loop import (
-    Role,
-    metric_mean_s,
-    metric_quantile_s,
-    saturation_per_s,
-    solve,
-)
+from planner.serving.open_loop import saturation_per_s, solve
+from planner.serving.prepared import Role
+from planner.serving.state import metric_mean_s, metric_quantile_s
 from planner.spec.engine import Engine
 from planner.spec.model import Model
 from planner.units import format_bytes, format_seconds
 
 
 def explain_unmet(
-    model: Model, stocks: Sequence[Stock], engine: Engine, traffic: Traffic,
-    found: Enumeration, roles: Sequence[Role],
+    model: Model,
+    stocks: Sequence[Stock],
+    engine: Engine,
+    traffic: Traffic,
+    found: Enumeration,
+    roles: Sequence[Role],
 ) -> str:
     """Return why no instance qualifies: memory, or the SLO that even an idle replica misses."""
     if not found.groups:
@@ -41,10 +41,13 @@ def explain_unmet(
             state = solve(at, saturation_per_s(at) * 1e-6)
             for c in traffic.constraints:
                 metric, q = c.bound.metric, c.bound.quantile
-                if side == "prefill" and metric != "ttft" or side == "decode" and metric != "tpot":
+                if (side == "prefill" and metric != "ttft") or (
+                    side == "decode" and metric != "tpot"
+                ):
                     continue
                 value = (
-                    metric_mean_s(state, at.lengths, metric, c.weight) if q is None
+                    metric_mean_s(state, at.lengths, metric, c.weight)
+                    if q is None
                     else metric_quantile_s(state, at.lengths, metric, q, c.weight)
                 )
                 k = int(np.argmin(value))
@@ -68,9 +71,7 @@ def explain_unmet(
     return f"no single instance meets all SLOs at once ({single}); loosen the tightest of them"
 
 
-def _too_large(
-    model: Model, stocks: Sequence[Stock], engine: Engine, traffic: Traffic
-) -> str:
+def _too_large(model: Model, stocks: Sequence[Stock], engine: Engine, traffic: Traffic) -> str:
     """Return how much memory the model needs and which layout would hold it."""
     stock = stocks[0]
     hardware = stock.hardware[-1]
@@ -84,7 +85,8 @@ def _too_large(
     fit = smallest_fit(replace(one, layouts=()), traffic.lengths, 512)
     hint = (
         f"the smallest layout that fits is {fit} ({fit.devices} devices)"
-        if fit else "no layout of 512 devices fits"
+        if fit
+        else "no layout of 512 devices fits"
     )
     return (
         f"{model.name} in {hardware.precision.name} does not fit {stock.count} × {device.name}: "

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pulp
 
 Objective = Literal["cost", "gpus", "goodput", "energy"]
+#: Distinct replica shapes in one plan: operations teams want few (design.md §7.3).
+MOST_SHAPES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,13 @@ class Solution:
     bound: float
 
 
+def _most(column: Column, available: int | None, rate_per_s: float | None) -> int:
+    """Return the most replicas of a column that any plan can use: by stock, else by demand."""
+    if available is not None:
+        return available // column.devices
+    return math.ceil((rate_per_s or 0.0) / column.goodput_per_s)
+
+
 def coefficient(column: Column, objective: Objective) -> float:
     """Return what one replica of a column adds to the objective that is minimised."""
     match objective:
@@ -58,6 +67,7 @@ def build(
     rate_per_s: float | None,
     ceiling: float | None = None,
     ceiling_of: Objective = "cost",
+    most_shapes: int = MOST_SHAPES,
 ) -> pulp.LpProblem:
     """Return the fleet problem: integer replicas y, rate through colocated and split pools.
 
@@ -68,11 +78,11 @@ def build(
 
     sense = pulp.LpMaximize if objective == "goodput" else pulp.LpMinimize
     problem = pulp.LpProblem("fleet", sense)
-    y = []
-    for i, column in enumerate(columns):
-        available = stock[column.stock]
-        most = None if available is None else available // column.devices
-        y.append(problem.add_variable(f"y{i}_{column.role}", 0, most, cat="Integer"))
+    most = [_most(c, stock[c.stock], rate_per_s) for c in columns]
+    y = [
+        problem.add_variable(f"y{i}_{c.role}", 0, m, cat="Integer")
+        for i, (c, m) in enumerate(zip(columns, most, strict=True))
+    ]
     split = problem.add_variable("split_rate", 0, None)
     served = problem.add_variable("served_rate", 0, None)
 
@@ -92,6 +102,11 @@ def build(
             problem += used <= available, f"stock_{s}"
     if rate_per_s is not None:
         problem += served >= rate_per_s, "rate"
+    if len(columns) > most_shapes:
+        z = [problem.add_variable(f"z{i}", 0, 1, cat="Integer") for i in range(len(columns))]
+        for i, m in enumerate(most):
+            problem += y[i] <= m * z[i], f"used_{i}"
+        problem += pulp.lpSum(z) <= most_shapes, "shapes"
     spent = [coefficient(c, objective) for c in columns]
     if objective == "goodput":
         # a vanishing price per device breaks ties between equal goodputs towards fewer devices
@@ -106,7 +121,9 @@ def build(
     return problem
 
 
-def solve(problem: pulp.LpProblem, columns: Sequence[Column], time_limit_s: float = 30.0) -> Solution:
+def solve(
+    problem: pulp.LpProblem, columns: Sequence[Column], time_limit_s: float = 30.0
+) -> Solution:
     """Return the best replica counts (HiGHS, deterministic, gap 1e-9)."""
     import pulp
 
@@ -115,9 +132,7 @@ def solve(problem: pulp.LpProblem, columns: Sequence[Column], time_limit_s: floa
     if problem.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
         return Solution((0,) * len(columns), "infeasible", math.inf, math.inf)
     values = problem.variablesDict()
-    replicas = tuple(
-        round(values[f"y{i}_{c.role}"].value() or 0.0) for i, c in enumerate(columns)
-    )
+    replicas = tuple(round(values[f"y{i}_{c.role}"].value() or 0.0) for i, c in enumerate(columns))
     optimal = problem.sol_status == pulp.LpSolutionOptimal
     objective = float(pulp.value(problem.objective))
     bound = float(problem.solverModel.getInfo().mip_dual_bound)

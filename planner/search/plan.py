@@ -19,8 +19,8 @@ from planner.search.mix import Objective, Solution, best_mix
 from planner.search.pareto import pareto_front
 from planner.search.plans import Plan, PlanSet, Pool, SloResult
 from planner.serving.attainment import Traffic
-from planner.serving.evaluate import memory_of
-from planner.serving.open_loop import Role
+from planner.serving.evaluate import Statistics, memory_of
+from planner.serving.prepared import Role
 from planner.spec.engine import Engine
 from planner.spec.model import Model
 
@@ -57,7 +57,8 @@ def search(
         raise InfeasibleError(explain_shortage(model, stocks, found, traffic))
     assessed = assess(found, offered, traffic, traffic.rate_per_s)
     keep, values = _pareto(found, offered, assessed, traffic)
-    order = _ranked(found, offered, assessed, keep, values, objective)
+    goal: Objective = "goodput" if traffic.rate_per_s is None else objective
+    order = _ranked(found, offered, assessed, keep, values, goal)
     listed = order[:LISTED]
     final = assess(found, [offered[k] for k in listed], traffic, traffic.rate_per_s)
     plans = [
@@ -67,13 +68,16 @@ def search(
     ]
     if not plans:
         raise InfeasibleError(explain_shortage(model, stocks, found, traffic))
-    numbered = [
-        replace(p, id=f"P{i + 1}", recommended=i == 0) for i, p in enumerate(plans)
-    ]
+    numbered = [replace(p, id=f"P{i + 1}", recommended=i == 0) for i, p in enumerate(plans)]
     calibration = found.groups[0].instances.hardware.calibration
     return PlanSet(
-        tuple(numbered), objective, _binding(found, numbered[0], traffic), found.counts,
-        len(offered), len(keep), solution.termination,
+        tuple(numbered),
+        objective,
+        _binding(found, numbered[0], traffic),
+        found.counts,
+        len(offered),
+        len(keep),
+        solution.termination,
         {"median": calibration.relative_error.median, "p90": calibration.relative_error.p90},
         calibration.basis,
     )
@@ -138,28 +142,45 @@ def _pareto(
 
 
 def _ranked(
-    found: Enumeration, offered: list[Draft], of: Assessed, keep: list[int], values: Array,
+    found: Enumeration,
+    offered: list[Draft],
+    of: Assessed,
+    keep: list[int],
+    values: Array,
     objective: Objective,
 ) -> list[int]:
-    """Return the Pareto set in order of the objective; ties go to goodput, then fewer shapes."""
+    """Return the Pareto set in order of the objective, the recommended plan first.
+
+    Recommended is the plan with the fewest shapes among those within 1 % of the best objective
+    (for goodput) or at the best objective (else) and then within 1 % of the best goodput there:
+    model error is far above 1 %, and every further shape is work for the people who run it.
+    """
 
     def key(k: int) -> tuple[float, ...]:
         devices = sum(n * found.columns[i].devices for i, n in offered[k])
         power = sum(n * found.columns[i].power_w for i, n in offered[k])
         first = {
-            "cost": values[k, 0], "gpus": float(devices), "energy": power,
+            "cost": values[k, 0],
+            "gpus": float(devices),
+            "energy": power,
             "goodput": values[k, 3],
         }[objective]
         return (round(first, 6), values[k, 3], float(len(offered[k])), values[k, 0], float(k))
 
-    first = min(range(len(offered)), key=key)
-    rest = [k for k in sorted(keep, key=key) if k != first]
-    return [first, *rest]
+    order = sorted(keep, key=key)
+    best = key(order[0])[0]
+    near = [
+        k
+        for k in order
+        if key(k)[0] <= best + (0.01 * abs(best) if objective == "goodput" else 1e-6)
+    ]
+    most = max(of.goodput_per_s[k] for k in near)
+    simple = [k for k in near if of.goodput_per_s[k] >= 0.99 * most]
+    first = min(simple, key=lambda k: (len(offered[k]), order.index(k)))
+    return [first, *(k for k in order if k != first)]
 
 
-def _plans(
-    found: Enumeration, offered: list[Draft], of: Assessed, traffic: Traffic
-) -> list[Plan]:
+def _plans(found: Enumeration, offered: list[Draft], of: Assessed, traffic: Traffic) -> list[Plan]:
     weight = traffic.lengths.weight
     statistics: dict[str, dict[str, Array]] = {}
     for metric in ("ttft", "tpot", "e2e"):
@@ -175,7 +196,10 @@ def _plans(
     for k, draft in enumerate(offered):
         results = tuple(
             SloResult(
-                c.bound, c.of, float(v[k]), float(s[k]),
+                c.bound,
+                c.of,
+                float(v[k]),
+                float(s[k]),
                 bool(v[k] <= c.bound.limit_s * (1.0 + 1e-4)),
             )
             for c, v, s in checks
@@ -188,14 +212,32 @@ def _plans(
         slowest = max(pools, key=lambda p: p.traffic_share * (p.role != "prefill"))
         plans.append(
             Plan(
-                "", False, all(r.met for r in results), _mode(pools), pools,
-                sum(p.gpus for p in pools), price, per_million, rate, float(of.goodput_per_s[k]),
-                *({n: float(a[k]) for n, a in statistics[m].items()} for m in statistics),
-                results, rate * tokens, power, power / (rate * tokens),
-                max(p.kv_use for p in pools), slowest.bottleneck,
+                "",
+                False,
+                all(r.met for r in results),
+                _mode(pools),
+                pools,
+                sum(p.gpus for p in pools),
+                price,
+                per_million,
+                rate,
+                float(of.goodput_per_s[k]),
+                _at(statistics["ttft"], k),
+                _at(statistics["tpot"], k),
+                _at(statistics["e2e"], k),
+                results,
+                rate * tokens,
+                power,
+                power / (rate * tokens),
+                max(p.kv_use for p in pools),
+                slowest.bottleneck,
             )
         )
     return plans
+
+
+def _at(statistics: dict[str, Array], k: int) -> Statistics:
+    return {name: float(values[k]) for name, values in statistics.items()}
 
 
 def _mode(pools: Sequence[Pool]) -> str:
@@ -215,7 +257,11 @@ def _pool(
     law = group.law.take(np.array([column.row]))
     batch = float(of.pools.batch_mean[row])
     busy = float(of.pools.utilisation[row])
-    lines = [] if column.role == "prefill" else breakdown(one, traffic.lengths, "decode", max(batch, 1.0))
+    lines = (
+        []
+        if column.role == "prefill"
+        else breakdown(one, traffic.lengths, "decode", max(batch, 1.0))
+    )
     bound = bottleneck(lines)
     if column.role != "decode":
         prompt_lines = breakdown(one, traffic.lengths, "prefill", 0.0)
@@ -225,16 +271,29 @@ def _pool(
     idle = hardware.accelerator.idle_w * column.devices
     capacity = float(law.kv_tokens[0])
     return Pool(
-        column.role, hardware.accelerator.name, column.layout, hardware.precision.name,
-        hardware.kv_bytes, one.engine.name, n, n * column.devices,
+        column.role,
+        hardware.accelerator.name,
+        column.layout,
+        hardware.precision.name,
+        hardware.kv_bytes,
+        one.engine.name,
+        n,
+        n * column.devices,
         None if column.usd_per_hour is None else n * column.usd_per_hour,
-        of.pool_share[k, position], n * column.goodput_per_s, batch, busy,
-        min(1.0, batch * traffic.lengths.context() / max(capacity, 1.0)), capacity,
-        int(law.places[0]), one.engine.token_budget,
+        of.pool_share[k, position],
+        n * column.goodput_per_s,
+        batch,
+        busy,
+        min(1.0, batch * traffic.lengths.context() / max(capacity, 1.0)),
+        capacity,
+        int(law.places[0]),
+        one.engine.token_budget,
         n * (idle + busy * (column.power_w - idle)),
         hardware.accelerator.peak(hardware.precision.compute),
         hardware.accelerator.memory_bandwidth_bytes_per_s,
-        memory_of(law), tuple(lines), bound,
+        memory_of(law),
+        tuple(lines),
+        bound,
     )
 
 
@@ -244,13 +303,17 @@ def _binding(found: Enumeration, plan: Plan, traffic: Traffic) -> str:
         return "no SLO given: stability of the queues"
     pool = min(plan.pools, key=lambda p: p.goodput_per_s / max(p.traffic_share, 1e-9))
     column = next(
-        c for c in found.columns
+        c
+        for c in found.columns
         if (c.role, c.layout) == (pool.role, pool.layout)
         and math.isclose(c.goodput_per_s * pool.replicas, pool.goodput_per_s)
     )
     index = found.columns.index(column)
-    at_limit = assess(found, [((index, 1),)], replace(traffic, rate_per_s=None), None) \
-        if pool.role == "both" else None
+    at_limit = (
+        assess(found, [((index, 1),)], replace(traffic, rate_per_s=None), None)
+        if pool.role == "both"
+        else None
+    )
     where = f"{pool.role if pool.role != 'both' else 'colocated'} pool ({pool.replicas} × {pool.layout})"
     if at_limit is None:
         metric = "ttft" if pool.role == "prefill" else "tpot"
@@ -260,8 +323,11 @@ def _binding(found: Enumeration, plan: Plan, traffic: Traffic) -> str:
             what = f"KV capacity ({pool.kv_capacity_tokens:.0f} tokens per replica)"
         return f"{what} binds in the {where}"
     ratios = [
-        (float(statistic_s(at_limit, traffic, c.bound.metric, c.bound.quantile, c.weight)[0])
-         / c.bound.limit_s, str(c.bound))
+        (
+            float(statistic_s(at_limit, traffic, c.bound.metric, c.bound.quantile, c.weight)[0])
+            / c.bound.limit_s,
+            str(c.bound),
+        )
         for c in traffic.constraints
     ]
     ratio, name = max(ratios)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.cost.step import Law, Lengths, along
-from planner.formulas import queueing
 from planner.formulas.arrays import Array
+from planner.formulas.distributions import gamma_cdf
+from planner.formulas.queueing import delayed_cdf
 from planner.serving.attainment import quantile
 
 
@@ -35,8 +36,14 @@ _QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 
 
 def solve_closed(
-    prompt_law: Law, decode_law: Law, lengths: Lengths, population: int,
-    *, prompt_servers: int = 1, decode_servers: int = 1, transfer_s: float = 0.0,
+    prompt_law: Law,
+    decode_law: Law,
+    lengths: Lengths,
+    population: int,
+    *,
+    prompt_servers: int = 1,
+    decode_servers: int = 1,
+    transfer_s: float = 0.0,
     colocated: bool = True,
 ) -> ClosedState:
     """Return the steady state of ``population`` requests in flight.
@@ -113,9 +120,7 @@ def _ttft(own: Array, lengths: Lengths, mean: float) -> dict[str, float]:
     wait = max(mean - float(lengths.mean(own)), 0.0)
 
     def cdf(t: Array) -> Array:
-        return lengths.mean(
-            queueing.delayed_cdf(t[:, None] - own, 1e-9, 1.0, max(wait, 1e-12))
-        )
+        return lengths.mean(delayed_cdf(t[:, None] - own, 1e-9, 1.0, max(wait, 1e-12)))
 
     bracket = np.array([1e-7]), np.array([1e7])
     found = {name: float(quantile(cdf, q, *bracket)[0]) for name, q in _QUANTILES}
@@ -124,7 +129,7 @@ def _ttft(own: Array, lengths: Lengths, mean: float) -> dict[str, float]:
 
 def _gamma_statistics(mean: Array, variance: Array | float, lengths: Lengths) -> dict[str, float]:
     def cdf(t: Array) -> Array:
-        return lengths.mean(queueing.gamma_cdf(t[:, None], mean, variance))
+        return lengths.mean(gamma_cdf(t[:, None], mean, variance))
 
     bracket = np.array([1e-7]), np.array([1e7])
     found = {name: float(quantile(cdf, q, *bracket)[0]) for name, q in _QUANTILES}

@@ -18,15 +18,9 @@ from planner.formulas.collectives import send_s
 from planner.formulas.energy import power_w
 from planner.serving.attainment import Traffic
 from planner.serving.closed_loop import solve_closed, static_batch_s
-from planner.serving.open_loop import (
-    State,
-    goodput_per_s,
-    handed_over,
-    metric_mean_s,
-    metric_quantile_s,
-    prepare,
-    solve,
-)
+from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.prepared import prepare
+from planner.serving.state import State, handed_over, metric_mean_s, metric_quantile_s
 from planner.spec.layout import Layout
 from planner.units import format_bytes
 
@@ -100,8 +94,11 @@ def memory_of(found: Law) -> Memory:
     """Return the memory map of the first candidate of a law."""
     m = found.memory
     return Memory(
-        float(m.total[0]), float(m.weights[0]), max(0.0, float(m.kv[0])),
-        float(m.activations[0]), float(m.reserved[0]),
+        float(m.total[0]),
+        float(m.weights[0]),
+        max(0.0, float(m.kv[0])),
+        float(m.activations[0]),
+        float(m.reserved[0]),
     )
 
 
@@ -151,7 +148,9 @@ def evaluate_groups(
     inside = gpus <= decode.instances.hardware.scale_up_devices
     moved = None
     if not colocated:
-        moved = transfer_s(prompt.instances, decode.instances.layouts, traffic.lengths, inside=inside)[0]
+        moved = transfer_s(
+            prompt.instances, decode.instances.layouts, traffic.lengths, inside=inside
+        )[0]
     if load.kind == "rate":
         result = _open(prompt, decode, laws, traffic, load.value, moved)
     else:
@@ -159,21 +158,38 @@ def evaluate_groups(
             _require_places(decode, laws[1], traffic.lengths, int(load.value))
         result = _closed(prompt, decode, laws, traffic.lengths, load, moved)
     rate, batch, busy, ttft, tpot, e2e, batch_latency = result
-    lines = breakdown(decode.instances, traffic.lengths, "decode", max(1.0, batch / decode.replicas))
+    lines = breakdown(
+        decode.instances, traffic.lengths, "decode", max(1.0, batch / decode.replicas)
+    )
     lines += breakdown(prompt.instances, traffic.lengths, "prefill", 0.0)
     share = compute_share([x for x in lines if x.phase == "decode"])
     calibration = decode.instances.hardware.calibration
     device = decode.instances.hardware.accelerator
     power = gpus * float(
         power_w(
-            busy, share, idle_w=device.idle_w, tdp_w=device.tdp_w,
+            busy,
+            share,
+            idle_w=device.idle_w,
+            tdp_w=device.tdp_w,
             busy_fraction=calibration.power.busy_fraction,
         )
     )
     tokens = rate * float(traffic.lengths.mean(traffic.lengths.output))
     return Evaluation(
-        ttft, tpot, e2e, tokens, rate, tokens / gpus, gpus, memory_of(laws[1]),
-        float(laws[1].kv_tokens[0]) * decode.replicas, batch, busy, power, lines, batch_latency,
+        ttft,
+        tpot,
+        e2e,
+        tokens,
+        rate,
+        tokens / gpus,
+        gpus,
+        memory_of(laws[1]),
+        float(laws[1].kv_tokens[0]) * decode.replicas,
+        batch,
+        busy,
+        power,
+        lines,
+        batch_latency,
         {"median": calibration.relative_error.median, "p90": calibration.relative_error.p90},
         calibration.basis,
     )
@@ -193,7 +209,12 @@ _Result = tuple[float, float, float, Statistics, Statistics, Statistics, float |
 
 
 def _open(
-    prompt: Group, decode: Group, laws: list[Law], traffic: Traffic, rate: float, moved: Array | None
+    prompt: Group,
+    decode: Group,
+    laws: list[Law],
+    traffic: Traffic,
+    rate: float,
+    moved: Array | None,
 ) -> _Result:
     lengths = traffic.lengths
     if moved is None:
@@ -211,9 +232,9 @@ def _open(
         raise InfeasibleError(
             f"rate {rate:g}/s is unstable: this deployment sustains at most {best:.3g} requests/s"
         )
-    statistics = [statistics_of(state, lengths, m) for m in ("ttft", "tpot", "e2e")]
+    ttft, tpot, e2e = (statistics_of(state, lengths, m) for m in ("ttft", "tpot", "e2e"))
     batch = float(state.batch_mean[0]) * decode.replicas
-    return rate, batch, float(state.utilisation[0]), *statistics, None
+    return rate, batch, float(state.utilisation[0]), ttft, tpot, e2e, None
 
 
 def _most(
@@ -233,16 +254,27 @@ def _closed(
     if load.kind == "static_batch":
         size = int(np.ceil(load.value / decode.replicas))
         prompts, step, whole = static_batch_s(laws[1], lengths, size)
-        flat = [{k: v for k in ("mean", "p50", "p90", "p99")} for v in (prompts, step, whole)]
+        flat = [dict.fromkeys(("mean", "p50", "p90", "p99"), v) for v in (prompts, step, whole)]
         return load.value / whole, load.value, 1.0, flat[0], flat[1], flat[2], whole
     mean_move = 0.0 if moved is None else float(lengths.mean(moved)[0])
     state = solve_closed(
-        laws[0], laws[1], lengths, int(load.value), prompt_servers=prompt.replicas,
-        decode_servers=decode.replicas, transfer_s=mean_move, colocated=moved is None,
+        laws[0],
+        laws[1],
+        lengths,
+        int(load.value),
+        prompt_servers=prompt.replicas,
+        decode_servers=decode.replicas,
+        transfer_s=mean_move,
+        colocated=moved is None,
     )
     return (
-        state.requests_per_s, state.batch_mean, state.utilisation,
-        state.ttft_s, state.tpot_s, state.e2e_s, None,
+        state.requests_per_s,
+        state.batch_mean,
+        state.utilisation,
+        state.ttft_s,
+        state.tpot_s,
+        state.e2e_s,
+        None,
     )
 
 
@@ -255,7 +287,9 @@ def _require_fit(group: Group, found: Law, lengths: Lengths) -> None:
     have = float(memory.total[0] - memory.reserved[0])
     name = instances.hardware.accelerator.name
     advice = smallest_fit(instances, lengths)
-    hint = f"the smallest layout that fits is {advice}" if advice else "no layout of 64 devices fits"
+    hint = (
+        f"the smallest layout that fits is {advice}" if advice else "no layout of 64 devices fits"
+    )
     if need > have:
         raise InfeasibleError(
             f"{instances.model.name} in {instances.hardware.precision.name} does not fit {group.layout} "

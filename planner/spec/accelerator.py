@@ -83,7 +83,7 @@ class Accelerator(Named):
         KeyError
             If the device has no matrix unit for that dtype.
         """
-        peaks: dict[str, float] = dict(self.peak_flops_per_s)
+        peaks: dict[str, float] = {str(k): v for k, v in self.peak_flops_per_s.items()}
         for name in {"bf16": ("bf16", "fp16"), "fp16": ("fp16", "bf16")}.get(dtype, (dtype,)):
             if name in peaks:
                 return peaks[name]

@@ -40,9 +40,7 @@ class Gqa(Record):
     @model_validator(mode="after")
     def _heads_divide(self) -> Gqa:
         if self.heads % self.kv_heads:
-            raise ValueError(
-                f"kv_heads must divide heads, found {self.kv_heads} and {self.heads}"
-            )
+            raise ValueError(f"kv_heads must divide heads, found {self.kv_heads} and {self.heads}")
         return self
 
     @property

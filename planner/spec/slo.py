@@ -61,7 +61,7 @@ def parse_bound(metric: str, text: str) -> Bound:
             raise InputError(
                 f"SLO: {name}: found statistic {statistic!r}, expected mean or p50 … p99.9"
             )
-    return Bound(name, limit_s, quantile)  # type: ignore[arg-type]
+    return Bound(name, limit_s, quantile)
 
 
 def parse_slo(text: str) -> tuple[Bound, ...]:

@@ -27,7 +27,7 @@ class TrafficClass(Record):
     """Coefficient of variation of the time between arrivals (Poisson: 1)."""
     lengths: tuple[Bucket, ...] = Field(min_length=1)
     """Joint histogram of prompt and output tokens: rows of (prompt, output, weight)."""
-    slo: dict[str, str] = {}
+    slo: dict[str, str] = Field(default_factory=dict)
     """Bounds such as ``{ttft: 1s@p90, tpot: 40ms@p90}``."""
     prefix_hit: Fraction = 0.0
     """Share of prompt tokens found in a prefix cache (0 unless the engine has one)."""

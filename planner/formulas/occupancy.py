@@ -1,0 +1,157 @@
+"""Decode occupancy: processor sharing whose speed depends on how many share it (Q4, Q6).
+
+Numbers are those of design.md §6 and seeds.md §7.2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.formulas.arrays import Array, Real
+from planner.formulas.queueing import SATURATED
+
+
+def occupancy_grid(places: float) -> tuple[Array, Array]:
+    """Return occupancies to evaluate the decode law at, and how many states each stands for.
+
+    Parameters
+    ----------
+    places : float
+        Largest occupancy N [-].
+
+    Returns
+    -------
+    tuple of array
+        ``[K]`` occupancies from 0, every integer up to 128, then steps of n/64 [-]; ``[K]`` widths
+        whose sum is N + 1 [-].
+
+    Examples
+    --------
+    >>> counts, widths = occupancy_grid(1000.0)
+    >>> len(counts) < 300, float(widths.sum())
+    (True, 1001.0)
+    """
+    last = max(1, int(places))
+    counts = list(range(min(last, 128) + 1))
+    while counts[-1] < last:
+        counts.append(min(last, counts[-1] + max(1, counts[-1] // 64)))
+    grid = np.array(counts, dtype=np.float64)
+    widths = np.diff(grid, prepend=-1.0)
+    return grid, widths
+
+
+def grid_middles(counts: Array) -> Array:
+    """Return the occupancies at which the step law enters between grid points.
+
+    Parameters
+    ----------
+    counts : array
+        ``[K]`` occupancies from :func:`occupancy_grid` [-].
+
+    Returns
+    -------
+    array
+        ``[K − 1]``: n itself between neighbouring integers, the middle of wider steps [-].
+
+    Examples
+    --------
+    >>> grid_middles(np.array([0.0, 1.0, 2.0, 6.0]))
+    array([1. , 2. , 4.5])
+    """
+    middles: Array = (counts[1:] + counts[:-1] + 1.0) / 2.0
+    return middles
+
+
+def occupancy_log_weights(step_s: Array, tokens: Real, counts: Array, widths: Array) -> Array:
+    r"""Return log Π_{j=1..n} E[o]·T(j)/j on a grid of n: decode occupancy before the rate enters.
+
+    Parameters
+    ----------
+    step_s : array
+        ``[..., K − 1]`` step time T at :func:`grid_middles`, per T(j)/j frozen beyond the places
+        (that is, T(B)·j/B) [s].
+    tokens : float or array
+        Mean decode tokens per request E[o], broadcastable to ``[..., 1]`` [tok].
+    counts, widths : array
+        ``[K]`` grid from :func:`occupancy_grid` [-].
+
+    Returns
+    -------
+    array
+        ``[..., K]`` logarithms, widths included; adding n·log λ gives the unnormalised log p_n [-].
+
+    Notes
+    -----
+    Decode is processor sharing whose speed depends on its occupancy, so its stationary law is
+    this product for Poisson arrivals and any output-length distribution.
+
+    References
+    ----------
+    .. [1] Q4b.
+
+    Examples
+    --------
+    >>> counts, widths = occupancy_grid(2.0)
+    >>> occupancy_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths)
+    array([0., 0., 0.])
+    """
+    steps = np.diff(counts) * np.log(step_s * tokens / grid_middles(counts))
+    sums = np.cumsum(steps, axis=-1)
+    zero = np.zeros((*sums.shape[:-1], 1))
+    result: Array = np.concatenate([zero, sums], axis=-1) + np.log(widths)
+    return result
+
+
+def occupancy(
+    rate_per_s: Real, log_weights: Array, counts: Array, places: Real, capacity_per_s: Real
+) -> tuple[Array, Array, Array]:
+    r"""Return the stationary decode occupancy with a given number of places and a waiting room.
+
+    Parameters
+    ----------
+    rate_per_s : float or array
+        ``[...]`` arrival rate λ [1/s].
+    log_weights : array
+        ``[..., K]`` from :func:`occupancy_log_weights` [-].
+    counts : array
+        ``[K]`` occupancies [-].
+    places : float or array
+        ``[...]`` sequences that can decode at once, at most the last count [-].
+    capacity_per_s : float or array
+        ``[...]`` departure rate with all places taken, B/(E[o]·T(B)) [1/s].
+
+    Returns
+    -------
+    tuple of array
+        ``[..., K]`` probabilities (the last holds everything beyond), ``[...]`` the probability to
+        wait for a place [-], and ``[...]`` the rate at which that wait decays [1/s]; a decay of 0
+        or less means unstable.
+
+    Notes
+    -----
+    Beyond the places the departure rate stays B/(E[o]·T(B)), so the queue is geometric and, as in
+    Erlang's C formula, the wait of those who wait is exponential.
+
+    References
+    ----------
+    .. [1] Q4, Q6; the tail is derived as for M/M/c.
+
+    Examples
+    --------
+    An M/M/1 queue (one place, unit step, one token): P(wait) = ρ, decay μ − λ.
+
+    >>> counts, widths = occupancy_grid(1.0)
+    >>> weights = occupancy_log_weights(np.array([[1.0]]), 1.0, counts, widths)
+    >>> _, wait, decay = occupancy(0.5, weights, counts, 1.0, 1.0)
+    >>> float(wait[0]), float(decay[0])
+    (0.5, 0.5)
+    """
+    rate = np.broadcast_to(np.asarray(rate_per_s, dtype=np.float64), log_weights.shape[:-1])
+    logs = log_weights + counts * np.log(np.maximum(rate, 1e-300))[..., None]
+    p = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    ratio = rate / capacity_per_s
+    stable = ratio < SATURATED
+    p[..., -1] /= np.where(stable, 1.0 - ratio, 1e-12)
+    p /= p.sum(axis=-1, keepdims=True)
+    waiting = np.where(counts >= np.asarray(places)[..., None], p, 0.0).sum(axis=-1)
+    return p, np.where(stable, waiting, 1.0), capacity_per_s - rate

@@ -1,0 +1,355 @@
+"""From a user's words to records: names, inventories, loads and layouts, each checked once.
+
+Every mistake is one clear sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from planner.catalog import store
+from planner.cost.layouts import why_illegal
+from planner.cost.price import Hardware
+from planner.errors import InputError, did_you_mean
+from planner.search.candidates import Stock
+from planner.search.mix import Objective
+from planner.serving.attainment import Traffic, traffic_of
+from planner.serving.evaluate import Load
+from planner.spec.accelerator import Accelerator, Link
+from planner.spec.calibration import Calibration
+from planner.spec.cluster import Cluster
+from planner.spec.engine import Engine
+from planner.spec.layout import Layout
+from planner.spec.model import Model
+from planner.spec.precision import Precision
+from planner.spec.workload import TrafficClass, Workload
+
+Catalog = str | Path | None
+
+#: Rates above this are mistakes, not traffic.
+MOST_RATE_PER_S = 1e7
+MOST_GPUS = 100_000
+
+
+def load_accelerator(name: str, catalog: Catalog = None) -> Accelerator:
+    """Return an accelerator by name, alias or path of a YAML file.
+
+    Raises
+    ------
+    InputError
+        If it is unknown or its file has mistakes (also for the other loaders).
+    """
+    return cast("Accelerator", store.find("accelerator", name, catalog))
+
+
+def load_model(name: str, catalog: Catalog = None) -> Model:
+    """Return a model by name, alias, path of a YAML file or of a Hugging Face ``config.json``."""
+    path = Path(name)
+    if name.endswith(".json") or (path.is_dir() and (path / "config.json").is_file()):
+        from planner.ingest.huggingface import read_model
+
+        return read_model(path / "config.json" if path.is_dir() else path)
+    return cast("Model", store.find("model", name, catalog))
+
+
+def load_workload(name: str, catalog: Catalog = None) -> Workload:
+    """Return a workload by name, alias, path, or a literal such as ``4000/500``."""
+    from planner.ingest.traces import fixed_workload
+
+    return fixed_workload(name) or cast("Workload", store.find("workload", name, catalog))
+
+
+def load_engine(name: str, catalog: Catalog = None) -> Engine:
+    """Return an engine profile by name, alias or path."""
+    return cast("Engine", store.find("engine", name, catalog))
+
+
+def load_precision(name: str, catalog: Catalog = None) -> Precision:
+    """Return a number format by name, alias or path."""
+    return cast("Precision", store.find("precision", name, catalog))
+
+
+def load_cluster(name: str, catalog: Catalog = None) -> Cluster:
+    """Return a cluster by name, alias or path."""
+    return cast("Cluster", store.find("cluster", name, catalog))
+
+
+def load_calibration(accelerator: Accelerator, catalog: Catalog = None) -> Calibration:
+    """Return the calibration fitted to a device, else its family's defaults."""
+    known = store.names("calibration", store.roots(catalog))
+    name = accelerator.name if accelerator.name in known else accelerator.family
+    if name not in known:
+        raise InputError(
+            f"no calibration for family {name!r} of {accelerator.name}{did_you_mean(name, known)}"
+        )
+    return cast("Calibration", store.find("calibration", name, catalog))
+
+
+def layout_of(tp: int, pp: int, ep: int | None, dp: int) -> Layout:
+    """Return a layout; ``ep`` defaults to ``tp·dp`` where ranks share experts, else 1."""
+    return Layout(tp, pp, ep if ep is not None else (tp * dp if dp > 1 else 1), dp)
+
+
+def parse_side(name: str, text: str) -> tuple[Layout, int]:
+    """Return layout and replicas of ``tp=2,replicas=3``."""
+    known = ("tp", "pp", "ep", "dp", "replicas")
+    values: dict[str, int] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        key = key.strip()
+        if key not in known:
+            raise InputError(
+                f"{name}: found {part.strip()!r}, expected key=value with a key of "
+                f"{', '.join(known)}{did_you_mean(key, known)}"
+            )
+        if not value.strip().isdigit():
+            raise InputError(f"{name}: found {part.strip()!r}, expected a whole number for {key}")
+        values[key] = int(value)
+    layout = layout_of(
+        values.get("tp", 1), values.get("pp", 1), values.get("ep"), values.get("dp", 1)
+    )
+    return layout, values.get("replicas", 1)
+
+
+def load_of(concurrency: int | None, rate: float | None, static_batch: int | None) -> Load:
+    """Return the one load that was given."""
+    given = {"concurrency": concurrency, "rate": rate, "static_batch": static_batch}
+    loads = {k: v for k, v in given.items() if v is not None}
+    if len(loads) != 1:
+        found = ", ".join(loads) or "none"
+        raise InputError(
+            f"expected exactly one of --concurrency, --rate, --static-batch, found {found}"
+        )
+    kind, value = next(iter(loads.items()))
+    if kind == "rate":
+        require_rate(float(value))
+        return Load("rate", float(value))
+    if not math.isfinite(value) or value < 1 or value > 1e6 or value != int(value):
+        name = kind.replace("_", "-")
+        raise InputError(f"--{name}: found {value:g}, expected a whole number from 1 to 1000000")
+    return Load("concurrency" if kind == "concurrency" else "static_batch", float(value))
+
+
+def require_rate(rate: float) -> None:
+    """Raise unless a rate is a plausible number of requests per second."""
+    if not math.isfinite(rate) or rate <= 0 or rate > MOST_RATE_PER_S:
+        raise InputError(
+            f"--rate: found {rate:g}, expected requests per second above 0 and up to "
+            f"{MOST_RATE_PER_S:g}"
+        )
+
+
+def evaluated_traffic(
+    model: Model,
+    workload: str | Workload | None,
+    prompt: float | None,
+    output: float | None,
+    catalog: Catalog,
+) -> Traffic:
+    """Return the traffic of one evaluation: fixed lengths, or those of a workload."""
+    if workload is not None:
+        if prompt is not None or output is not None:
+            raise InputError("give either --workload or --prompt and --output, not both")
+        record = load_workload(workload, catalog) if isinstance(workload, str) else workload
+    else:
+        if prompt is None or output is None:
+            raise InputError("give --prompt and --output in tokens, or --workload")
+        for name, value in (("prompt", prompt), ("output", output)):
+            if not math.isfinite(value) or value < 1 or value > 1e8:
+                raise InputError(f"--{name}: found {value:g}, expected at least 1 token")
+        lengths = ((float(prompt), float(output), 1.0),)
+        record = Workload(
+            name="given",
+            sources=("command line",),
+            classes=(TrafficClass(name="all", lengths=lengths),),
+        )
+    traffic = traffic_of(record)
+    require_context(model, traffic)
+    return traffic
+
+
+def require_context(model: Model, traffic: Traffic) -> None:
+    """Raise if requests exceed the model's context window (a bucket is judged by its mean)."""
+    total = traffic.lengths.prompt + traffic.lengths.output
+    beyond = total > model.context_tokens
+    if beyond.any():
+        share = float(traffic.lengths.weight[beyond].sum())
+        raise InputError(
+            f"{share:.3g} of the requests need up to {total.max():.0f} tokens (prompt and output), "
+            f"beyond the context window of {model.name}: {model.context_tokens} tokens"
+        )
+
+
+def require_layout(model: Model, layout: Layout, hardware: Hardware, replicas: int) -> None:
+    """Raise if a layout cannot run the model there."""
+    if replicas < 1 or replicas > MOST_GPUS:
+        raise InputError(f"replicas: found {replicas}, expected 1 to {MOST_GPUS}")
+    why = why_illegal(model, layout, hardware.scale_up_devices)
+    if why is not None:
+        raise InputError(f"layout {layout}: {why}")
+
+
+def modes_of(mode: str, engine: Engine) -> tuple[str, ...]:
+    """Return the deployments to search."""
+    known = ("auto", "colocated", "disaggregated")
+    if mode not in known:
+        raise InputError(
+            f"--mode: found {mode!r}, expected one of {', '.join(known)}{did_you_mean(mode, known)}"
+        )
+    if mode == "auto":
+        return engine.modes
+    if mode not in engine.modes:
+        raise InputError(
+            f"engine {engine.name} does not run {mode}, expected {' or '.join(engine.modes)}"
+        )
+    return (mode,)
+
+
+def objective_of(
+    name: str, stocks: Sequence[Stock], traffic: Traffic
+) -> tuple[Objective, list[str]]:
+    """Return the objective that applies, and a note where it is not the one asked for."""
+    known = ("cost", "gpus", "goodput", "energy")
+    if name not in known:
+        raise InputError(
+            f"--objective: found {name!r}, expected one of {', '.join(known)}"
+            f"{did_you_mean(name, known)}"
+        )
+    if traffic.rate_per_s is None:
+        return "goodput", ["no rate given: the goodput of the whole inventory is maximised"]
+    unpriced = [s.name for s in stocks if s.usd_per_hour is None]
+    if name == "cost" and unpriced:
+        if len(stocks) == 1:
+            return "gpus", [f"no price known for {unpriced[0]}: fewest GPUs instead of least cost"]
+        raise InputError(
+            f"no price known for {', '.join(unpriced)}: add prices to its YAML or use "
+            "--objective gpus"
+        )
+    return cast("Objective", name), []
+
+
+def stocks_of(
+    model: Model,
+    gpus: str | Mapping[str, int] | None,
+    cluster: str | Cluster | None,
+    precision: str,
+    kv_precision: str,
+    catalog: Catalog,
+) -> list[Stock]:
+    """Return the inventory as stocks of hardware in every precision to search."""
+    if (gpus is None) == (cluster is None):
+        raise InputError("give either --gpus NAME:COUNT[,NAME:COUNT…] or --cluster, one of both")
+    rows: list[tuple[Accelerator, int, Link | None, int | None, float | None, float]] = []
+    if cluster is not None:
+        record = load_cluster(cluster, catalog) if isinstance(cluster, str) else cluster
+        for g in record.groups:
+            device = load_accelerator(g.accelerator, catalog)
+            count = g.nodes * g.devices_per_node
+            rows.append(
+                (device, count, g.nic, g.scale_up_devices, g.usd_per_hour, record.fabric_contention)
+            )
+    else:
+        counts = parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {})
+        for name, count in counts.items():
+            require_count(name, count)
+            rows.append((load_accelerator(name, catalog), count, None, None, None, 1.0))
+    stocks = []
+    for device, count, nic, domain, usd, contention in rows:
+        formats = precisions_of(model, device, precision, catalog)
+        hardware = tuple(
+            replace(
+                hardware_of(device, p, kv_precision, nic, contention, catalog),
+                scale_up_devices=min(domain or device.scale_up.devices, count),
+            )
+            for p in formats
+        )
+        stocks.append(Stock(hardware, count, usd or device.usd_per_hour))
+    return stocks
+
+
+def parse_gpus(text: str) -> dict[str, int]:
+    """Return names and counts of ``h200-sxm-141gb:16,l40s:8``.
+
+    Raises
+    ------
+    InputError
+        If a part is not NAME:COUNT, a count is no positive whole number, or a name stands twice.
+    """
+    counts: dict[str, int] = {}
+    for part in text.split(","):
+        name, colon, count = part.strip().rpartition(":")
+        if not colon or not name:
+            raise InputError(f"--gpus: found {part!r}, expected NAME:COUNT such as h200:16")
+        if name in counts:
+            raise InputError(f"--gpus: {name} is given twice")
+        try:
+            counts[name] = int(count)
+        except ValueError:
+            raise InputError(
+                f"--gpus: found count {count!r} for {name}, expected a whole number"
+            ) from None
+    return counts
+
+
+def require_count(name: str, count: int) -> None:
+    """Raise unless a GPU count is plausible."""
+    if not 1 <= count <= MOST_GPUS:
+        raise InputError(f"--gpus: found {count} × {name}, expected 1 to {MOST_GPUS} GPUs")
+
+
+def precision_of(model: Model, device: Accelerator, name: str, catalog: Catalog) -> Precision:
+    """Return the named precision, or for ``auto`` that of the published checkpoint."""
+    found = load_precision(model.native_precision if name == "auto" else name, catalog)
+    if not device.supports(found.compute):
+        usable = [
+            p
+            for p in store.names("precision", store.roots(catalog))
+            if device.supports(load_precision(p, catalog).compute)
+        ]
+        raise InputError(
+            f"{device.name} has no {found.compute} matrix unit for precision {found.name}, "
+            f"expected one of {', '.join(usable)}"
+        )
+    return found
+
+
+def precisions_of(
+    model: Model, device: Accelerator, name: str, catalog: Catalog
+) -> tuple[Precision, ...]:
+    """Return the precisions to search: for ``auto`` the checkpoint's, and lossless fp8 under it."""
+    if name != "auto":
+        return (precision_of(model, device, name, catalog),)
+    native = load_precision(model.native_precision, catalog)
+    found = [native] if device.supports(native.compute) else []
+    fp8 = load_precision("fp8", catalog)
+    if native.name == "bf16" and device.supports(fp8.compute):
+        found.append(fp8)
+    if not found:
+        found = [load_precision("bf16", catalog)]
+    return tuple(found)
+
+
+def hardware_of(
+    device: Accelerator,
+    precision: Precision,
+    kv_precision: str,
+    nic: Link | None,
+    contention: float,
+    catalog: Catalog,
+) -> Hardware:
+    """Return a device with its calibration, formats and links."""
+    kv = 2.0 if kv_precision == "auto" else load_precision(kv_precision, catalog).kv_bytes
+    return Hardware(
+        device,
+        load_calibration(device, catalog),
+        precision,
+        kv,
+        device.scale_up,
+        device.scale_up.devices,
+        nic or device.scale_out,
+        contention,
+    )

@@ -1,0 +1,102 @@
+"""Requests in decode: how many share steps, how fast, and how a request's TPOT spreads (Q4–Q6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.formulas import occupancy
+from planner.formulas.arrays import Array, BoolArray
+from planner.serving.prepared import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Stationary decode side of one replica of each candidate, ``[C]`` each.
+
+    Attributes
+    ----------
+    batch
+        Mean requests in decode.
+    tpot_s, variance_s2
+        Mean step time per token (Little's law) and its variance over the occupancies seen.
+    elasticity
+        ε = d ln T/d ln n: how much a step stretches with its batch, between 0 and 1.
+    place_probability, place_decay_per_s
+        Wait for a place in KV memory.
+    idle
+        Probability that nobody decodes.
+    """
+
+    batch: Array
+    tpot_s: Array
+    variance_s2: Array
+    elasticity: Array
+    place_probability: Array
+    place_decay_per_s: Array
+    idle: Array
+    stable: BoolArray
+
+
+def no_decoding(candidates: int) -> Decoding:
+    """Return the decode side of replicas that do not decode."""
+    zero = np.zeros(candidates)
+    return Decoding(zero, zero, zero, zero, zero, zero + 1.0, zero + 1.0, zero == 0.0)
+
+
+def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
+    """Return the stationary decode side at ``[C]`` rates: the product form, prompts included."""
+    tokens = float(at.lengths.mean(at.lengths.decode))
+    if tokens <= 0.0:  # one-token answers never decode
+        return no_decoding(len(rate_per_s))
+    taken = taken_share(rate_per_s[:, None], at.step_s, at.marginal_s, at.crowded_s)
+    slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
+    weights = occupancy.occupancy_log_weights(slowed, tokens, at.counts, at.widths)
+    # departures with every place taken, read off the last cell: its T(n)/n is frozen there
+    capacity = occupancy.grid_middles(at.counts)[-1] / (tokens * slowed[:, -1])
+    places = at.law.places
+    p, waiting, decay = occupancy.occupancy(rate_per_s, weights, at.counts, places, capacity)
+    served = np.minimum(at.counts, places[:, None])
+    batch = (p * served).sum(axis=-1)
+    tpot = batch / np.maximum(rate_per_s * tokens, 1e-300)
+    # PASTA: an arrival finds n in decode and then shares steps with n + 1
+    seen = np.concatenate([slowed, slowed[:, -1:]], axis=1)
+    frozen = at.counts >= places[:, None]
+    longest = np.where(frozen, 0.0, seen).max(axis=1)
+    steps = np.where(frozen, longest[:, None], seen)
+    mean = (p * steps).sum(axis=-1)
+    variance = np.maximum((p * steps**2).sum(axis=-1) - mean**2, 0.0)
+    spread = np.maximum((p * served**2).sum(axis=-1) - batch**2, 1e-12)
+    slope = ((p * steps * served).sum(axis=-1) - mean * batch) / spread
+    elasticity = np.clip(slope * batch / np.maximum(mean, 1e-30), 0.0, 0.98)
+    return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0)
+
+
+def taken_share(rate: Array, step: Array, alone: Array, crowded: Array) -> Array:
+    """Return the share of time that prompts take from decoding.
+
+    Of the 1 + a prompts that share a step (a others arrive during one), the first hides behind
+    the weights that the step reads anyway; the others pay in full.
+    """
+    others = rate * step / np.maximum(1.0 - rate * alone, 0.02)
+    each = (alone + others * crowded) / (1.0 + others)
+    return np.asarray(np.minimum(rate * each, 1.0 - 1e-6))
+
+
+def tpot_variance_s2(
+    at: Prepared, rate: Array, decoding: Decoding, square_taken: Array, taken: Array
+) -> Array:
+    """Return ``[C, b]`` the variance of a request's TPOT (Q6).
+
+    Two sources: the occupancy seen, averaged over the residence, and the prompts that fall into
+    it, λ·TPOT·E[x²]/(o(1 − ρ)²). Occupancy forgets itself over one mean residence divided by
+    1 − ε (linearised birth–death chain), so a residence of r such times keeps the share
+    2(r − 1 + e^−r)/r² of its variance (both derived in docs/model.md).
+    """
+    decode = np.maximum(at.lengths.decode, 1.0)
+    r = decode / max(float(at.lengths.mean(at.lengths.decode)), 1.0)
+    r = r * (1.0 - decoding.elasticity[:, None])
+    averaged = 2.0 * (r - 1.0 + np.exp(-r)) / r**2
+    prompts = rate * decoding.tpot_s * square_taken / (1.0 - taken) ** 2
+    return np.asarray(decoding.variance_s2[:, None] * averaged + prompts[:, None] / decode)

@@ -1,0 +1,160 @@
+"""Stationary states of replicas, and the distributions and statistics they imply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from planner.cost.step import Lengths
+from planner.formulas.arrays import Array, BoolArray, IntArray
+from planner.formulas.distributions import gamma_cdf
+from planner.formulas.queueing import delayed_cdf
+from planner.serving.attainment import Constraint, quantile
+
+METRICS = ("ttft", "tpot", "e2e")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Stationary state of one replica of each candidate, ``[C]`` unless said otherwise."""
+
+    stable: BoolArray
+    batch_mean: Array
+    tpot_mean_s: Array
+    """``[C, b]`` mean TPOT of a request, by bucket."""
+    tpot_var_s2: Array
+    """``[C, b]`` its variance."""
+    prompt_s: Array
+    """``[C, b]`` prompt processing (and transfer) beside the mean batch."""
+    step_s: Array
+    """Step that an arrival finds running."""
+    wait_probability: Array
+    wait_mean_s: Array
+    place_probability: Array
+    """Probability to wait for a decode place (KV or sequence limit)."""
+    place_decay_per_s: Array
+    prefill_load: Array
+    utilisation: Array
+    """Share of time a step runs."""
+    request_s: Array
+    """Fixed time per request before its first step."""
+
+    def take(self, rows: IntArray) -> State:
+        """Return the states at the given rows, in that order."""
+        return State(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+def stack(states: Sequence[State]) -> State:
+    """Return states of several groups of candidates as one."""
+    return State(*(np.concatenate([getattr(x, f.name) for x in states]) for f in fields(State)))
+
+
+def handed_over(prompt: State, decode: State) -> State:
+    """Return the path of requests whose prompts one pool processes and another decodes."""
+    return replace(
+        prompt,
+        stable=prompt.stable & decode.stable,
+        batch_mean=decode.batch_mean,
+        tpot_mean_s=decode.tpot_mean_s,
+        tpot_var_s2=decode.tpot_var_s2,
+        place_probability=decode.place_probability,
+        place_decay_per_s=decode.place_decay_per_s,
+        utilisation=np.maximum(prompt.utilisation, decode.utilisation),
+    )
+
+
+def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
+    """Return ``[C, b]`` the share of each bucket's requests whose metric is at most ``[C]`` time."""
+    t = np.asarray(time_s)[:, None]
+    if metric == "ttft":
+        slack = t - state.prompt_s - state.request_s[:, None]
+        place = state.place_probability[:, None] * np.exp(
+            -np.maximum(state.place_decay_per_s, 0.0)[:, None] * np.maximum(slack, 0.0)
+        )
+        waited = delayed_cdf(
+            slack,
+            state.step_s[:, None],
+            state.wait_probability[:, None],
+            state.wait_mean_s[:, None],
+        )
+        result = waited * (1.0 - place)
+    elif metric == "tpot":
+        result = gamma_cdf(t, state.tpot_mean_s, state.tpot_var_s2)
+        result = np.where(lengths.decode > 0.0, result, 1.0)
+    else:
+        mean, variance = _e2e_moments(state, lengths)
+        result = gamma_cdf(t, mean, variance)
+    return np.where(state.stable[:, None], result, 0.0)
+
+
+def _ttft_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:
+    sigma = np.maximum(state.wait_probability, 1e-12)
+    queued = state.wait_mean_s**2 * (2.0 / sigma - 1.0)
+    place = np.maximum(state.place_probability, 1e-12)
+    placed = state.place_probability / np.maximum(state.place_decay_per_s, 1e-12)
+    placed_var = placed**2 * (2.0 / place - 1.0)
+    mean = state.step_s / 2.0 + state.wait_mean_s + placed
+    mean_by_bucket = (mean + state.request_s)[:, None] + state.prompt_s
+    return mean_by_bucket, (state.step_s**2 / 12.0 + queued + placed_var)[:, None]
+
+
+def _e2e_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:
+    mean, variance = _ttft_moments(state, lengths)
+    decode = lengths.decode
+    return mean + decode * state.tpot_mean_s, variance + decode**2 * state.tpot_var_s2
+
+
+def metric_mean_s(state: State, lengths: Lengths, metric: str, weight: Array) -> Array:
+    """Return the ``[C]`` mean of a metric over buckets weighed by ``[b]``; infinite if unstable."""
+    if metric == "tpot":
+        decoding = np.where(lengths.decode > 0.0, weight, 0.0)
+        mean = (state.tpot_mean_s * decoding).sum(axis=-1) / max(float(decoding.sum()), 1e-300)
+    else:
+        moments = _ttft_moments if metric == "ttft" else _e2e_moments
+        mean = (moments(state, lengths)[0] * weight).sum(axis=-1)
+    return np.where(state.stable, mean, np.inf)
+
+
+def metric_quantile_s(
+    state: State,
+    lengths: Lengths,
+    metric: str,
+    q: float,
+    weight: Array,
+    plan: IntArray | None = None,
+    share: Array | None = None,
+) -> Array:
+    """Return quantiles of a metric over buckets weighed by ``[b]``.
+
+    One per row of the state; or, with ``plan`` (``[R]`` plan of each row, from 0) and ``share``
+    (``[R]`` its part of the plan's traffic), one per plan.
+    """
+    rows = len(state.stable)
+    of = np.arange(rows) if plan is None else plan
+    part = np.ones(rows) if share is None else share
+    plans = int(of.max(initial=-1)) + 1
+    if metric == "tpot":  # requests that decode nothing have no TPOT
+        weight = np.where(lengths.decode > 0.0, weight, 0.0)
+        if weight.sum() <= 0.0:
+            return np.zeros(plans)
+        weight = weight / weight.sum()
+
+    def mixture(t: Array) -> Array:
+        met = (cdf(state, lengths, metric, t[of]) * weight).sum(axis=-1)
+        mixed: Array = np.bincount(of, weights=met * part, minlength=plans).astype(np.float64)
+        return mixed
+
+    return quantile(mixture, q, np.full(plans, 1e-5), np.full(plans, 1e5))
+
+
+def attained(state: State, lengths: Lengths, constraint: Constraint) -> BoolArray:
+    """Return ``[C]`` whether a constraint holds."""
+    bound = constraint.bound
+    if bound.quantile is None:
+        mean = metric_mean_s(state, lengths, bound.metric, constraint.weight)
+        return np.asarray(mean <= bound.limit_s)
+    limit = np.full(len(state.stable), bound.limit_s)
+    share = (cdf(state, lengths, bound.metric, limit) * constraint.weight).sum(axis=-1)
+    return np.asarray(share >= bound.quantile)
