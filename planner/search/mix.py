@@ -72,7 +72,8 @@ def build(
     """Return the fleet problem: integer replicas y, rate through colocated and split pools.
 
     Rows: ``demand`` (colocated + split capacity ≥ rate), ``prompt`` and ``decode`` (split rate ≤
-    capacity of each side), ``stock[i]`` (devices of a type), ``ceiling`` (another objective kept).
+    capacity of each side), ``stock_i`` (devices of a type), ``used_i`` and ``shapes``
+    (few distinct columns), ``ceiling`` (another objective kept).
     """
     import pulp
 

@@ -59,54 +59,71 @@ def solve_closed(
     prompt_servers, decode_servers
         Replicas that process prompts and that decode; equal when colocated.
     transfer_s
-        Mean KV transfer between the two, 0 when colocated.
+        Mean KV transfer between the two, 0 when colocated [s].
     colocated
         Whether decoding requests share steps with prompts.
 
     Notes
     -----
-    In state n (requests in decode) the rate into decode is min(N − n, servers·…)/S(n), the rate out
-    n/(o·T(n)); p follows from detailed balance. Means are exact by Little's law.
+    With n requests in decode, N − n wait or are processed; detailed balance gives p_n. Mean TTFT and
+    TPOT follow from Little's law. Derived in docs/model.md.
     """
     tokens = max(float(lengths.mean(lengths.decode)), 1e-9)
     places = float(decode_law.places[0]) * decode_servers
-    top = int(min(population, max(places, 1.0)))
-    n = np.arange(top + 1, dtype=np.float64)
-    per_decode = n / decode_servers
-    waiting = population - n
-    batch = per_decode if colocated else np.zeros_like(n)
-    alone = _mean_at(prompt_law, prompt_law.prompt_s, batch, lengths)
-    busy = _mean_at(prompt_law, prompt_law.service_s, batch, lengths)
-    # w requests on k servers: each server works w/k of them, one at a time at first, then batched
-    each = waiting / prompt_servers
-    serving = np.minimum(waiting, prompt_servers)
-    into = serving / np.maximum(alone / np.maximum(each, 1.0), np.minimum(busy, alone))
-    into = np.where(waiting > 0, into, 0.0)
-    plain = along(decode_law.batch, decode_law.decode_s, per_decode[None, :])[0]
-    stolen = _mean_at(prompt_law, prompt_law.marginal_s, batch, lengths) if colocated else 0.0 * n
-    # a mixed step lasts T plus what its prompts take; per request leaving prefill, `stolen`
-    share = np.where(waiting > 0, np.minimum(into / prompt_servers * stolen, 0.999), 0.0)
-    step = plain / (1.0 - share)
-    out = np.where(n > 0, n / (tokens * step), 0.0)
+    admitted = int(min(population, max(places, 1.0)))  # the others wait for KV, not for prompts
+    n = np.arange(admitted + 1, dtype=np.float64)
+    batch = n / decode_servers if colocated else np.zeros_like(n)
+    waiting = admitted - n
+    into, mixed_s = _prompt_rates(prompt_law, lengths, waiting, batch, prompt_servers)
+    plain_s = along(decode_law.batch, decode_law.decode_s, (n / decode_servers)[None, :])[0]
+    beside = np.minimum(waiting, prompt_servers) / prompt_servers if colocated else 0.0 * n
+    step_s = 1.0 / ((1.0 - beside) / plain_s + beside / np.maximum(mixed_s, plain_s))
+    out = n / (tokens * step_s)
     logs = np.concatenate([[0.0], np.cumsum(np.log(into[:-1]) - np.log(out[1:]))])
     p = np.exp(logs - logs.max())
     p /= p.sum()
-    rate = float((p * out).sum())
-    batch_mean = float((p * n).sum())
+    rate, batch_mean = float((p * out).sum()), float((p * n).sum())
     tpot = batch_mean / (rate * tokens)
-    request = prompt_law.request_s
-    ttft_mean = (population - batch_mean) / rate + transfer_s + request
+    fixed = transfer_s + prompt_law.request_s
+    ttft_mean = (population - batch_mean) / rate + fixed
     rate = population / (ttft_mean + tokens * tpot)  # the fixed delays hold requests too
     at = np.array([batch_mean / decode_servers if colocated else 0.0])
-    own = along(prompt_law.batch, prompt_law.prompt_s, at)[0] + transfer_s + request
-    ttft = _ttft(own, lengths, ttft_mean)
-    spread = float((p * (step - tpot) ** 2)[1:].sum()) if top > 1 else 0.0
-    tpot_all = _gamma_statistics(np.full_like(lengths.decode, tpot), spread, lengths)
-    mean_e2e = own + max(ttft_mean - float(lengths.mean(own)), 0.0) + lengths.decode * tpot
-    wait_var = max(ttft_mean - float(lengths.mean(own)), 0.0) ** 2
-    e2e = _gamma_statistics(mean_e2e, wait_var + lengths.decode**2 * spread, lengths)
-    busy_share = 1.0 - float(p[0]) if colocated else float((p[1:]).sum())
-    return ClosedState(rate, batch_mean, busy_share, ttft, tpot_all, e2e)
+    own = along(prompt_law.batch, prompt_law.prompt_s, at)[0] + fixed
+    wait = max(ttft_mean - float(lengths.mean(own)), 0.0)
+    decode = lengths.decode
+    # the prompts of the N − 1 others fall into a request's decoding: λ·TPOT·E[x²]/o, as in Q6
+    others = (population - 1.0) / population * rate / decode_servers if colocated else 0.0
+    stolen = along(prompt_law.batch, prompt_law.marginal_s, at)[0]
+    spread = others * tpot * float(lengths.mean(stolen**2)) / np.maximum(decode, 1.0)
+    busy = 1.0 if colocated else 1.0 - float(p[0])
+    return ClosedState(
+        rate,
+        batch_mean,
+        busy,
+        _ttft(own, lengths, ttft_mean),
+        _gamma_statistics(np.full_like(decode, tpot), spread, lengths),
+        _gamma_statistics(own + wait + decode * tpot, wait**2 + decode**2 * spread, lengths),
+    )
+
+
+def _prompt_rates(
+    law: Law, lengths: Lengths, waiting: Array, batch: Array, servers: int
+) -> tuple[Array, Array]:
+    """Return the rate at which prompts finish and the step they share, with ``waiting`` of them.
+
+    Each server packs its prompts into shared steps: the first costs its own time, the others what
+    they add, up to the saturated rate.
+    """
+    alone = _mean_at(law, law.prompt_s, batch, lengths)
+    crowded = _mean_at(law, law.crowded_s, batch, lengths)
+    service = _mean_at(law, law.service_s, batch, lengths)
+    full = along(law.batch, law.mixed_s, batch[None, :])[0]
+    each = np.maximum(waiting / servers, 1.0)
+    together = alone + (each - 1.0) * crowded
+    rate = np.maximum(each / together, 0.0)
+    rate = np.minimum(rate, np.maximum(1.0 / service, 1.0 / alone))
+    into = np.where(waiting > 0, np.minimum(waiting, servers) * rate, 0.0)
+    return into, np.minimum(together, np.maximum(full, 1e-12))
 
 
 def _mean_at(law: Law, table: Array, batch: Array, lengths: Lengths) -> Array:

@@ -1,0 +1,67 @@
+"""The open-loop forms against a step-by-step simulation of the same replica (tests/referee.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from referee import Prices, simulate
+from shop import instances, lengths
+
+from planner.cost.step import Lengths
+from planner.library import load_workload
+from planner.serving.attainment import Traffic, traffic_of
+from planner.serving.evaluate import statistics_of
+from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.prepared import prepare
+from planner.spec.layout import Layout
+
+SEEDS = (11, 12, 13)
+#: Of the closed form against the mean of three simulations; issue 2, design.md §6.
+TOLERANCE = {
+    ("tpot", "mean"): 0.08, ("tpot", "p90"): 0.15, ("ttft", "mean"): 0.15, ("ttft", "p90"): 0.30,
+}
+CASES = {
+    "azure": ("llama-3.1-70b", "h200-sxm-141gb", 4, "fp8", "azure-conv-2023", 6000),
+    "4000/500": ("llama-3.1-8b", "h100-sxm-80gb", 1, "bf16", (4000, 500), 3000),
+    "200/200": ("llama-3.1-8b", "h100-sxm-80gb", 1, "bf16", (200, 200), 12000),
+}
+
+
+def compare(case: str, role: str, share: float) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return (closed form, simulated) of each statistic at a share of the stability limit."""
+    model, gpu, tp, precision, work, requests = CASES[case]
+    one = instances(model, gpu, [Layout(tp)], precision)
+    mix: Lengths = (
+        traffic_of(load_workload(work)).lengths if isinstance(work, str) else lengths(work)
+    )
+    traffic = Traffic(mix, 1.0, (), None)
+    prices = Prices(one, mix)
+    at = prepare(prices.law, role, traffic)
+    rate = share * float(goodput_per_s(at, ())[0])
+    state = solve(at, np.array([rate]))
+    decode = role != "prefill"
+    runs = [simulate(prices, mix, rate, requests, seed, decode=decode) for seed in SEEDS]
+    found = {}
+    for metric, statistic in TOLERANCE:
+        if metric == "tpot" and not decode:
+            continue
+        simulated = np.mean(
+            [r[metric].mean() if statistic == "mean" else np.quantile(r[metric], 0.9) for r in runs]
+        )
+        closed = statistics_of(state, mix, metric)[statistic]
+        found[metric, statistic] = (closed, float(simulated))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+@pytest.mark.parametrize("role", ["both", "prefill"])
+@pytest.mark.parametrize("case", list(CASES))
+def test_closed_forms_against_the_simulation(case, role, share):
+    found = compare(case, role, share)
+    table = {
+        f"{m} {s}": f"{c:.5f} s closed, {d:.5f} s simulated, {c / d - 1:+.1%}"
+        for (m, s), (c, d) in found.items()
+    }
+    wrong = [k for k, (c, d) in found.items() if abs(c / d - 1) > TOLERANCE[k]]
+    assert not wrong, table
