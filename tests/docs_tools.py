@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from planner.catalog.store import KINDS
+from planner.catalog.store import KINDS, load_all
+from planner.resolve import load_calibration
 from planner.units import SUFFIXES, si_key
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +64,8 @@ def console(block: str, cwd: Path) -> str:
         while shown[-1].endswith("\\"):
             shown.append(lines[len(shown)])
         output = run("\n".join(shown)[2:], cwd)
+        if "Traceback (most recent call last)" in output:
+            raise AssertionError(f"{shown[0]} fails:\n{output}")
         written.append("\n".join([*shown, *([output] if output else [])]))
     return "\n".join(written) + "\n"
 
@@ -199,7 +202,26 @@ def suffix_table(_: str) -> str:
     return "\n".join(rows) + "\n"
 
 
-GENERATORS = {"fields": fields_table, "suffixes": suffix_table}
+def calibration_table(_: str) -> str:
+    """Return the calibrations with the error each expects, and how many devices use it."""
+    devices = load_all("accelerator", ROOT)
+    rows = [
+        "| calibration | stands on | median error | 90 % within | devices |",
+        "|---|---|---|---|---|",
+    ]
+    for c in sorted(load_all("calibration", ROOT), key=lambda c: c.relative_error.median):
+        used = sum(load_calibration(d, ROOT).name == c.name for d in devices)
+        error = c.relative_error
+        basis = {"fit": "a fit", "default": "family defaults"}[c.basis]
+        rows.append(f"| {c.name} | {basis} | ±{error.median:.0%} | ±{error.p90:.0%} | {used} |")
+    return "\n".join(rows) + "\n"
+
+
+GENERATORS = {
+    "calibrations": calibration_table,
+    "fields": fields_table,
+    "suffixes": suffix_table,
+}
 
 
 # JSON Schemas -----------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ import pytest
 from shop import hardware, lengths, split
 
 import planner
+from planner import load_accelerator, load_model
 from planner.cost.memory import kv_request_bytes, kv_token_bytes
 from planner.cost.price import price
 from planner.cost.work import Step, operators
 from planner.errors import InfeasibleError
 from planner.formulas import attention, collectives, elementwise, energy, experts, matmul
 from planner.formulas.memory import kv_bytes_per_token, kv_capacity_tokens
-from planner.library import load_accelerator, load_model
 
 MICRO = 1e-6
 

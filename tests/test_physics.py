@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from shop import hardware, instances, lengths, split
 
+from planner import load_accelerator, load_engine, load_model, load_precision
 from planner.catalog import store
 from planner.cost.layouts import legal_layouts, smallest_fit
 from planner.cost.memory import (
@@ -18,9 +19,8 @@ from planner.cost.memory import (
 )
 from planner.cost.price import price
 from planner.cost.step import Instances, law
-from planner.cost.work import Split, Step, operators, prompt_attention
+from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.energy import power_w
-from planner.library import load_accelerator, load_engine, load_model, load_precision
 from planner.spec.calibration import Calibration
 from planner.spec.layout import Layout
 from planner.spec.model import Gqa
@@ -139,8 +139,6 @@ def test_calibrations_attain_at_most_everything(name):
 def test_all_reduce_takes_at_least_the_wire(gpu):
     on = hardware(gpu)
     message, ranks = np.geomspace(1e2, 1e9, 30), np.array([[2.0], [4.0], [8.0], [16.0]])
-    from planner.cost.work import Op
-
     p = price(Op("r", "all_reduce", 1.0, {"message_bytes": message, "ranks": ranks}), on)
     wire = 2 * message * (ranks - 1) / ranks / on.scale_up.bandwidth_bytes_per_s
     assert (np.asarray(p.seconds) >= wire).all()
@@ -165,13 +163,23 @@ def test_decode_slows_with_batch_and_context(model, layout, engine):
     laws = [law(found, lengths((c, 100))) for c in (100, 1000, 8000, 60_000)]
     for one in laws:
         assert (np.diff(one.decode_s[0, 1:]) >= 0).all()
-        assert (np.diff(one.prompt_s[0, :, 0]) >= -1e-12).all()
+        # chunks between the points of the price table are interpolated: 0.1 %
+        assert (np.diff(one.prompt_s[0, :, 0]) >= -1e-3 * one.prompt_s[0, :-1, 0]).all()
     short = min(len(one.batch) for one in laws)
     steps = np.stack([one.decode_s[0, 1:short] for one in laws])
     assert (np.diff(steps, axis=0) >= 0).all()
     prompts = np.array([one.prompt_s[0, 0, 0] for one in laws])
     assert (np.diff(prompts) > 0).all()
     assert (np.diff([float(one.places[0]) for one in laws]) <= 0).all()
+
+
+def test_overlapped_steps_slow_with_batch():
+    for overlap in (0.3, 1.0):
+        engine = load_engine("ideal").model_copy(update={"overlap": overlap})
+        for model in ("llama-3.1-70b", "qwen3-30b-a3b"):
+            found = replace(instances(model, "h200-sxm-141gb", [Layout(2)]), engine=engine)
+            step = law(found, CHAT)
+            assert (np.diff(step.decode_s[0, 1:]) >= 0).all(), (model, overlap)
 
 
 def test_tensor_parallelism_speeds_up_decode_of_a_large_model():
@@ -231,7 +239,9 @@ def test_tensor_parallelism_shards_a_dense_model_exactly(tp):
             assert ratio == pytest.approx(1.0, rel=1e-12), a.name
 
 
-@pytest.mark.parametrize("model", ["deepseek-v3", "gpt-oss-120b", "qwen3-235b-a22b", "llama-3.1-8b"])
+@pytest.mark.parametrize(
+    "model", ["deepseek-v3", "gpt-oss-120b", "qwen3-235b-a22b", "llama-3.1-8b"]
+)
 @pytest.mark.parametrize("tp", [2, 8, 16])
 def test_tensor_parallelism_never_loses_flops(model, tp):
     step, on = Step(64.0, CHAT.context, 256.0), hardware("h100-sxm-80gb")

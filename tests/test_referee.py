@@ -7,8 +7,8 @@ import pytest
 from referee import Prices, simulate
 from shop import instances, lengths
 
+from planner import load_workload
 from planner.cost.step import Lengths
-from planner.library import load_workload
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.evaluate import statistics_of
 from planner.serving.open_loop import goodput_per_s, solve

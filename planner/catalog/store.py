@@ -87,9 +87,15 @@ def names(kind: str, where: Sequence[Path]) -> dict[str, Path]:
     """Return every entry's name and file, overridden ones left out, in order of name."""
     found: dict[str, Path] = {}
     for directory in directories(kind, where):
-        for path in sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]):
+        for path in _files(directory, directory.stat().st_mtime_ns):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
+
+
+@lru_cache(maxsize=64)
+def _files(directory: Path, modified_ns: int) -> tuple[Path, ...]:
+    """Return a directory's YAML files (memoised until an entry comes or goes)."""
+    return tuple(sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]))
 
 
 @lru_cache(maxsize=1024)

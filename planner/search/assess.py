@@ -7,12 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.formulas.arrays import Array, IntArray
+from planner.formulas.arrays import Array
 from planner.search.candidates import Enumeration
 from planner.search.drafts import Draft, capacity_per_s
 from planner.serving.attainment import Constraint, Traffic
 from planner.serving.open_loop import solve
-from planner.serving.state import State, cdf, handed_over, metric_mean_s, metric_quantile_s, stack
+from planner.serving.state import (
+    Mix,
+    State,
+    cdf,
+    handed_over,
+    metric_mean_s,
+    metric_quantiles_s,
+    stack,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +33,8 @@ class Assessed:
         State of every (draft, pool), stacked.
     pool_row
         Row of ``pools`` of each (draft, position in the draft).
-    paths, plan, share
-        State of each path, the draft it belongs to and its part of that draft's requests.
+    paths, mix
+        State of every path a request can take, and the draft it belongs to.
     rate_per_s, goodput_per_s
         Per draft.
     """
@@ -35,8 +43,7 @@ class Assessed:
     pool_row: dict[tuple[int, int], int]
     pool_share: dict[tuple[int, int], float]
     paths: State
-    plan: IntArray
-    share: Array
+    mix: Mix
     rate_per_s: Array
     goodput_per_s: Array
 
@@ -77,9 +84,9 @@ def assess(
         pool_row |= {(r[0], r[1]): offset + j for j, r in enumerate(rows)}
         offset += len(rows)
     pools = stack(states)
-    paths, plan, share = _paths(found, drafts, pools, pool_row, pool_share)
+    paths, mix = _paths(found, drafts, pools, pool_row, pool_share)
     return Assessed(
-        pools, pool_row, pool_share, paths, plan, share, rates, np.array([c[0] for c in capacity])
+        pools, pool_row, pool_share, paths, mix, rates, np.array([c[0] for c in capacity])
     )
 
 
@@ -89,7 +96,7 @@ def _paths(
     pools: State,
     pool_row: dict[tuple[int, int], int],
     pool_share: dict[tuple[int, int], float],
-) -> tuple[State, IntArray, Array]:
+) -> tuple[State, Mix]:
     """Return one path per colocated pool and per (prefill pool, decode pool) pair."""
     whole: list[tuple[int, int, float]] = []
     split: list[tuple[int, int, int, float]] = []
@@ -111,26 +118,30 @@ def _paths(
         states.append(handed_over(before, pools.take(np.array([s[2] for s in split]))))
     plan = np.array([w[0] for w in whole] + [s[0] for s in split], dtype=np.int64)
     share = np.array([w[2] for w in whole] + [s[3] for s in split])
-    return stack(states), plan, share
+    order = np.argsort(plan, kind="stable")
+    plan = plan[order]
+    starts = np.flatnonzero(np.diff(plan, prepend=-1))
+    return stack(states).take(order), Mix(plan, share[order], starts)
 
 
-def statistic_s(
-    of: Assessed, traffic: Traffic, metric: str, quantile: float | None, weight: Array
+def statistics_s(
+    of: Assessed,
+    traffic: Traffic,
+    metric: str,
+    quantiles: Sequence[float | None],
+    weight: Array,
 ) -> Array:
-    """Return one statistic of a metric per draft: a quantile, or the mean where it is ``None``."""
-    if quantile is None:
-        mean = metric_mean_s(of.paths, traffic.lengths, metric, weight)
-        return _by_plan(of, mean * of.share)
-    return metric_quantile_s(of.paths, traffic.lengths, metric, quantile, weight, of.plan, of.share)
+    """Return ``[Q, drafts]`` statistics of a metric: quantiles, or the mean where one is ``None``."""
+    wanted = [q for q in quantiles if q is not None]
+    lengths = traffic.lengths
+    found = metric_quantiles_s(of.paths, lengths, metric, wanted, weight, of.mix)
+    rows = iter(found)
+    mean = of.mix.over(metric_mean_s(of.paths, lengths, metric, weight))
+    return np.array([mean if q is None else next(rows) for q in quantiles])
 
 
 def share_within(of: Assessed, traffic: Traffic, constraint: Constraint) -> Array:
     """Return per draft the share of the bound's requests that meet it."""
-    limit = np.full(len(of.plan), constraint.bound.limit_s)
-    met = cdf(of.paths, traffic.lengths, constraint.bound.metric, limit) * constraint.weight
-    return _by_plan(of, met.sum(axis=-1) * of.share)
-
-
-def _by_plan(of: Assessed, values: Array) -> Array:
-    summed: Array = np.bincount(of.plan, weights=values).astype(np.float64)
-    return summed
+    limit = np.full(len(of.mix.plan), constraint.bound.limit_s)
+    met = cdf(of.paths, traffic.lengths, constraint.bound.metric, limit) @ constraint.weight
+    return of.mix.over(met)

@@ -15,7 +15,7 @@ from planner.search.mix import best_mix
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import saturation_per_s, solve
 from planner.serving.prepared import Role
-from planner.serving.state import metric_mean_s, metric_quantile_s
+from planner.serving.state import metric_mean_s, metric_quantiles_s
 from planner.spec.engine import Engine
 from planner.spec.model import Model
 from planner.units import format_bytes, format_seconds
@@ -48,7 +48,7 @@ def explain_unmet(
                 value = (
                     metric_mean_s(state, at.lengths, metric, c.weight)
                     if q is None
-                    else metric_quantile_s(state, at.lengths, metric, q, c.weight)
+                    else metric_quantiles_s(state, at.lengths, metric, [q], c.weight)[0]
                 )
                 k = int(np.argmin(value))
                 hardware = group.instances.hardware

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from planner.cost.breakdown import bottleneck, breakdown
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
-from planner.search.assess import Assessed, assess, share_within, statistic_s
+from planner.search.assess import Assessed, assess, statistics_s
 from planner.search.candidates import Column, Enumeration, Stock, enumerate_candidates
+from planner.search.describe import binding, plans_of
 from planner.search.drafts import Draft, drafts, fits
 from planner.search.infeasible import explain_shortage, explain_unmet
 from planner.search.mix import Objective, Solution, best_mix
 from planner.search.pareto import pareto_front
-from planner.search.plans import Plan, PlanSet, Pool, SloResult
+from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic
-from planner.serving.evaluate import Statistics, memory_of
 from planner.serving.prepared import Role
 from planner.spec.engine import Engine
 from planner.spec.model import Model
 
-_QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 #: Plans that get every statistic; the rest of a very large Pareto set is counted, not listed.
 LISTED = 24
 
@@ -61,19 +58,17 @@ def search(
     order = _ranked(found, offered, assessed, keep, values, goal)
     listed = order[:LISTED]
     final = assess(found, [offered[k] for k in listed], traffic, traffic.rate_per_s)
-    plans = [
-        plan
-        for plan in _plans(found, [offered[k] for k in listed], final, traffic)
-        if plan.meets_slo
-    ]
+    chosen = [offered[k] for k in listed]
+    described = zip(chosen, plans_of(found, chosen, final, traffic), strict=True)
+    plans = [(draft, plan) for draft, plan in described if plan.meets_slo]
     if not plans:
         raise InfeasibleError(explain_shortage(model, stocks, found, traffic))
-    numbered = [replace(p, id=f"P{i + 1}", recommended=i == 0) for i, p in enumerate(plans)]
+    numbered = [replace(p, id=f"P{i + 1}", recommended=i == 0) for i, (_, p) in enumerate(plans)]
     calibration = found.groups[0].instances.hardware.calibration
     return PlanSet(
         tuple(numbered),
         objective,
-        _binding(found, numbered[0], traffic),
+        binding(found, plans[0][0], numbered[0].pools, traffic),
         found.counts,
         len(offered),
         len(keep),
@@ -129,8 +124,8 @@ def _pareto(
     values = np.column_stack(
         [
             [_cost(found, d) for d in offered],
-            statistic_s(of, traffic, "ttft", statistic["ttft"], weight),
-            statistic_s(of, traffic, "tpot", statistic["tpot"], weight),
+            statistics_s(of, traffic, "ttft", [statistic["ttft"]], weight)[0],
+            statistics_s(of, traffic, "tpot", [statistic["tpot"]], weight)[0],
             -of.goodput_per_s,
         ]
     )
@@ -178,159 +173,3 @@ def _ranked(
     simple = [k for k in near if of.goodput_per_s[k] >= 0.99 * most]
     first = min(simple, key=lambda k: (len(offered[k]), order.index(k)))
     return [first, *(k for k in order if k != first)]
-
-
-def _plans(found: Enumeration, offered: list[Draft], of: Assessed, traffic: Traffic) -> list[Plan]:
-    weight = traffic.lengths.weight
-    statistics: dict[str, dict[str, Array]] = {}
-    for metric in ("ttft", "tpot", "e2e"):
-        statistics[metric] = {"mean": statistic_s(of, traffic, metric, None, weight)}
-        for name, q in _QUANTILES:
-            statistics[metric][name] = statistic_s(of, traffic, metric, q, weight)
-    checks = []
-    for c in traffic.constraints:
-        value = statistic_s(of, traffic, c.bound.metric, c.bound.quantile, c.weight)
-        checks.append((c, value, share_within(of, traffic, c)))
-    tokens = float(traffic.lengths.mean(traffic.lengths.output))
-    plans = []
-    for k, draft in enumerate(offered):
-        results = tuple(
-            SloResult(
-                c.bound,
-                c.of,
-                float(v[k]),
-                float(s[k]),
-                bool(v[k] <= c.bound.limit_s * (1.0 + 1e-4)),
-            )
-            for c, v, s in checks
-        )
-        pools = tuple(_pool(found, of, traffic, k, j, i, n) for j, (i, n) in enumerate(draft))
-        rate, power = float(of.rate_per_s[k]), sum(p.power_w for p in pools)
-        usd = sum(p.usd_per_hour or 0.0 for p in pools)
-        price = None if any(p.usd_per_hour is None for p in pools) else usd
-        per_million = None if price is None else price / 3600.0 / (rate * tokens) * 1e6
-        slowest = max(pools, key=lambda p: p.traffic_share * (p.role != "prefill"))
-        plans.append(
-            Plan(
-                "",
-                False,
-                all(r.met for r in results),
-                _mode(pools),
-                pools,
-                sum(p.gpus for p in pools),
-                price,
-                per_million,
-                rate,
-                float(of.goodput_per_s[k]),
-                _at(statistics["ttft"], k),
-                _at(statistics["tpot"], k),
-                _at(statistics["e2e"], k),
-                results,
-                rate * tokens,
-                power,
-                power / (rate * tokens),
-                max(p.kv_use for p in pools),
-                slowest.bottleneck,
-            )
-        )
-    return plans
-
-
-def _at(statistics: dict[str, Array], k: int) -> Statistics:
-    return {name: float(values[k]) for name, values in statistics.items()}
-
-
-def _mode(pools: Sequence[Pool]) -> str:
-    roles = {p.role for p in pools}
-    if roles == {"both"}:
-        return "colocated"
-    return "mixed" if "both" in roles else "disaggregated"
-
-
-def _pool(
-    found: Enumeration, of: Assessed, traffic: Traffic, k: int, position: int, i: int, n: int
-) -> Pool:
-    column = found.columns[i]
-    group = found.groups[column.group]
-    row = of.pool_row[k, position]
-    one = group.instances.take(np.array([column.row]))
-    law = group.law.take(np.array([column.row]))
-    batch = float(of.pools.batch_mean[row])
-    busy = float(of.pools.utilisation[row])
-    lines = (
-        []
-        if column.role == "prefill"
-        else breakdown(one, traffic.lengths, "decode", max(batch, 1.0))
-    )
-    bound = bottleneck(lines)
-    if column.role != "decode":
-        prompt_lines = breakdown(one, traffic.lengths, "prefill", 0.0)
-        lines = lines + prompt_lines
-        bound = bottleneck(prompt_lines) if column.role == "prefill" else bound
-    hardware = one.hardware
-    idle = hardware.accelerator.idle_w * column.devices
-    capacity = float(law.kv_tokens[0])
-    return Pool(
-        column.role,
-        hardware.accelerator.name,
-        column.layout,
-        hardware.precision.name,
-        hardware.kv_bytes,
-        one.engine.name,
-        n,
-        n * column.devices,
-        None if column.usd_per_hour is None else n * column.usd_per_hour,
-        of.pool_share[k, position],
-        n * column.goodput_per_s,
-        batch,
-        busy,
-        min(1.0, batch * traffic.lengths.context() / max(capacity, 1.0)),
-        capacity,
-        int(law.places[0]),
-        one.engine.token_budget,
-        n * (idle + busy * (column.power_w - idle)),
-        hardware.accelerator.peak(hardware.precision.compute),
-        hardware.accelerator.memory_bandwidth_bytes_per_s,
-        memory_of(law),
-        tuple(lines),
-        bound,
-    )
-
-
-def _binding(found: Enumeration, plan: Plan, traffic: Traffic) -> str:
-    """Return what stops the recommended plan's most loaded pool from serving more."""
-    if not traffic.constraints:
-        return "no SLO given: stability of the queues"
-    pool = min(plan.pools, key=lambda p: p.goodput_per_s / max(p.traffic_share, 1e-9))
-    column = next(
-        c
-        for c in found.columns
-        if (c.role, c.layout) == (pool.role, pool.layout)
-        and math.isclose(c.goodput_per_s * pool.replicas, pool.goodput_per_s)
-    )
-    index = found.columns.index(column)
-    at_limit = (
-        assess(found, [((index, 1),)], replace(traffic, rate_per_s=None), None)
-        if pool.role == "both"
-        else None
-    )
-    where = f"{pool.role if pool.role != 'both' else 'colocated'} pool ({pool.replicas} × {pool.layout})"
-    if at_limit is None:
-        metric = "ttft" if pool.role == "prefill" else "tpot"
-        bounds = [str(c.bound) for c in traffic.constraints if c.bound.metric == metric]
-        what = bounds[0] if bounds else "the stability of its queue"
-        if pool.role == "decode" and pool.kv_use > 0.85:
-            what = f"KV capacity ({pool.kv_capacity_tokens:.0f} tokens per replica)"
-        return f"{what} binds in the {where}"
-    ratios = [
-        (
-            float(statistic_s(at_limit, traffic, c.bound.metric, c.bound.quantile, c.weight)[0])
-            / c.bound.limit_s,
-            str(c.bound),
-        )
-        for c in traffic.constraints
-    ]
-    ratio, name = max(ratios)
-    if ratio < 0.97:
-        name = "the stability of its queue"
-    return f"{name} binds in the {where}"

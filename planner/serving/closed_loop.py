@@ -6,6 +6,7 @@ processing). It describes the steady state; the synchronised start of a benchmar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from planner.cost.step import Law, Lengths, along
 from planner.formulas.arrays import Array
 from planner.formulas.distributions import gamma_cdf
 from planner.formulas.queueing import delayed_cdf
-from planner.serving.attainment import quantile
+from planner.serving.attainment import quantiles
+from planner.serving.state import BRACKET_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +136,19 @@ def _mean_at(law: Law, table: Array, batch: Array, lengths: Lengths) -> Array:
 
 def _ttft(own: Array, lengths: Lengths, mean: float) -> dict[str, float]:
     """Return TTFT statistics: the prompt's own time plus an exponential wait that fills the mean."""
-    wait = max(mean - float(lengths.mean(own)), 0.0)
-
-    def cdf(t: Array) -> Array:
-        return lengths.mean(delayed_cdf(t[:, None] - own, 1e-9, 1.0, max(wait, 1e-12)))
-
-    bracket = np.array([1e-7]), np.array([1e7])
-    found = {name: float(quantile(cdf, q, *bracket)[0]) for name, q in _QUANTILES}
+    wait = max(mean - float(lengths.mean(own)), 1e-12)
+    found = _quantiles(lambda t: lengths.mean(delayed_cdf(t[..., None] - own, 1e-9, 1.0, wait)))
     return {"mean": mean, **found}
 
 
 def _gamma_statistics(mean: Array, variance: Array | float, lengths: Lengths) -> dict[str, float]:
-    def cdf(t: Array) -> Array:
-        return lengths.mean(gamma_cdf(t[:, None], mean, variance))
-
-    bracket = np.array([1e-7]), np.array([1e7])
-    found = {name: float(quantile(cdf, q, *bracket)[0]) for name, q in _QUANTILES}
+    found = _quantiles(lambda t: lengths.mean(gamma_cdf(t[..., None], mean, variance)))
     return {"mean": float(lengths.mean(mean)), **found}
+
+
+def _quantiles(cdf: Callable[[Array], Array]) -> dict[str, float]:
+    values = quantiles(cdf, [q for _, q in _QUANTILES], *BRACKET_S, 1)[:, 0]
+    return {name: float(v) for (name, _), v in zip(_QUANTILES, values, strict=True)}
 
 
 def static_batch_s(law: Law, lengths: Lengths, size: int) -> tuple[float, float, float]:

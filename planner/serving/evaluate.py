@@ -20,7 +20,7 @@ from planner.serving.attainment import Traffic
 from planner.serving.closed_loop import solve_closed, static_batch_s
 from planner.serving.open_loop import goodput_per_s, solve
 from planner.serving.prepared import prepare
-from planner.serving.state import State, handed_over, metric_mean_s, metric_quantile_s
+from planner.serving.state import State, handed_over, metric_mean_s, metric_quantiles_s
 from planner.spec.layout import Layout
 from planner.units import format_bytes
 
@@ -198,10 +198,8 @@ def evaluate_groups(
 def statistics_of(state: State, lengths: Lengths, metric: str) -> Statistics:
     """Return mean, p50, p90 and p99 of a metric for a single row of state [s]."""
     mean = float(metric_mean_s(state, lengths, metric, lengths.weight)[0])
-    found = {
-        name: float(metric_quantile_s(state, lengths, metric, q, lengths.weight)[0])
-        for name, q in _QUANTILES
-    }
+    values = metric_quantiles_s(state, lengths, metric, [q for _, q in _QUANTILES], lengths.weight)
+    found = {name: float(v[0]) for (name, _), v in zip(_QUANTILES, values, strict=True)}
     return {"mean": mean, **found}
 
 

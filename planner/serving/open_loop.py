@@ -92,7 +92,7 @@ def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: i
     Bisection over all candidates at once; 0 where the bounds fail even at a vanishing rate.
     """
     relevant = own_constraints(at.role, constraints)
-    hand_off = min([_place_share(c) for c in constraints if c.bound.metric == "ttft"], default=0.01)
+    hand_off = place_share(constraints)
 
     def meets(rate: Array) -> BoolArray:
         state = solve(at, rate)
@@ -139,13 +139,14 @@ def own_constraints(role: Role, constraints: Sequence[Constraint]) -> list[Const
     return own
 
 
-def _place_share(constraint: Constraint) -> float:
+def place_share(constraints: Sequence[Constraint]) -> float:
     """Return the share of requests that may wait for a decode place after their prompt.
 
-    A tenth of the misses the TTFT bound allows; prompt processing gets the other nine.
+    A tenth of the misses that the tightest TTFT bound allows, prompt processing gets the other
+    nine; 1 % where no quantile of TTFT is bounded.
     """
-    q = constraint.bound.quantile
-    return 0.01 if q is None else HAND_OFF_SHARE * (1.0 - q)
+    quantiles = [c.bound.quantile for c in constraints if c.bound.metric == "ttft"]
+    return min((HAND_OFF_SHARE * (1.0 - q) for q in quantiles if q is not None), default=0.01)
 
 
 def _tightened(constraint: Constraint) -> Constraint:
@@ -153,5 +154,5 @@ def _tightened(constraint: Constraint) -> Constraint:
     q = constraint.bound.quantile
     if q is None:
         return constraint
-    bound = replace(constraint.bound, quantile=q + _place_share(constraint))
+    bound = replace(constraint.bound, quantile=q + HAND_OFF_SHARE * (1.0 - q))
     return replace(constraint, bound=bound)

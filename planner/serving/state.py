@@ -11,9 +11,11 @@ from planner.cost.step import Lengths
 from planner.formulas.arrays import Array, BoolArray, IntArray
 from planner.formulas.distributions import gamma_cdf
 from planner.formulas.queueing import delayed_cdf
-from planner.serving.attainment import Constraint, quantile
+from planner.serving.attainment import Constraint, quantiles
 
 METRICS = ("ttft", "tpot", "e2e")
+#: Latencies outside are no answer anyone waits for [s].
+BRACKET_S = (1e-5, 1e5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,23 @@ class State:
         return State(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Which plan each row of a state is a path of, and its part of that plan's requests.
+
+    ``plan`` is ``[R]`` ascending, ``share`` ``[R]``, ``starts`` the first row of each plan.
+    """
+
+    plan: IntArray
+    share: Array
+    starts: IntArray
+
+    def over(self, values: Array) -> Array:
+        """Return ``[…, plans]`` share-weighted sums of ``[…, R]`` values."""
+        summed: Array = np.add.reduceat(values * self.share, self.starts, axis=-1)
+        return summed
+
+
 def stack(states: Sequence[State]) -> State:
     """Return states of several groups of candidates as one."""
     return State(*(np.concatenate([getattr(x, f.name) for x in states]) for f in fields(State)))
@@ -66,13 +85,15 @@ def handed_over(prompt: State, decode: State) -> State:
 
 
 def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
-    """Return ``[C, b]`` the share of each bucket's requests whose metric is at most ``[C]`` time."""
-    t = np.asarray(time_s)[:, None]
+    """Return the share of each bucket's requests whose metric is at most a time.
+
+    ``time_s`` is ``[…, C]``, the result ``[…, C, b]``.
+    """
+    t = np.asarray(time_s)[..., None]
     if metric == "ttft":
         slack = t - state.prompt_s - state.request_s[:, None]
-        place = state.place_probability[:, None] * np.exp(
-            -np.maximum(state.place_decay_per_s, 0.0)[:, None] * np.maximum(slack, 0.0)
-        )
+        decay = np.maximum(state.place_decay_per_s, 0.0)[:, None]
+        place = state.place_probability[:, None] * np.exp(-decay * np.maximum(slack, 0.0))
         waited = delayed_cdf(
             slack,
             state.step_s[:, None],
@@ -84,8 +105,7 @@ def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
         result = gamma_cdf(t, state.tpot_mean_s, state.tpot_var_s2)
         result = np.where(lengths.decode > 0.0, result, 1.0)
     else:
-        mean, variance = _e2e_moments(state, lengths)
-        result = gamma_cdf(t, mean, variance)
+        result = gamma_cdf(t, *_e2e_moments(state, lengths))
     return np.where(state.stable[:, None], result, 0.0)
 
 
@@ -117,36 +137,32 @@ def metric_mean_s(state: State, lengths: Lengths, metric: str, weight: Array) ->
     return np.where(state.stable, mean, np.inf)
 
 
-def metric_quantile_s(
+def metric_quantiles_s(
     state: State,
     lengths: Lengths,
     metric: str,
-    q: float,
+    q: Sequence[float],
     weight: Array,
-    plan: IntArray | None = None,
-    share: Array | None = None,
+    mix: Mix | None = None,
 ) -> Array:
-    """Return quantiles of a metric over buckets weighed by ``[b]``.
+    """Return ``[Q, C]`` quantiles of a metric over buckets weighed by ``[b]``.
 
-    One per row of the state; or, with ``plan`` (``[R]`` plan of each row, from 0) and ``share``
-    (``[R]`` its part of the plan's traffic), one per plan.
+    One per row of the state; or, with ``mix``, one per plan whose paths the rows are.
     """
     rows = len(state.stable)
-    of = np.arange(rows) if plan is None else plan
-    part = np.ones(rows) if share is None else share
-    plans = int(of.max(initial=-1)) + 1
+    plans = rows if mix is None else len(mix.starts)
     if metric == "tpot":  # requests that decode nothing have no TPOT
         weight = np.where(lengths.decode > 0.0, weight, 0.0)
         if weight.sum() <= 0.0:
-            return np.zeros(plans)
+            return np.zeros((len(q), plans))
         weight = weight / weight.sum()
+    if mix is None:
+        return quantiles(lambda t: cdf(state, lengths, metric, t) @ weight, q, *BRACKET_S, rows)
 
     def mixture(t: Array) -> Array:
-        met = (cdf(state, lengths, metric, t[of]) * weight).sum(axis=-1)
-        mixed: Array = np.bincount(of, weights=met * part, minlength=plans).astype(np.float64)
-        return mixed
+        return mix.over(cdf(state, lengths, metric, t[..., mix.plan]) @ weight)
 
-    return quantile(mixture, q, np.full(plans, 1e-5), np.full(plans, 1e5))
+    return quantiles(mixture, q, *BRACKET_S, plans)
 
 
 def attained(state: State, lengths: Lengths, constraint: Constraint) -> BoolArray:

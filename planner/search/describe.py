@@ -1,0 +1,192 @@
+"""Turn assessed drafts into plans: pools, metrics, SLO results, what binds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from planner.cost.breakdown import bottleneck, breakdown
+from planner.formulas.arrays import Array
+from planner.search.assess import Assessed, share_within, statistics_s
+from planner.search.candidates import Column, Enumeration
+from planner.search.drafts import Draft
+from planner.search.plans import Plan, Pool, SloResult
+from planner.serving.attainment import Traffic
+from planner.serving.evaluate import Statistics, memory_of
+from planner.serving.open_loop import own_constraints, place_share, solve
+from planner.serving.state import METRICS, attained
+
+_STATISTICS: dict[str, float | None] = {"mean": None, "p50": 0.5, "p90": 0.9, "p99": 0.99}
+#: How far past its goodput a pool is pushed to see what gives first.
+_PUSH = 1.02
+
+
+def plans_of(
+    found: Enumeration, offered: list[Draft], of: Assessed, traffic: Traffic
+) -> list[Plan]:
+    """Return drafts as plans with every statistic, unnumbered, in order."""
+    weight = traffic.lengths.weight
+    statistics = {
+        metric: dict(
+            zip(
+                _STATISTICS,
+                statistics_s(of, traffic, metric, tuple(_STATISTICS.values()), weight),
+                strict=True,
+            )
+        )
+        for metric in METRICS
+    }
+    checks = []
+    for c in traffic.constraints:
+        value = statistics_s(of, traffic, c.bound.metric, [c.bound.quantile], c.weight)[0]
+        checks.append((c, value, share_within(of, traffic, c)))
+    tokens = float(traffic.lengths.mean(traffic.lengths.output))
+    plans = []
+    for k, draft in enumerate(offered):
+        results = tuple(
+            SloResult(
+                c.bound,
+                c.of,
+                float(v[k]),
+                float(s[k]),
+                bool(v[k] <= c.bound.limit_s * (1.0 + 1e-4)),
+            )
+            for c, v, s in checks
+        )
+        pools = tuple(_pool(found, of, traffic, k, j, i, n) for j, (i, n) in enumerate(draft))
+        rate, power = float(of.rate_per_s[k]), sum(p.power_w for p in pools)
+        usd = sum(p.usd_per_hour or 0.0 for p in pools)
+        price = None if any(p.usd_per_hour is None for p in pools) else usd
+        per_million = None if price is None else price / 3600.0 / (rate * tokens) * 1e6
+        slowest = max(pools, key=lambda p: p.traffic_share * (p.role != "prefill"))
+        plans.append(
+            Plan(
+                "",
+                False,
+                all(r.met for r in results),
+                _mode(pools),
+                pools,
+                sum(p.gpus for p in pools),
+                price,
+                per_million,
+                rate,
+                float(of.goodput_per_s[k]),
+                _at(statistics["ttft"], k),
+                _at(statistics["tpot"], k),
+                _at(statistics["e2e"], k),
+                results,
+                rate * tokens,
+                power,
+                power / (rate * tokens),
+                max(p.kv_use for p in pools),
+                slowest.bottleneck,
+            )
+        )
+    return plans
+
+
+def _at(statistics: dict[str, Array], k: int) -> Statistics:
+    return {name: float(values[k]) for name, values in statistics.items()}
+
+
+def _mode(pools: Sequence[Pool]) -> str:
+    roles = {p.role for p in pools}
+    if roles == {"both"}:
+        return "colocated"
+    return "mixed" if "both" in roles else "disaggregated"
+
+
+def _pool(
+    found: Enumeration, of: Assessed, traffic: Traffic, k: int, position: int, i: int, n: int
+) -> Pool:
+    column = found.columns[i]
+    group = found.groups[column.group]
+    row = of.pool_row[k, position]
+    one = group.instances.take(np.array([column.row]))
+    law = group.law.take(np.array([column.row]))
+    batch = float(of.pools.batch_mean[row])
+    busy = float(of.pools.utilisation[row])
+    lines = (
+        []
+        if column.role == "prefill"
+        else breakdown(one, traffic.lengths, "decode", max(batch, 1.0))
+    )
+    bound = bottleneck(lines)
+    if column.role != "decode":
+        prompt_lines = breakdown(one, traffic.lengths, "prefill", 0.0)
+        lines = lines + prompt_lines
+        bound = bottleneck(prompt_lines) if column.role == "prefill" else bound
+    hardware = one.hardware
+    idle = hardware.accelerator.idle_w * column.devices
+    capacity = float(law.kv_tokens[0])
+    return Pool(
+        column.role,
+        hardware.accelerator.name,
+        column.layout,
+        hardware.precision.name,
+        hardware.kv_bytes,
+        one.engine.name,
+        n,
+        n * column.devices,
+        None if column.usd_per_hour is None else n * column.usd_per_hour,
+        of.pool_share[k, position],
+        n * column.goodput_per_s,
+        batch,
+        busy,
+        min(1.0, batch * traffic.lengths.context() / max(capacity, 1.0)),
+        capacity,
+        int(law.places[0]),
+        one.engine.token_budget,
+        n * (idle + busy * (column.power_w - idle)),
+        hardware.accelerator.peak(hardware.precision.compute),
+        hardware.accelerator.memory_bandwidth_bytes_per_s,
+        memory_of(law),
+        tuple(lines),
+        bound,
+    )
+
+
+def binding(found: Enumeration, draft: Draft, pools: Sequence[Pool], traffic: Traffic) -> str:
+    """Return what stops the plan's most loaded pool from serving more.
+
+    The pool is pushed 2 % past its goodput; the first of its limits to break is named.
+    """
+    k = min(
+        range(len(pools)),
+        key=lambda k: pools[k].goodput_per_s / max(pools[k].traffic_share, 1e-9),
+    )
+    column, pool = found.columns[draft[k][0]], pools[k]
+    name = "colocated" if pool.role == "both" else pool.role
+    return f"{_limit(found, column, traffic)} binds in the {name} pool ({pool.replicas} × {pool.layout})"
+
+
+def _limit(found: Enumeration, column: Column, traffic: Traffic) -> str:
+    at = found.groups[column.group].prepared[column.role].take(np.array([column.row]))
+    state = solve(at, np.array([_PUSH * column.goodput_per_s]))
+    tokens = float(at.law.kv_tokens[0])
+    memory = f"KV capacity ({tokens:,.0f} tokens per replica)"
+    if float(state.place_probability[0]) > place_share(traffic.constraints):
+        return (
+            memory
+            if float(at.law.places[0]) * at.lengths.context() > 0.9 * tokens
+            else (f"the limit of {float(at.law.places[0]):.0f} sequences per replica")
+        )
+    if not state.stable[0]:
+        return "the stability of its queue"
+    for constraint in own_constraints(column.role, traffic.constraints):
+        if not attained(state, at.lengths, constraint)[0]:
+            bound = (
+                next(
+                    c.bound
+                    for c in traffic.constraints
+                    if c.of == constraint.of and c.bound.metric == constraint.bound.metric
+                )
+                if any(
+                    c.of == constraint.of and c.bound.metric == constraint.bound.metric
+                    for c in traffic.constraints
+                )
+                else constraint.bound
+            )
+            return f"{bound}{f' of class {constraint.of}' if constraint.of else ''}"
+    return "the stability of its queue"

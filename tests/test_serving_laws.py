@@ -1,0 +1,161 @@
+"""Serving predictions against conservation laws: Little, sums of means, limits of load."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from shop import instances, lengths
+
+import planner
+from planner import load_accelerator
+from planner.cost.step import law
+from planner.errors import InfeasibleError
+from planner.serving.attainment import Traffic
+from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.prepared import prepare
+from planner.serving.state import cdf, metric_mean_s, metric_quantile_s
+from planner.spec.layout import Layout
+
+MIX = lengths((300, 100, 0.5), (2000, 50, 0.3), (6000, 800, 0.2))
+QUANTILES = ("p50", "p90", "p99")
+CASE = {"gpu": "h100-sxm-80gb", "prompt": 1000, "output": 200}
+
+
+def _solved(role: str, share: float):
+    layouts = (Layout(1), Layout(2), Layout(8))
+    found = law(instances("llama-3.1-8b", "h100-sxm-80gb", layouts), MIX)
+    at = prepare(found, role, Traffic(MIX, 1.0, (), None))
+    rate = share * goodput_per_s(at, ())
+    return at, rate, solve(at, rate)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_decode_batch_obeys_littles_law(share):
+    _, rate, state = _solved("decode", share)
+    seconds = MIX.mean(MIX.decode * state.tpot_mean_s)  # in decode, per request
+    assert state.batch_mean == pytest.approx(rate * seconds, rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
+def test_colocated_batch_obeys_littles_law(share):
+    # prompts left behind delay the first tokens without holding the batch: 5 % is allowed for it
+    _, rate, state = _solved("both", share)
+    seconds = MIX.mean(MIX.decode * state.tpot_mean_s)
+    assert state.batch_mean == pytest.approx(rate * seconds, rel=0.05)
+
+
+@pytest.mark.parametrize("role", ["both", "prefill", "decode"])
+def test_latencies_rise_with_the_rate_and_quantiles_are_ordered(role):
+    at, limit, _ = _solved(role, 1.0)
+    last: dict[str, np.ndarray] = {}
+    for share in (1e-6, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        state = solve(at, limit * share)
+        assert state.stable.all()
+        for metric in ("ttft", "tpot", "e2e"):
+            if role == "prefill" and metric == "tpot":
+                continue
+            rows = [metric_mean_s(state, MIX, metric, MIX.weight)]
+            for q in (0.5, 0.9, 0.99):
+                rows.append(metric_quantile_s(state, MIX, metric, q, MIX.weight))
+            found = np.stack(rows)
+            assert np.isfinite(found).all()
+            assert (np.diff(found[1:], axis=0) >= -1e-6 * found[1:-1]).all()
+            if metric in last:
+                assert (found >= last[metric] * (1 - 2e-3)).all(), (metric, share)
+            last[metric] = found
+
+
+def test_an_overloaded_replica_is_unstable():
+    for role in ("both", "prefill", "decode"):
+        at, limit, _ = _solved(role, 1.0)
+        assert not solve(at, limit * 1.01).stable.any()
+
+
+def test_distribution_functions_are_distributions():
+    _, _, state = _solved("both", 0.7)
+    for metric in ("ttft", "tpot", "e2e"):
+        times = np.geomspace(1e-5, 1e4, 120)
+        found = np.stack([cdf(state, MIX, metric, np.full(3, t)) for t in times])
+        assert found.min() >= 0.0
+        assert found.max() <= 1.0
+        assert (np.diff(found, axis=0) >= -1e-12).all()
+        assert found[0].max() == pytest.approx(0.0, abs=1e-6)
+        assert found[-1].min() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.01, 1.0, 8.0])
+@pytest.mark.parametrize(("prompt", "output"), [(1000, 200), (200, 1), (50, 1000)])
+def test_end_to_end_is_the_sum_of_its_parts(rate, prompt, output):
+    found = planner.evaluate(
+        "llama-3.1-8b", gpu="h100-sxm-80gb", rate=rate, prompt=prompt, output=output
+    )
+    total = found.ttft_s["mean"] + (output - 1) * found.tpot_s["mean"]
+    assert found.e2e_s["mean"] == pytest.approx(total, rel=1e-9)
+    assert found.output_tokens_per_s == pytest.approx(rate * output)
+    assert 0.0 < found.utilization <= 1.0
+
+
+@pytest.mark.parametrize("load", [{"rate": 2.0}, {"concurrency": 16}, {"static_batch": 16}])
+@pytest.mark.parametrize("tp", [1, 4])
+def test_power_lies_between_idle_and_tdp(load, tp):
+    found = planner.evaluate("llama-3.1-8b", tp=tp, **CASE, **load)
+    device = load_accelerator("h100-sxm-80gb")
+    assert tp * device.idle_w < found.power_w <= tp * device.tdp_w
+
+
+def test_replicas_share_the_rate_exactly():
+    one = planner.evaluate("llama-3.1-8b", rate=2.0, **CASE)
+    four = planner.evaluate("llama-3.1-8b", rate=8.0, replicas=4, **CASE)
+    assert four.ttft_s == one.ttft_s
+    assert four.tpot_s == one.tpot_s
+    assert four.batch_mean == pytest.approx(4 * one.batch_mean)
+    assert four.power_w == pytest.approx(4 * one.power_w)
+
+
+# Closed loop --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "tp"), [("llama-3.1-8b", 1), ("llama-3.1-70b", 8)])
+def test_one_request_in_flight_meets_an_idle_replica(model, tp):
+    found = planner.evaluate(
+        model, gpu="h100-sxm-80gb", tp=tp, concurrency=1, prompt=1000, output=200
+    )
+    one = law(instances(model, "h100-sxm-80gb", [Layout(tp)]), lengths((1000, 200)))
+    alone = float(one.prompt_s[0, 0, 0]) + one.request_s
+    assert found.ttft_s["mean"] == pytest.approx(alone, rel=1e-6)
+    for name in QUANTILES:
+        assert found.ttft_s[name] == pytest.approx(alone, rel=0.02)
+    assert found.tpot_s["mean"] == pytest.approx(float(one.decode_s[0, 1]), rel=1e-6)
+    whole = alone + 199 * float(one.decode_s[0, 1])
+    assert found.e2e_s["mean"] == pytest.approx(whole, rel=1e-3)
+    assert found.requests_per_s == pytest.approx(1 / whole, rel=1e-6)
+
+
+def test_throughput_rises_with_concurrency_and_little_holds():
+    rates, tpots = [], []
+    for n in (1, 2, 4, 8, 16, 32, 64, 128):
+        found = planner.evaluate("llama-3.1-8b", concurrency=n, **CASE)
+        total = found.ttft_s["mean"] + 199 * found.tpot_s["mean"]
+        assert n / found.requests_per_s == pytest.approx(total, rel=1e-6)  # Little
+        assert found.batch_mean <= n
+        rates.append(found.requests_per_s)
+        tpots.append(found.tpot_s["mean"])
+    assert (np.diff(rates) > 0).all()
+    assert (np.diff(tpots) > 0).all()
+
+
+def test_concurrency_never_exceeds_the_open_loop_limit():
+    with pytest.raises(InfeasibleError, match="sustains at most") as error:
+        planner.evaluate("llama-3.1-8b", rate=1e4, **CASE)
+    limit = float(str(error.value).split("at most ")[1].split()[0])
+    found = planner.evaluate("llama-3.1-8b", concurrency=250, **CASE)
+    assert found.requests_per_s <= limit * 1.05
+
+
+def test_static_batch_is_prompts_then_decode():
+    found = planner.evaluate("llama-3.1-8b", static_batch=8, **CASE)
+    one = law(instances("llama-3.1-8b", "h100-sxm-80gb"), lengths((1000, 200)))
+    column = int(np.flatnonzero(one.batch == 8)[0])
+    decode = 199 * float(one.decode_s[0, column])
+    prompts = max(float(one.prompt_s[0, 0, 0]), 8 * float(one.service_s[0, 0, 0]))
+    assert found.batch_latency_s == pytest.approx(prompts + decode, rel=1e-9)
