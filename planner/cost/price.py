@@ -1,4 +1,4 @@
-"""Hardware prices work into seconds: each operator kind meets its closed form and its parameters."""
+"""Hardware prices work into seconds: each operator kind meets its closed form and parameters."""
 
 from __future__ import annotations
 

@@ -73,7 +73,8 @@ def _pool(pool: dict[str, Any]) -> list[str]:
     role = {"both": "Colocated", "prefill": "Prefill", "decode": "Decode"}[pool["role"]]
     memory = pool["memory"]
     lines = [
-        f"{role} pool: {pool['replicas']} × {layout} on {pool['accelerator']}, {pool['precision']}, "
+        f"{role} pool: {pool['replicas']} × {layout} on {pool['accelerator']}, "
+        f"{pool['precision']}, "
         f"{pool['engine']}",
         f"  carries {pool['traffic_share']:.0%} of requests, busy {pool['utilization']:.0%}, "
         f"up to {pool['goodput_per_s']:.3g} requests/s within the SLOs",

@@ -193,7 +193,8 @@ def dispatch_s(
 
     Notes
     -----
-    .. math:: t = \alpha + ((V(ep-1)/ep/nodes/(\eta_{nv}B))^3 + (V(nodes-1)/nodes/(\eta_{ib}I))^3)^{1/3}
+    .. math:: t = \alpha + ((V(ep-1)/ep/nodes/(\eta_{nv}B))^3
+              + (V(nodes-1)/nodes/(\eta_{ib}I))^3)^{1/3}
 
     with V = tokens·k·bytes. 3–6 % median once fitted (DeepEP low latency). The power is 3 because
     both links carry their part at the same time.

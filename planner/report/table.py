@@ -158,7 +158,8 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
         (
             "throughput",
             f"{result.output_tokens_per_s:,.0f} output tokens/s, "
-            f"{result.output_tokens_per_s_per_gpu:,.0f} per GPU, {result.requests_per_s:.3g} requests/s",
+            f"{result.output_tokens_per_s_per_gpu:,.0f} per GPU, "
+            f"{result.requests_per_s:.3g} requests/s",
         ),
         ("batch", f"{result.batch_mean:.1f} requests in decode, busy {result.utilization:.0%}"),
         (

@@ -131,7 +131,7 @@ def statistics_s(
     quantiles: Sequence[float | None],
     weight: Array,
 ) -> Array:
-    """Return ``[Q, drafts]`` statistics of a metric: quantiles, or the mean where one is ``None``."""
+    """Return ``[Q, drafts]`` statistics of a metric: quantiles; ``None`` stands for the mean."""
     wanted = [q for q in quantiles if q is not None]
     lengths = traffic.lengths
     found = metric_quantiles_s(of.paths, lengths, metric, wanted, weight, of.mix)

@@ -158,35 +158,22 @@ def binding(found: Enumeration, draft: Draft, pools: Sequence[Pool], traffic: Tr
     )
     column, pool = found.columns[draft[k][0]], pools[k]
     name = "colocated" if pool.role == "both" else pool.role
-    return f"{_limit(found, column, traffic)} binds in the {name} pool ({pool.replicas} × {pool.layout})"
+    where = f"{name} pool ({pool.replicas} × {pool.layout})"
+    return f"{_limit(found, column, traffic)} binds in the {where}"
 
 
 def _limit(found: Enumeration, column: Column, traffic: Traffic) -> str:
     at = found.groups[column.group].prepared[column.role].take(np.array([column.row]))
     state = solve(at, np.array([_PUSH * column.goodput_per_s]))
     tokens = float(at.law.kv_tokens[0])
-    memory = f"KV capacity ({tokens:,.0f} tokens per replica)"
     if float(state.place_probability[0]) > place_share(traffic.constraints):
-        return (
-            memory
-            if float(at.law.places[0]) * at.lengths.context() > 0.9 * tokens
-            else (f"the limit of {float(at.law.places[0]):.0f} sequences per replica")
-        )
-    if not state.stable[0]:
-        return "the stability of its queue"
+        by_memory = float(at.law.places[0]) * at.lengths.context() > 0.9 * tokens
+        sequences = f"the limit of {float(at.law.places[0]):.0f} sequences per replica"
+        return f"KV capacity ({tokens:,.0f} tokens per replica)" if by_memory else sequences
     for constraint in own_constraints(column.role, traffic.constraints):
-        if not attained(state, at.lengths, constraint)[0]:
-            bound = (
-                next(
-                    c.bound
-                    for c in traffic.constraints
-                    if c.of == constraint.of and c.bound.metric == constraint.bound.metric
-                )
-                if any(
-                    c.of == constraint.of and c.bound.metric == constraint.bound.metric
-                    for c in traffic.constraints
-                )
-                else constraint.bound
-            )
-            return f"{bound}{f' of class {constraint.of}' if constraint.of else ''}"
+        if state.stable[0] and not attained(state, at.lengths, constraint)[0]:
+            asked = [c.bound for c in traffic.constraints if c.of == constraint.of]
+            same = [b for b in asked if b.metric == constraint.bound.metric]
+            of = f" of class {constraint.of}" if constraint.of else ""
+            return f"{(same or [constraint.bound])[0]}{of}"
     return "the stability of its queue"

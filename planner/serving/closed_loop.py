@@ -67,8 +67,8 @@ def solve_closed(
 
     Notes
     -----
-    With n requests in decode, N − n wait or are processed; detailed balance gives p_n. Mean TTFT and
-    TPOT follow from Little's law. Derived in docs/model.md.
+    With n requests in decode, N − n wait or are processed; detailed balance gives p_n. Mean TTFT
+    and TPOT follow from Little's law. Derived in docs/model.md.
     """
     tokens = max(float(lengths.mean(lengths.decode)), 1e-9)
     places = float(decode_law.places[0]) * decode_servers
@@ -135,7 +135,7 @@ def _mean_at(law: Law, table: Array, batch: Array, lengths: Lengths) -> Array:
 
 
 def _ttft(own: Array, lengths: Lengths, mean: float) -> dict[str, float]:
-    """Return TTFT statistics: the prompt's own time plus an exponential wait that fills the mean."""
+    """Return TTFT statistics: the prompt's own time and an exponential wait that fills the mean."""
     wait = max(mean - float(lengths.mean(own)), 1e-12)
     found = _quantiles(lambda t: lengths.mean(delayed_cdf(t[..., None] - own, 1e-9, 1.0, wait)))
     return {"mean": mean, **found}

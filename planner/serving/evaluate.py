@@ -141,7 +141,8 @@ def evaluate_groups(
         If the model or the load does not fit: memory, KV, or an unstable rate.
     """
     colocated = prompt is decode
-    laws = [law(g.instances, traffic.lengths) for g in (prompt, decode)]
+    first = law(prompt.instances, traffic.lengths)
+    laws = [first, first if colocated else law(decode.instances, traffic.lengths)]
     for group, found in zip((prompt, decode), laws, strict=True):
         _require_fit(group, found, traffic.lengths)
     gpus = decode.devices + (0 if colocated else prompt.devices)
@@ -290,14 +291,15 @@ def _require_fit(group: Group, found: Law, lengths: Lengths) -> None:
     )
     if need > have:
         raise InfeasibleError(
-            f"{instances.model.name} in {instances.hardware.precision.name} does not fit {group.layout} "
-            f"on {name}: needs {format_bytes(need)} per device for weights and activations, "
-            f"{format_bytes(have)} available; {hint}"
+            f"{instances.model.name} in {instances.hardware.precision.name} does not fit "
+            f"{group.layout} on {name}: needs {format_bytes(need)} per device for weights and "
+            f"activations, {format_bytes(have)} available; {hint}"
         )
     context = lengths.context()
     raise InfeasibleError(
-        f"one request of {context:.0f} tokens does not fit the KV cache of {group.layout} on {name}: "
-        f"{float(found.kv_tokens[0]):.0f} tokens fit in the {format_bytes(have - need)} left; {hint}"
+        f"one request of {context:.0f} tokens does not fit the KV cache of {group.layout} on "
+        f"{name}: {float(found.kv_tokens[0]):.0f} tokens fit in the "
+        f"{format_bytes(have - need)} left; {hint}"
     )
 
 
@@ -308,7 +310,7 @@ def _require_places(group: Group, found: Law, lengths: Lengths, requests: int) -
     tokens = float(found.kv_tokens[0]) * group.replicas
     raise InfeasibleError(
         f"{requests} concurrent requests of {lengths.context():.0f} tokens need "
-        f"{requests * lengths.context():.0f} tokens of KV, {tokens:.0f} fit: at most {most} requests "
-        f"decode at once on {group.replicas} × {group.layout}; pass --allow-waiting to let the "
-        "others wait"
+        f"{requests * lengths.context():.0f} tokens of KV, {tokens:.0f} fit: at most {most} "
+        f"requests decode at once on {group.replicas} × {group.layout}; pass --allow-waiting to "
+        "let the others wait"
     )
