@@ -170,8 +170,9 @@ def evaluate(
         return
     if json_path:
         document.write_document(written, json_path)
-    where = f"prefill {prefill}, decode {decode}" if prefill else f"tp={tp} pp={pp} dp={dp}"
-    title = f"{model} on {result.gpus} × {gpu}, {where}, {replicas} replica(s), {engine}"
+    layout = f"{replicas} × tp={tp} pp={pp} dp={dp}"
+    where = f"prefill {prefill}, decode {decode}" if prefill else layout
+    title = f"{model} on {result.gpus} × {gpu}, {where}, {engine}"
     table.print_evaluation(result, title, table.console())
 
 

@@ -116,7 +116,13 @@ def bottleneck(lines: list[Line]) -> str:
     return max(totals, key=lambda name: totals[name]) if totals else "none"
 
 
-def compute_share(lines: list[Line]) -> float:
-    """Return the share of the step's time spent on compute-bound operators."""
-    total = sum(line.seconds for line in lines)
-    return sum(line.seconds for line in lines if line.bound == "compute") / max(total, 1e-30)
+def compute_share(lines: list[Line], batch: float = 1.0, tokens: float = 1.0) -> float:
+    """Return the share of a request's device time that is spent at the compute roof.
+
+    A request takes its whole prompt's time and, of each of its ``tokens`` decode steps, the part
+    that falls to it among ``batch`` requests.
+    """
+    weight = {"prefill": 1.0, "decode": tokens / max(batch, 1.0)}
+    total = sum(weight[line.phase] * line.seconds for line in lines)
+    bound = sum(weight[line.phase] * line.seconds for line in lines if line.bound == "compute")
+    return bound / max(total, 1e-30)

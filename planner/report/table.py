@@ -33,7 +33,10 @@ def pools_text(pools: Sequence[Pool]) -> str:
 def sentence(result: PlanSet) -> str:
     """Return the recommended plan in one sentence."""
     plan = result.recommended
-    kinds = " and ".join(dict.fromkeys(p.accelerator for p in plan.pools))
+    counts: dict[str, int] = {}
+    for pool in plan.pools:
+        counts[pool.accelerator] = counts.get(pool.accelerator, 0) + pool.gpus
+    devices = " + ".join(f"{n} × {name}" for name, n in counts.items())
     what = {
         "colocated": "serving prompts and decode together",
         "disaggregated": "with separate prefill and decode pools",
@@ -46,7 +49,7 @@ def sentence(result: PlanSet) -> str:
         for r in plan.slo
     )
     return (
-        f"Use {plan.gpus} × {kinds}{price}, {what} ({pools_text(plan.pools)}): "
+        f"Use {devices}{price}, {what} ({pools_text(plan.pools)}): "
         f"{plan.rate_per_s:.3g} requests/s with {values or 'no SLO'}, "
         f"goodput up to {plan.goodput_per_s:.3g}/s."
     )
@@ -183,7 +186,12 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         right = heading not in ("name", "family", "vendor", "kind", "classes", "attention")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            heading,
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=heading == headings[0],
+        )
     for row in rows:
         table.add_row(*row)
     out.print(table)
@@ -204,8 +212,16 @@ def _lines(value: Mapping[str, Any], depth: int) -> list[str]:
         elif isinstance(item, (list, tuple)) and item and isinstance(item[0], Mapping):
             for each in item:
                 lines += [f"{pad}{key}:", *_lines(each, depth + 1)]
-        elif isinstance(item, (list, tuple)) and len(item) > 8:
+        elif isinstance(item, (list, tuple)) and item and isinstance(item[0], (list, tuple)):
             lines.append(f"{pad}{key}: {len(item)} rows")
+        elif isinstance(item, (list, tuple)):
+            texts = [str(x) for x in item]
+            short = sum(map(len, texts)) < 60
+            lines += (
+                [f"{pad}{key}: {', '.join(texts)}"]
+                if short or not texts
+                else [f"{pad}{key}:", *(f"{pad}  - {text}" for text in texts)]
+            )
         else:
             text = f"{item:.6g}" if isinstance(item, float) else str(item)
             lines.append(f"{pad}{key}: {text}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from planner.cost.breakdown import bottleneck, breakdown, compute_share
+from planner.cost.breakdown import Phase, breakdown, compute_share
 from planner.cost.layouts import legal_layouts
 from planner.cost.price import Hardware
 from planner.cost.step import Instances, Law, law
@@ -16,7 +16,7 @@ from planner.formulas.arrays import Array
 from planner.formulas.energy import power_w
 from planner.serving.attainment import Traffic
 from planner.serving.evaluate import transfer_s
-from planner.serving.open_loop import goodput_per_s
+from planner.serving.open_loop import goodput_per_s, solve
 from planner.serving.prepared import Prepared, Role, prepare
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
@@ -64,7 +64,6 @@ class Column:
     usd_per_hour: float | None
     power_w: float
     """Power of one replica at its goodput."""
-    bottleneck: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,35 +127,44 @@ def _prepare(
 def _columns(
     index: int, group: Group, role: Role, rates: Array, stock: Stock, traffic: Traffic
 ) -> list[Column]:
+    """Return a column per candidate that meets its SLOs at some rate, with its power there."""
+    at_goodput = solve(group.prepared[role], np.maximum(rates, 1e-9))
+    tokens = float(traffic.lengths.mean(traffic.lengths.decode))
+    device = group.instances.hardware.accelerator
+    busy_fraction = group.instances.hardware.calibration.power.busy_fraction
     columns = []
     for row in np.flatnonzero(rates > 0.0):
         layout = group.instances.layouts[int(row)]
         one = group.instances.take(np.array([row]))
-        batch = float(group.law.places[row]) / 2.0
-        lines = breakdown(one, traffic.lengths, "prefill" if role == "prefill" else "decode", batch)
-        device = group.instances.hardware.accelerator
+        batch = max(1.0, float(at_goodput.batch_mean[row]))
+        phases: dict[Role, tuple[Phase, ...]] = {
+            "both": ("decode", "prefill"),
+            "prefill": ("prefill",),
+            "decode": ("decode",),
+        }
+        lines = [x for p in phases[role] for x in breakdown(one, traffic.lengths, p, batch)]
         power = layout.devices * float(
             power_w(
                 1.0,
-                compute_share(lines),
+                compute_share(lines, batch, tokens),
                 idle_w=device.idle_w,
                 tdp_w=device.tdp_w,
-                busy_fraction=group.instances.hardware.calibration.power.busy_fraction,
+                busy_fraction=busy_fraction,
             )
         )
-        price = None if stock.usd_per_hour is None else stock.usd_per_hour * layout.devices
         columns.append(
             Column(
-                index,
-                int(row),
-                role,
-                layout,
-                layout.devices,
-                group.stock,
-                float(rates[row]),
-                price,
-                power,
-                bottleneck(lines),
+                group=index,
+                row=int(row),
+                role=role,
+                layout=layout,
+                devices=layout.devices,
+                stock=group.stock,
+                goodput_per_s=float(rates[row]),
+                usd_per_hour=(
+                    None if stock.usd_per_hour is None else stock.usd_per_hour * layout.devices
+                ),
+                power_w=power,
             )
         )
     return columns

@@ -158,42 +158,51 @@ def evaluate_groups(
         if not waiting:
             _require_places(decode, laws[1], traffic.lengths, int(load.value))
         result = _closed(prompt, decode, laws, traffic.lengths, load, moved)
-    rate, batch, busy, ttft, tpot, e2e, batch_latency = result
-    lines = breakdown(
-        decode.instances, traffic.lengths, "decode", max(1.0, batch / decode.replicas)
-    )
-    lines += breakdown(prompt.instances, traffic.lengths, "prefill", 0.0)
-    share = compute_share([x for x in lines if x.phase == "decode"])
+    lengths = traffic.lengths
+    per_replica = max(1.0, result.batch / decode.replicas)
+    decode_lines = breakdown(decode.instances, lengths, "decode", per_replica)
+    prompt_lines = breakdown(prompt.instances, lengths, "prefill", 0.0)
+    share_of = (per_replica, float(lengths.mean(lengths.decode)))
+    if colocated:
+        power = _power_w(decode, result.busy, decode_lines + prompt_lines, share_of)
+    else:
+        power = _power_w(decode, result.busy, decode_lines, share_of)
+        power += _power_w(prompt, result.prompt_busy, prompt_lines, share_of)
     calibration = decode.instances.hardware.calibration
-    device = decode.instances.hardware.accelerator
-    power = gpus * float(
-        power_w(
-            busy,
-            share,
-            idle_w=device.idle_w,
-            tdp_w=device.tdp_w,
-            busy_fraction=calibration.power.busy_fraction,
-        )
-    )
-    tokens = rate * float(traffic.lengths.mean(traffic.lengths.output))
+    tokens = result.requests_per_s * float(lengths.mean(lengths.output))
     return Evaluation(
-        ttft,
-        tpot,
-        e2e,
-        tokens,
-        rate,
-        tokens / gpus,
-        gpus,
-        memory_of(laws[1]),
-        float(laws[1].kv_tokens[0]) * decode.replicas,
-        batch,
-        busy,
-        power,
-        lines,
-        batch_latency,
-        {"median": calibration.relative_error.median, "p90": calibration.relative_error.p90},
-        calibration.basis,
+        ttft_s=result.ttft_s,
+        tpot_s=result.tpot_s,
+        e2e_s=result.e2e_s,
+        output_tokens_per_s=tokens,
+        requests_per_s=result.requests_per_s,
+        output_tokens_per_s_per_gpu=tokens / gpus,
+        gpus=gpus,
+        memory=memory_of(laws[1]),
+        kv_capacity_tokens=float(laws[1].kv_tokens[0]) * decode.replicas,
+        batch_mean=result.batch,
+        utilization=result.busy,
+        power_w=power,
+        breakdown=decode_lines + prompt_lines,
+        batch_latency_s=result.batch_latency_s,
+        relative_error={
+            "median": calibration.relative_error.median,
+            "p90": calibration.relative_error.p90,
+        },
+        basis=calibration.basis,
     )
+
+
+def _power_w(group: Group, busy: float, lines: list[Line], share_of: tuple[float, float]) -> float:
+    device = group.instances.hardware.accelerator
+    power = power_w(
+        busy,
+        compute_share(lines, *share_of),
+        idle_w=device.idle_w,
+        tdp_w=device.tdp_w,
+        busy_fraction=group.instances.hardware.calibration.power.busy_fraction,
+    )
+    return group.devices * float(power)
 
 
 def statistics_of(state: State, lengths: Lengths, metric: str) -> Statistics:
@@ -204,7 +213,18 @@ def statistics_of(state: State, lengths: Lengths, metric: str) -> Statistics:
     return {"mean": mean, **found}
 
 
-_Result = tuple[float, float, float, Statistics, Statistics, Statistics, float | None]
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a load does to a deployment; ``busy`` is of the replicas that decode."""
+
+    requests_per_s: float
+    batch: float
+    busy: float
+    prompt_busy: float
+    ttft_s: Statistics
+    tpot_s: Statistics
+    e2e_s: Statistics
+    batch_latency_s: float | None = None
 
 
 def _open(
@@ -216,16 +236,13 @@ def _open(
     moved: Array | None,
 ) -> _Result:
     lengths = traffic.lengths
+    each = np.array([rate / prompt.replicas]), np.array([rate / decode.replicas])
     if moved is None:
-        at = prepare(laws[0], "both", traffic)
-        state = solve(at, np.array([rate / prompt.replicas]))
+        state = before = after = solve(prepare(laws[0], "both", traffic), each[0])
     else:
-        before = prepare(laws[0], "prefill", traffic, moved)
-        after = prepare(laws[1], "decode", traffic)
-        state = handed_over(
-            solve(before, np.array([rate / prompt.replicas])),
-            solve(after, np.array([rate / decode.replicas])),
-        )
+        before = solve(prepare(laws[0], "prefill", traffic, moved), each[0])
+        after = solve(prepare(laws[1], "decode", traffic), each[1])
+        state = handed_over(before, after)
     if not state.stable[0]:
         best = _most(prompt, decode, laws, traffic, moved)
         raise InfeasibleError(
@@ -233,7 +250,8 @@ def _open(
         )
     ttft, tpot, e2e = (statistics_of(state, lengths, m) for m in ("ttft", "tpot", "e2e"))
     batch = float(state.batch_mean[0]) * decode.replicas
-    return rate, batch, float(state.utilisation[0]), ttft, tpot, e2e, None
+    busy = float(after.utilisation[0]), float(before.utilisation[0])
+    return _Result(rate, batch, *busy, ttft, tpot, e2e)
 
 
 def _most(
@@ -254,7 +272,7 @@ def _closed(
         size = int(np.ceil(load.value / decode.replicas))
         prompts, step, whole = static_batch_s(laws[1], lengths, size)
         flat = [dict.fromkeys(("mean", "p50", "p90", "p99"), v) for v in (prompts, step, whole)]
-        return load.value / whole, load.value, 1.0, flat[0], flat[1], flat[2], whole
+        return _Result(load.value / whole, load.value, 1.0, 1.0, flat[0], flat[1], flat[2], whole)
     mean_move = 0.0 if moved is None else float(lengths.mean(moved)[0])
     state = solve_closed(
         laws[0],
@@ -266,14 +284,15 @@ def _closed(
         transfer_s=mean_move,
         colocated=moved is None,
     )
-    return (
+    own = float(lengths.mean(laws[0].service_s[0, 0])) / prompt.replicas
+    return _Result(
         state.requests_per_s,
         state.batch_mean,
         state.utilisation,
+        state.utilisation if moved is None else min(1.0, state.requests_per_s * own),
         state.ttft_s,
         state.tpot_s,
         state.e2e_s,
-        None,
     )
 
 
