@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from planner.cost.memory import stage_share
-from planner.cost.price import Priced, price
+from planner.cost.price import Priced, price, resource_seconds
 from planner.cost.step import Instances, Lengths
-from planner.cost.work import Split, Step, operators, prompt_attention
+from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array
 
 Phase = Literal["prefill", "decode"]
@@ -55,11 +56,7 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         launches = sum(op.repeat for op in ops) * engine.launch_s
         eager = per_rank > engine.graph_max_batch
     else:
-        prompt = float(lengths.mean(lengths.prompt - lengths.prefix))
-        prefix = float(lengths.mean(lengths.prefix))
-        steps = max(1.0, np.ceil(prompt / engine.token_budget))
-        ops = operators(instances.model, split, Step(0.0, lengths.context, prompt / steps))
-        whole = prompt_attention(instances.model, split, prompt, prefix, steps)
+        ops, whole, steps = _prompt_ops(instances, lengths, split)
         lines = _lines(phase, [price(op, instances.hardware) for op in ops], steps)
         lines += _lines(phase, [price(op, instances.hardware) for op in whole])
         host = engine.host_step_s * steps
@@ -80,6 +77,18 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
 def _degrees(instances: Instances) -> tuple[Array, ...]:
     split = instances.split
     return split.tp, split.pp, split.ep, split.dp
+
+
+def _prompt_ops(
+    instances: Instances, lengths: Lengths, split: Split
+) -> tuple[list[Op], list[Op], float]:
+    """Return the operators of one step of the mean prompt, of its attention, and its steps."""
+    prompt = float(lengths.mean(lengths.prompt - lengths.prefix))
+    prefix = float(lengths.mean(lengths.prefix))
+    steps = max(1.0, float(np.ceil(prompt / instances.engine.token_budget)))
+    step = Step(0.0, lengths.context, prompt / steps)
+    whole = prompt_attention(instances.model, split, prompt, prefix, steps)
+    return operators(instances.model, split, step), whole, steps
 
 
 def _lines(phase: Phase, priced: list[Priced], times: float = 1.0) -> list[Line]:
@@ -116,13 +125,25 @@ def bottleneck(lines: list[Line]) -> str:
     return max(totals, key=lambda name: totals[name]) if totals else "none"
 
 
-def compute_share(lines: list[Line], batch: float = 1.0, tokens: float = 1.0) -> float:
-    """Return the share of a request's device time that is spent at the compute roof.
+def compute_shares(
+    instances: Instances, lengths: Lengths, phases: Sequence[Phase], batch: Array
+) -> Array:
+    """Return ``[C]`` the share of a request's device time that is spent at the compute roof.
 
-    A request takes its whole prompt's time and, of each of its ``tokens`` decode steps, the part
-    that falls to it among ``batch`` requests.
+    A request takes its whole prompt's time and, of each of its decode steps, the part that falls
+    to it among ``[C]`` ``batch`` requests.
     """
-    weight = {"prefill": 1.0, "decode": tokens / max(batch, 1.0)}
-    total = sum(weight[line.phase] * line.seconds for line in lines)
-    bound = sum(weight[line.phase] * line.seconds for line in lines if line.bound == "compute")
-    return bound / max(total, 1e-30)
+    split, tokens = instances.split, float(lengths.mean(lengths.decode))
+    bound, total = np.zeros(len(batch)), np.zeros(len(batch))
+    for phase in phases:
+        if phase == "decode":
+            ops = operators(instances.model, split, Step(batch, lengths.context, 0.0))
+            weight = tokens / np.maximum(batch, 1.0)
+        else:
+            ops, whole, steps = _prompt_ops(instances, lengths, split)
+            weight = np.full(len(batch), steps)
+            once = resource_seconds(whole, instances.hardware)
+            bound, total = bound + once[0], total + sum(once)
+        seconds = resource_seconds(ops, instances.hardware)
+        bound, total = bound + weight * seconds[0], total + weight * sum(seconds)
+    return np.asarray(bound / np.maximum(total, 1e-30))

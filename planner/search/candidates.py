@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from planner.cost.breakdown import Phase, breakdown, compute_share
+from planner.cost.breakdown import Phase, compute_shares
 from planner.cost.layouts import legal_layouts
 from planner.cost.price import Hardware
 from planner.cost.step import Instances, Law, law
@@ -21,6 +21,12 @@ from planner.serving.prepared import Prepared, Role, prepare
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model
+
+_PHASES: dict[Role, tuple[Phase, ...]] = {
+    "both": ("decode", "prefill"),
+    "prefill": ("prefill",),
+    "decode": ("decode",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,30 +134,18 @@ def _columns(
     index: int, group: Group, role: Role, rates: Array, stock: Stock, traffic: Traffic
 ) -> list[Column]:
     """Return a column per candidate that meets its SLOs at some rate, with its power there."""
-    at_goodput = solve(group.prepared[role], np.maximum(rates, 1e-9))
-    tokens = float(traffic.lengths.mean(traffic.lengths.decode))
+    batch = np.maximum(solve(group.prepared[role], np.maximum(rates, 1e-9)).batch_mean, 1.0)
     device = group.instances.hardware.accelerator
-    busy_fraction = group.instances.hardware.calibration.power.busy_fraction
+    power = power_w(
+        1.0,
+        compute_shares(group.instances, traffic.lengths, _PHASES[role], batch),
+        idle_w=device.idle_w,
+        tdp_w=device.tdp_w,
+        busy_fraction=group.instances.hardware.calibration.power.busy_fraction,
+    )
     columns = []
     for row in np.flatnonzero(rates > 0.0):
         layout = group.instances.layouts[int(row)]
-        one = group.instances.take(np.array([row]))
-        batch = max(1.0, float(at_goodput.batch_mean[row]))
-        phases: dict[Role, tuple[Phase, ...]] = {
-            "both": ("decode", "prefill"),
-            "prefill": ("prefill",),
-            "decode": ("decode",),
-        }
-        lines = [x for p in phases[role] for x in breakdown(one, traffic.lengths, p, batch)]
-        power = layout.devices * float(
-            power_w(
-                1.0,
-                compute_share(lines, batch, tokens),
-                idle_w=device.idle_w,
-                tdp_w=device.tdp_w,
-                busy_fraction=busy_fraction,
-            )
-        )
         columns.append(
             Column(
                 group=index,
@@ -164,7 +158,7 @@ def _columns(
                 usd_per_hour=(
                     None if stock.usd_per_hour is None else stock.usd_per_hour * layout.devices
                 ),
-                power_w=power,
+                power_w=layout.devices * float(np.asarray(power)[row]),
             )
         )
     return columns

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from planner.cost.breakdown import Line, breakdown, compute_share
+from planner.cost.breakdown import Line, Phase, breakdown, compute_shares
 from planner.cost.layouts import smallest_fit
 from planner.cost.memory import kv_token_bytes
 from planner.cost.price import SEND_EFFICIENCY
@@ -162,12 +163,11 @@ def evaluate_groups(
     per_replica = max(1.0, result.batch / decode.replicas)
     decode_lines = breakdown(decode.instances, lengths, "decode", per_replica)
     prompt_lines = breakdown(prompt.instances, lengths, "prefill", 0.0)
-    share_of = (per_replica, float(lengths.mean(lengths.decode)))
     if colocated:
-        power = _power_w(decode, result.busy, decode_lines + prompt_lines, share_of)
+        power = _power_w(decode, lengths, ("decode", "prefill"), per_replica, result.busy)
     else:
-        power = _power_w(decode, result.busy, decode_lines, share_of)
-        power += _power_w(prompt, result.prompt_busy, prompt_lines, share_of)
+        power = _power_w(decode, lengths, ("decode",), per_replica, result.busy)
+        power += _power_w(prompt, lengths, ("prefill",), 1.0, result.prompt_busy)
     calibration = decode.instances.hardware.calibration
     tokens = result.requests_per_s * float(lengths.mean(lengths.output))
     return Evaluation(
@@ -193,11 +193,13 @@ def evaluate_groups(
     )
 
 
-def _power_w(group: Group, busy: float, lines: list[Line], share_of: tuple[float, float]) -> float:
+def _power_w(
+    group: Group, lengths: Lengths, phases: Sequence[Phase], batch: float, busy: float
+) -> float:
     device = group.instances.hardware.accelerator
     power = power_w(
         busy,
-        compute_share(lines, *share_of),
+        compute_shares(group.instances, lengths, phases, np.array([batch]))[0],
         idle_w=device.idle_w,
         tdp_w=device.tdp_w,
         busy_fraction=group.instances.hardware.calibration.power.busy_fraction,
