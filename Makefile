@@ -16,20 +16,22 @@ help: ## List the targets
 
 # A virtual environment of the first Python >= 3.11 that is found.
 $(VENV)/.made:
-	@found=; seen=; \
+	@found=; seen=; bare=; \
 	for name in $(PYTHONS); do \
-		if ! command -v "$$name" > /dev/null; then continue; fi; \
-		seen="$$seen $$name=$$("$$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
-		if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then found="$$name"; break; fi; \
+		if ! version=$$("$$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null); \
+			then continue; fi; \
+		seen="$$seen $$name ($$version)"; \
+		if ! "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then continue; fi; \
+		if "$$name" -c 'import ensurepip, venv' 2> /dev/null; then found="$$name"; break; fi; \
+		bare="$$name"; \
 	done; \
-	if [ -z "$$found" ]; then \
+	if [ -z "$$found" ] && [ -n "$$bare" ]; then \
+		echo "make: $$bare cannot make virtual environments: its venv module is not installed." >&2; \
+		echo "make: on Debian or Ubuntu: apt-get install python3-venv" >&2; \
+		exit 1; \
+	elif [ -z "$$found" ]; then \
 		echo "make: Python 3.11 or newer is needed, found:$${seen:- none}." >&2; \
 		echo "make: on Debian 12 or Ubuntu 24.04: apt-get install python3 python3-venv" >&2; \
-		exit 1; \
-	fi; \
-	if ! "$$found" -c 'import ensurepip, venv' 2> /dev/null; then \
-		echo "make: $$found cannot make virtual environments: its venv module is not installed." >&2; \
-		echo "make: on Debian or Ubuntu: apt-get install python3-venv" >&2; \
 		exit 1; \
 	fi; \
 	if [ ! -x "$(BIN)/python" ]; then \

@@ -5,7 +5,9 @@ Data goes to stdout, notes to stderr. Exit codes: 0 done, 1 infeasible, 2 bad in
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -78,7 +80,7 @@ def plan(
     from planner import library
     from planner.report import document, table
 
-    if json_path:
+    if json_path is not None:
         document.require_writable(json_path)
     arguments: dict[str, Any] = {
         "gpus": gpus,
@@ -137,32 +139,12 @@ def evaluate(
     catalog: CatalogOpt = None,
 ) -> None:
     """Predict latency, throughput and memory of one given configuration."""
+    arguments = {k: v for k, v in locals().items() if k not in ("model", "json_path")}
     from planner import library
     from planner.report import document, table
 
-    if json_path:
+    if json_path is not None:
         document.require_writable(json_path)
-    arguments: dict[str, Any] = {
-        "gpu": gpu,
-        "tp": tp,
-        "pp": pp,
-        "ep": ep,
-        "dp": dp,
-        "replicas": replicas,
-        "precision": precision,
-        "kv_precision": kv_precision,
-        "engine": engine,
-        "concurrency": concurrency,
-        "rate": rate,
-        "static_batch": static_batch,
-        "prompt": prompt,
-        "output": output,
-        "workload": workload,
-        "prefill": prefill,
-        "decode": decode,
-        "allow_waiting": allow_waiting,
-        "catalog": catalog,
-    }
     result = library.evaluate(model, **arguments)
     written = document.evaluate_document(result, {"model": model, **arguments})
     if json_path == "-":
@@ -193,16 +175,27 @@ def main() -> None:
     """Run the command line; a user's mistake is one clear sentence, never a traceback."""
     from planner.errors import InfeasibleError, PlannerError
 
+    if hasattr(signal, "SIGPIPE"):  # `| head`: end quietly, as other commands do
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal shows ? for ×
+            stream.reconfigure(errors="replace")
     try:
-        app()
+        try:
+            app()
+        finally:  # here, where a full disk can still be reported
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except PlannerError as error:
         sys.stdout.flush()
         print(error, file=sys.stderr)  # noqa: T201
         sys.exit(1 if isinstance(error, InfeasibleError) else 2)
-    except BrokenPipeError:
-        # the reader has left: point stdout nowhere, or flushing at exit would complain
+    except OSError as error:
+        # what is still buffered cannot be written either: point stdout nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        what = f"cannot use {error.filename!r}" if error.filename else "cannot write the output"
+        print(f"{what}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)  # noqa: T201
         sys.exit(130)

@@ -29,25 +29,28 @@ workloads_app = _app("Workloads: rates, lengths, SLOs.")
 HARDWARE_KINDS = ("accelerator", "cluster", "engine", "precision", "calibration")
 
 
-def _emit(headings: list[str], rows: list[list[str]], json_path: str | None) -> None:
+#: One column of a list: heading for people, key for programs, format of its numbers.
+Column = tuple[str, str, str]
+
+
+def _emit(columns: list[Column], rows: list[list[Any]], json_path: str | None) -> None:
     from planner.report import document, table
 
     if json_path is None:
-        table.print_rows(headings, rows, table.console())
+        texts = [
+            ["-" if v is None else format(v, f) for v, (_, _, f) in zip(row, columns, strict=True)]
+            for row in rows
+        ]
+        table.print_rows([c[0] for c in columns], texts, table.console())
         return
-    listed = [dict(zip(headings, row, strict=True)) for row in rows]
-    written = {"schema": document.LIST_SCHEMA, "entries": listed}
+    keys = [c[1] for c in columns]
+    entries = [dict(zip(keys, row, strict=True)) for row in rows]
+    written = {"schema": document.LIST_SCHEMA, "entries": document.plain(entries)}
     if json_path == "-":
         typer.echo(document.dumps(written))
     else:
         document.require_writable(json_path)
         document.write_document(written, json_path)
-
-
-def _show(kind: str, name: str, catalog: str | None, json_path: str | None) -> None:
-    from planner.catalog import store
-
-    _print_record(store.find(kind, name, catalog), json_path)
 
 
 def _print_record(
@@ -98,24 +101,52 @@ def hardware_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> Non
     from planner.catalog import store
     from planner.spec.accelerator import Accelerator
 
-    rows = []
-    for a in store.load_all("accelerator", catalog):
-        if isinstance(a, Accelerator):
-            price = a.usd_per_hour
-            rows.append(
-                [
-                    a.name,
-                    a.family,
-                    f"{a.peak('bf16') / 1e12:.0f}",
-                    f"{a.peak('fp8') / 1e12:.0f}" if a.supports("fp8") else "-",
-                    f"{a.memory_bytes / 2**30:.0f}",
-                    f"{a.memory_bandwidth_bytes_per_s / 1e12:.2f}",
-                    str(a.scale_up.devices),
-                    "-" if price is None else f"{price:.2f}",
-                ]
-            )
-    headings = ["name", "family", "bf16 TF/s", "fp8 TF/s", "GiB", "TB/s", "domain", "$/h"]
-    _emit(headings, rows, json_path)
+    columns = [
+        ("name", "name", ""),
+        ("family", "family", ""),
+        ("bf16 TF/s", "bf16_tflops", ".0f"),
+        ("fp8 TF/s", "fp8_tflops", ".0f"),
+        ("GiB", "memory_gib", ".0f"),
+        ("TB/s", "memory_bandwidth_tb_s", ".2f"),
+        ("domain", "scale_up_devices", "d"),
+        ("$/h", "usd_per_hour", ".2f"),
+    ]
+    rows: list[list[Any]] = [
+        [
+            a.name,
+            a.family,
+            a.peak("bf16") / 1e12,
+            a.peak("fp8") / 1e12 if a.supports("fp8") else None,
+            a.memory_bytes / 2**30,
+            a.memory_bandwidth_bytes_per_s / 1e12,
+            a.scale_up.devices,
+            a.usd_per_hour,
+        ]
+        for a in store.load_all("accelerator", catalog)
+        if isinstance(a, Accelerator)
+    ]
+    _emit(columns, rows, json_path)
+
+
+def _hardware_entry(name: str, catalog: str | None) -> Named:
+    """Return the entry of the first kind that knows the name, an accelerator before all others."""
+    from planner.catalog import store
+    from planner.catalog.yaml import parse, read_text
+    from planner.errors import CatalogError, InputError
+
+    if store.looks_like_path(name):
+        data = parse(read_text(Path(name)), name).data
+        kind = data.get("kind") if isinstance(data, dict) else None
+        return store.find(kind if kind in HARDWARE_KINDS else "accelerator", name, catalog)
+    unknown: InputError | None = None
+    for kind in HARDWARE_KINDS:
+        try:
+            return store.find(kind, name, catalog)
+        except CatalogError:
+            raise
+        except InputError as error:
+            unknown = unknown or error
+    raise unknown or InputError(f"unknown entry {name!r}")
 
 
 @hardware_app.command("show")
@@ -126,17 +157,12 @@ def hardware_show(
 ) -> None:
     """Show one entry with its sources, and whether its step times stand on a fit or defaults."""
     from planner import library
-    from planner.catalog import store
-    from planner.errors import InputError
     from planner.spec.accelerator import Accelerator
 
-    for kind in HARDWARE_KINDS[1:]:
-        if name in store.names(kind, store.roots(catalog)):
-            _show(kind, name, catalog, json_path)
-            return
-    record = store.find("accelerator", name, catalog)
+    record = _hardware_entry(name, catalog)
     if not isinstance(record, Accelerator):
-        raise InputError(f"{name} is no accelerator")
+        _print_record(record, json_path)
+        return
     c = library.load_calibration(record, catalog)
     standing = {
         "calibration": c.name,
@@ -159,34 +185,31 @@ def models_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> None:
     from planner.catalog import store
     from planner.spec.model import Model
 
-    rows = []
-    for m in store.load_all("model", catalog):
-        if isinstance(m, Model):
-            kinds = "+".join(sorted({g.attention.kind for g in m.layers} - {"none"}))
-            experts = "-" if not m.expert_counts else str(max(m.expert_counts))
-            rows.append(
-                [
-                    m.name,
-                    f"{m.parameters_count / 1e9:.2f}",
-                    f"{m.active_count / 1e9:.2f}",
-                    str(m.depth),
-                    kinds,
-                    experts,
-                    str(m.context_tokens),
-                    m.native_precision,
-                ]
-            )
-    headings = [
-        "name",
-        "params B",
-        "active B",
-        "layers",
-        "attention",
-        "experts",
-        "context",
-        "native",
+    columns = [
+        ("name", "name", ""),
+        ("B params", "parameters_billion", ".2f"),
+        ("B active", "active_billion", ".2f"),
+        ("layers", "layers", "d"),
+        ("attn", "attention", ""),
+        ("exp.", "experts", "d"),
+        ("context", "context_tokens", "d"),
+        ("format", "native_precision", ""),
     ]
-    _emit(headings, rows, json_path)
+    rows: list[list[Any]] = [
+        [
+            m.name,
+            m.parameters_count / 1e9,
+            m.active_count / 1e9,
+            m.depth,
+            "+".join(sorted({g.attention.kind for g in m.layers} - {"none"})),
+            max(m.expert_counts, default=None),
+            m.context_tokens,
+            m.native_precision,
+        ]
+        for m in store.load_all("model", catalog)
+        if isinstance(m, Model)
+    ]
+    _emit(columns, rows, json_path)
 
 
 @models_app.command("show")
@@ -229,23 +252,30 @@ def workloads_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> No
     from planner.catalog import store
     from planner.spec.workload import Workload
 
-    rows = []
+    columns = [
+        ("name", "name", ""),
+        ("classes", "classes", ""),
+        ("rate/s", "rate_per_s", ".3g"),
+        ("CV", "arrival_cv", ""),
+        ("prompt", "prompt_tokens", ".0f"),
+        ("output", "output_tokens", ".0f"),
+    ]
+    rows: list[list[Any]] = []
     for w in store.load_all("workload", catalog):
         if isinstance(w, Workload):
             table = np.concatenate([np.array(c.lengths) for c in w.classes])
             share = table[:, 2] / table[:, 2].sum()
-            rate = w.rate_per_s
             rows.append(
                 [
                     w.name,
                     "+".join(c.name for c in w.classes),
-                    "-" if rate is None else f"{rate:.3g}",
+                    w.rate_per_s,
                     "/".join(f"{c.arrival_cv:.3g}" for c in w.classes),
-                    f"{share @ table[:, 0]:.0f}",
-                    f"{share @ table[:, 1]:.0f}",
+                    float(share @ table[:, 0]),
+                    float(share @ table[:, 1]),
                 ]
             )
-    _emit(["name", "classes", "rate/s", "CV", "prompt", "output"], rows, json_path)
+    _emit(columns, rows, json_path)
 
 
 @workloads_app.command("show")

@@ -224,7 +224,11 @@ def explain(path: str | Path, plan_id: str | None = None) -> str:
     from planner.explain.story import explanation
     from planner.report.document import read_document
 
-    return explanation(read_document(Path(path)), plan_id)
+    try:
+        return explanation(read_document(Path(path)), plan_id)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if str(path) in text else f"{path}: {text}") from None
 
 
 def provenance(

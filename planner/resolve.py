@@ -49,10 +49,10 @@ def load_accelerator(name: str, catalog: Catalog = None) -> Accelerator:
 def load_model(name: str, catalog: Catalog = None) -> Model:
     """Return a model by name, alias, path of a YAML file or of a Hugging Face ``config.json``."""
     path = Path(name)
-    if name.endswith(".json") or (path.is_dir() and (path / "config.json").is_file()):
+    if name.endswith(".json") or (store.is_directory(path) and (path / "config.json").is_file()):
         from planner.ingest.huggingface import read_model
 
-        return read_model(path / "config.json" if path.is_dir() else path)
+        return read_model(path if name.endswith(".json") else path / "config.json")
     return cast("Model", store.find("model", name, catalog))
 
 
@@ -106,7 +106,9 @@ def parse_side(name: str, text: str) -> tuple[Layout, int]:
                 f"{name}: found {part.strip()!r}, expected key=value with a key of "
                 f"{', '.join(known)}{did_you_mean(key, known)}"
             )
-        if not value.strip().isdigit():
+        if key in values:
+            raise InputError(f"{name}: {key} is given twice in {text!r}")
+        if not (value.strip().isascii() and value.strip().isdigit()):
             raise InputError(f"{name}: found {part.strip()!r}, expected a whole number for {key}")
         values[key] = int(value)
     layout = layout_of(
@@ -160,7 +162,7 @@ def evaluated_traffic(
             raise InputError("give --prompt and --output in tokens, or --workload")
         for name, value in (("prompt", prompt), ("output", output)):
             if not math.isfinite(value) or value < 1 or value > 1e8:
-                raise InputError(f"--{name}: found {value:g}, expected at least 1 token")
+                raise InputError(f"--{name}: found {value:g}, expected from 1 to 1e+08 tokens")
         lengths = ((float(prompt), float(output), 1.0),)
         record = Workload(
             name="given",
@@ -178,8 +180,9 @@ def require_context(model: Model, traffic: Traffic) -> None:
     beyond = total > model.context_tokens
     if beyond.any():
         share = float(traffic.lengths.weight[beyond].sum())
+        who = "every request needs" if share > 1 - 1e-9 else f"{share:.1%} of the requests need"
         raise InputError(
-            f"{share:.3g} of the requests need up to {total.max():.0f} tokens (prompt and output), "
+            f"{who} up to {total.max():.0f} tokens (prompt and output), "
             f"beyond the context window of {model.name}: {model.context_tokens} tokens"
         )
 
@@ -256,7 +259,10 @@ def stocks_of(
         counts = parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {})
         for name, count in counts.items():
             require_count(name, count)
-            rows.append((load_accelerator(name, catalog), count, None, None, None, 1.0))
+            device = load_accelerator(name, catalog)
+            if any(device.name == row[0].name for row in rows):
+                raise InputError(f"--gpus: {device.name} is given twice (again as {name!r})")
+            rows.append((device, count, None, None, None, 1.0))
     stocks = []
     for device, count, nic, domain, usd, contention in rows:
         formats = precisions_of(model, device, precision, catalog)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import doctest
 import io
@@ -11,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import traceback
 import typing
 from functools import cache
 from pathlib import Path
@@ -22,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from planner.catalog.store import KINDS, load_all
 from planner.resolve import load_calibration
-from planner.units import SUFFIXES, si_key
+from planner.units import SUFFIXES, si_key, yaml_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -45,10 +43,23 @@ def run(command: str, cwd: Path) -> str:
     """Return what a terminal of 100 columns without colour shows for a command line."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PLANNER_", "FORCE_COLOR"))}
-    env = kept | {"COLUMNS": "100", "NO_COLOR": "1", "PATH": path, "TERM": "dumb", "LC_ALL": "C.UTF-8"}
+    env = kept | {
+        "COLUMNS": "100",
+        "NO_COLOR": "1",
+        "PATH": path,
+        "TERM": "dumb",
+        "LC_ALL": "C.UTF-8",
+    }
     done = subprocess.run(
-        ["bash", "-c", command], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, encoding="utf-8", timeout=120, check=False,
+        ["bash", "-c", command],
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
     )
     return "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines())
 
@@ -76,14 +87,11 @@ def session(block: str, names: dict[str, Any]) -> str:
     for example in doctest.DocTestParser().get_examples(block):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            try:
-                exec(compile(example.source, "<docs>", "single"), names)
-            except Exception as error:
-                out.write("Traceback (most recent call last):\n    ...\n")
-                out.write("".join(traceback.format_exception_only(error)))
+            exec(compile(example.source, "<docs>", "single"), names)
         source = example.source.rstrip("\n").split("\n")
         lines += [f"{'>>>' if k == 0 else '...'} {line}".rstrip() for k, line in enumerate(source)]
-        lines += [line.rstrip() for line in out.getvalue().rstrip("\n").split("\n") if out.getvalue()]
+        if out.getvalue():
+            lines += [line.rstrip() for line in out.getvalue().rstrip("\n").split("\n")]
     return "\n".join(lines) + "\n"
 
 
@@ -125,7 +133,14 @@ def spellings(field: str, kind: str) -> list[str]:
         return accepted
     text = catalogue_text(kind)
     used = {k: len(re.findall(rf"(?<![\w-]){k}:", text)) for k in accepted}
-    return sorted(accepted, key=lambda k: (-used[k], accepted.index(k)))
+    ordered = sorted(accepted, key=lambda k: (-used[k], accepted.index(k)))
+    return [field] if ordered[0] == field and used[field] else ordered
+
+
+def usual(field: str, kind: str) -> list[str]:
+    """Return the spellings worth listing: the most used one and those the loader suggests."""
+    keys = spellings(field, kind)
+    return [keys[0], *(k for k in keys[1:] if k in yaml_keys(field))]
 
 
 # Field tables -----------------------------------------------------------------------------------
@@ -165,6 +180,11 @@ def _type(annotation: Any) -> str:
     return " or ".join(_type(a) for a in arguments if a is not type(None))
 
 
+def _prose(text: str | None) -> str:
+    """Return a docstring as one line of Markdown."""
+    return " ".join((text or "").split()).replace("``", "`").replace("|", "\\|")
+
+
 def _default(value: Any, factor: float) -> str:
     if value is PydanticUndefined:
         return "**required**"
@@ -183,14 +203,16 @@ def fields_table(kind: str) -> str:
     """Return the field tables of a kind: one per record, in Markdown."""
     parts = []
     for name, record in records(KINDS[kind][0]).items():
-        about = " ".join((record.__doc__ or "").split())
-        rows = [f"\n#### {name}\n", f"{about}\n", "| key | type | default | meaning |", "|---|---|---|---|"]
+        heading = [] if record is KINDS[kind][0] else [f"\n#### {name}"]
+        rows = [*heading, f"\n{_prose(record.__doc__)}\n", "| key | type | default | meaning |"]
+        rows.append("|---|---|---|---|")
         for field, info in record.model_fields.items():
-            keys = spellings(field, kind)
+            keys = usual(field, kind)
             others = f" (or {', '.join(f'`{k}`' for k in keys[1:])})" if len(keys) > 1 else ""
-            meaning = " ".join((info.description or "").split()).replace("|", "\\|")
+            meaning = _prose(info.description)
             default = _default(info.get_default(call_default_factory=True), si_key(keys[0])[1])
-            rows.append(f"| `{keys[0]}`{others} | {_type(info.annotation)} | {default} | {meaning} |")
+            kind_of = _type(info.annotation)
+            rows.append(f"| `{keys[0]}`{others} | {kind_of} | {default} | {meaning} |")
         parts.append("\n".join(rows) + "\n")
     return "".join(parts)
 
@@ -238,7 +260,8 @@ def schema(kind: str) -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"llm-serving-planner {kind}",
     }
-    return json.dumps(head | {k: v for k, v in body.items() if k != "title"}, indent=1, ensure_ascii=False) + "\n"
+    body.pop("title", None)
+    return json.dumps(head | body, indent=1, ensure_ascii=False) + "\n"
 
 
 def _yaml_keys(node: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -298,12 +321,3 @@ def headings(text: str) -> set[str]:
     plain = FENCE.sub("", text)
     titles = re.findall(r"^#{1,6} (.+)$", plain, re.M)
     return {re.sub(r"[^\w\- ]", "", t.lower()).strip().replace(" ", "-") for t in titles}
-
-
-def is_python(text: str) -> bool:
-    """Return whether a block parses as Python."""
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return False
-    return True

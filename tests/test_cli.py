@@ -224,7 +224,8 @@ def test_hardware_show_finds_every_kind(word: str, kind: str, name: str, tmp_pat
 def test_import_a_model_and_plan_with_it(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
     text = output(tmp_path, "models import config.json")
-    output(tmp_path, "models import config.json --out tiny.yaml")
+    done = planner(tmp_path, *["models", "import", "config.json", "--out", "tiny.yaml"])
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert (tmp_path / "tiny.yaml").read_text(encoding="utf-8") == text
     assert output(tmp_path, "models check tiny.yaml") == "1 file(s) checked, no mistakes\n"
     rest = f"--gpus l4:2 --workload 1000/100 --rate 2 {SLO}"
@@ -303,9 +304,18 @@ def test_a_senseless_width_is_ignored(columns: str, tmp_path: Path):
 
 def test_an_ascii_terminal_gets_everything(tmp_path: Path):
     plain = {"PYTHONIOENCODING": "ascii"}
-    output(tmp_path, f"{PLAN} --json plan.json", plain)
-    for line in ("explain plan.json", LOADED, "hardware list", f"{PLAN} --json -"):
-        assert output(tmp_path, line, plain).isascii()
+    lines = (f"{PLAN} --json plan.json", "explain plan.json", LOADED, f"{PLAN} --json -")
+    for line in lines:
+        wide, narrow = (output(tmp_path, line, env) for env in ({}, plain))
+        assert len(narrow.splitlines()) == len(wide.splitlines())
+
+
+def test_brackets_in_a_file_name_are_no_markup(tmp_path: Path):
+    (tmp_path / "a[").mkdir()
+    text = (ROOT / "models/llama-3.1-8b.yaml").read_text(encoding="utf-8")
+    (tmp_path / "a[/b].yaml").write_text(text, encoding="utf-8")
+    line = LOADED.replace("llama-3.1-8b", "a[/b].yaml")
+    assert output(tmp_path, line).startswith("a[/b].yaml on 1 × l4")
 
 
 def test_same_input_same_bytes(tmp_path: Path):

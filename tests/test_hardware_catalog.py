@@ -25,7 +25,7 @@ REQUIRED = {
 }
 
 REQUIRED_CLUSTERS = {
-    "h200-16", "h100-8", "gb200-nvl72", "mixed-h100-l40s", "a100-32-25gbe", "cloudmatrix384",
+    "h200-16", "h100-8", "gb200-nvl72-rack", "mixed-h100-l40s", "a100-32-25gbe", "cloudmatrix384",
 }
 
 FAMILIES = {

@@ -261,3 +261,15 @@ def test_distribution_functions_against_scipy():
         t = np.linspace(0.01, 4, 60)
         found = gamma_cdf(t, 1.0, 1 / shape)
         assert found == pytest.approx(gamma.cdf(t, shape, scale=1 / shape), abs=0.01)
+
+
+@pytest.mark.parametrize("variance", [0.01, 0.5, 1.0, 3.0, 30.0, 1000.0])
+def test_gamma_law_stays_a_distribution_however_wide(variance):
+    # a spread beyond the mean must not put mass at zero: quantiles would fall as load rises
+    t = np.geomspace(1e-4, 1e3, 200)
+    found = gamma_cdf(t, 1.0, variance)
+    assert float(found[0]) <= 0.01
+    assert float(found[-1]) >= 0.99
+    assert (np.diff(found) >= 0).all()
+    p90 = t[int(np.argmax(found >= 0.9))]
+    assert p90 >= 1.0

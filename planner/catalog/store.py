@@ -40,6 +40,14 @@ def shipped_root() -> Path:
     return inside if inside.is_dir() else package.parent
 
 
+def is_directory(path: Path) -> bool:
+    """Return whether a path is a directory; a name no file system takes is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def roots(catalog: str | Path | None = None) -> tuple[Path, ...]:
     """Return catalogue roots, first wins: ``catalog``, ``PLANNER_CATALOG``, ``./``, shipped.
 
@@ -56,11 +64,14 @@ def roots(catalog: str | Path | None = None) -> tuple[Path, ...]:
         if not value:
             continue
         path = Path(value)
-        if not path.is_dir():
-            kind = "a file" if path.exists() else "nothing"
+        if not is_directory(path):
+            kind = "a file" if is_directory(path.parent) and path.exists() else "nothing"
             raise InputError(f"{origin}: found {kind} at {str(path)!r}, expected a directory")
         found.append(path.resolve())
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # the working directory was deleted
+        return tuple(dict.fromkeys([*found, shipped_root()]))
     if any((here / d).is_dir() for d in ("hardware", "models", "workloads")):
         found.append(here)
     return tuple(dict.fromkeys([*found, shipped_root()]))
@@ -120,7 +131,7 @@ def _load(kind: str, path: Path, modified_ns: int) -> Named:
 def _display(path: Path) -> str:
     try:
         return str(path.relative_to(Path.cwd()))
-    except ValueError:
+    except (OSError, ValueError):
         return str(path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -226,7 +227,11 @@ def validate(document: Document, record: type[R]) -> R:
 
 def _mistakes(error: ValidationError, document: Document, record: type[BaseModel]) -> list[Mistake]:
     found = []
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    unknown = {i["loc"][:-1]: str(i["loc"][-1]) for i in items if i["type"] == "extra_forbidden"}
+    for item in items:
+        if _follows(item, items, unknown):
+            continue
         loc = tuple(part for part in item["loc"] if not _is_tag(part, item["loc"], document))
         name = document.spelled(loc)
         if item["type"] == "extra_forbidden":
@@ -242,6 +247,17 @@ def _mistakes(error: ValidationError, document: Document, record: type[BaseModel
             message = f"found {_short(item['input'])}, expected {_expected(item)}"
         found.append(Mistake(document.path, document.line(loc), name, message))
     return found
+
+
+def _follows(item: Any, items: Sequence[Any], unknown: Mapping[tuple[Any, ...], str]) -> bool:
+    """Whether a mistake is only what another one leads to: it would be gone with that one."""
+    loc = item["loc"]
+    if item["type"] == "too_short":  # pydantic counts only the entries without mistakes
+        return any(i["loc"][: len(loc)] == loc and len(i["loc"]) > len(loc) for i in items)
+    if item["type"] == "missing" and loc[:-1] in unknown:  # it is there, mistyped
+        hint = did_you_mean(unknown[loc[:-1]], yaml_keys(str(loc[-1])))
+        return bool(hint)
+    return False
 
 
 def _is_tag(part: Any, loc: tuple[Any, ...], document: Document) -> bool:

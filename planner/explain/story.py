@@ -22,9 +22,7 @@ def explanation(document: dict[str, Any], plan_id: str | None = None) -> str:
         plan = _choose(document["plans"], plan_id)
         return "\n".join(_story(document, plan))
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise InputError(
-            f"plan document is incomplete: {type(error).__name__} at {error}"
-        ) from None
+        raise InputError(f"plan document is incomplete: missing or wrong at {error}") from None
 
 
 def _choose(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
@@ -61,8 +59,8 @@ def _story(document: dict[str, Any], plan: dict[str, Any]) -> list[str]:
         lines += ["", *_pool(pool)]
     lines += [
         "",
-        f"Step times stand on {document['basis']} parameters: expect "
-        f"±{document['relative_error']['median']:.0%} (median) to "
+        f"Step times stand on {document['basis']} parameters:",
+        f"expect ±{document['relative_error']['median']:.0%} (median) to "
         f"±{document['relative_error']['p90']:.0%} (p90) per kernel.",
     ]
     return lines
@@ -86,7 +84,7 @@ def _pool(pool: dict[str, Any]) -> list[str]:
     if pool["role"] != "prefill":
         lines.append(
             f"  {pool['batch_mean']:.1f} requests decode per replica on average "
-            f"(at most {pool['max_sequences']}), {pool['kv_use']:.0%} of the KV pool held"
+            f"(at most {pool['max_sequences']}),\n  {pool['kv_use']:.0%} of the KV pool held"
         )
     for phase, what in (("decode", "decode step"), ("prefill", "mean prompt")):
         rows = [r for r in pool["breakdown"] if r["phase"] == phase]

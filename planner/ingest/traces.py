@@ -291,7 +291,7 @@ def _folded(key: str, text: str) -> list[str]:
     return [f"{key}: >-", *(f"  {line}" for line in wrapped)]
 
 
-_NUMERIC = re.compile(r"[-+]?(?:[\d.][\d_.,]*(?:e[-+]?\d+)?[km]?|nan|inf(?:inity)?)", re.IGNORECASE)
+_NUMERIC = re.compile(r"[-+]?(?:\.?\d[\d_.,]*(?:e[-+]?\d+)?[km]?|nan|inf(?:inity)?)", re.IGNORECASE)
 
 
 def fixed_workload(text: str) -> Workload | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import planner
+from planner.catalog.store import is_directory
 from planner.errors import InputError
 from planner.search.plans import Plan, PlanSet, Pool
 from planner.serving.evaluate import Evaluation
@@ -120,7 +121,7 @@ def require_writable(path: str) -> None:
     if path == "-":
         return
     target = Path(path)
-    if target.is_dir():
+    if is_directory(target):
         raise InputError(f"--json: found a directory at {path!r}, expected a file to write")
     if not target.parent.is_dir():
         raise InputError(f"--json: no such directory {str(target.parent)!r}")

@@ -17,7 +17,10 @@ _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
 
 def console(stream: IO[str] | None = None, *, stderr: bool = False) -> Console:
     """Return a console that respects ``NO_COLOR``, ``COLUMNS`` and pipes."""
-    return Console(file=stream, stderr=stderr, highlight=False, soft_wrap=False)
+    found = Console(file=stream, stderr=stderr, highlight=False, markup=False)
+    if found.width < 20:  # COLUMNS=0 would print nothing at all
+        found.width = 80
+    return found
 
 
 def pools_text(pools: Sequence[Pool]) -> str:
@@ -185,7 +188,7 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
     """Print a plain table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        right = heading not in ("name", "family", "vendor", "kind", "classes", "attention")
+        right = heading not in ("name", "family", "classes", "attn", "format")
         table.add_column(
             heading,
             justify="right" if right else "left",

@@ -26,17 +26,7 @@ def plans_of(
     found: Enumeration, offered: list[Draft], of: Assessed, traffic: Traffic
 ) -> list[Plan]:
     """Return drafts as plans with every statistic, unnumbered, in order."""
-    weight = traffic.lengths.weight
-    statistics = {
-        metric: dict(
-            zip(
-                _STATISTICS,
-                statistics_s(of, traffic, metric, tuple(_STATISTICS.values()), weight),
-                strict=True,
-            )
-        )
-        for metric in METRICS
-    }
+    statistics = {m: _every_statistic(of, traffic, m) for m in METRICS}
     checks = []
     for c in traffic.constraints:
         value = statistics_s(of, traffic, c.bound.metric, [c.bound.quantile], c.weight)[0]
@@ -84,6 +74,12 @@ def plans_of(
             )
         )
     return plans
+
+
+def _every_statistic(of: Assessed, traffic: Traffic, metric: str) -> dict[str, Array]:
+    wanted = tuple(_STATISTICS.values())
+    found = statistics_s(of, traffic, metric, wanted, traffic.lengths.weight)
+    return dict(zip(_STATISTICS, found, strict=True))
 
 
 def _at(statistics: dict[str, Array], k: int) -> Statistics:

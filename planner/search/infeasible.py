@@ -82,7 +82,9 @@ def _too_large(model: Model, stocks: Sequence[Stock], engine: Engine, traffic: T
     memory = memory_map(model, one.split, hardware.precision, engine, device.memory_bytes)
     need = float(memory.weights[0] + memory.activations[0]) * layout.devices
     have = float(memory.total[0] - memory.reserved[0]) * layout.devices
-    fit = smallest_fit(replace(one, layouts=()), traffic.lengths, 512)
+    domain = device.scale_up.devices  # the stock may be smaller than a domain
+    wide = replace(one, layouts=(), hardware=replace(hardware, scale_up_devices=domain))
+    fit = smallest_fit(wide, traffic.lengths, 512)
     hint = (
         f"the smallest layout that fits is {fit} ({fit.devices} devices)"
         if fit
