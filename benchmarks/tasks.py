@@ -25,7 +25,9 @@ def run(arguments: list[str]) -> tuple[float, float]:
     """Return wall seconds and peak MiB of one process."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "planner.cli", *arguments], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "planner.cli", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -38,8 +40,10 @@ def main() -> None:
     jobs = [
         (
             name,
-            ["plan", model, "--gpus", gpus, "--workload", "4000/500", "--slo", SLO]
-            + ["--precision", precision],
+            [
+                *("plan", model, "--gpus", gpus, "--workload", "4000/500", "--slo", SLO),
+                *("--precision", precision),
+            ],
             peer,
         )
         for name, model, gpus, precision, peer in TASKS

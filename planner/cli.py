@@ -61,9 +61,11 @@ def plan(
     workload: Annotated[
         str, typer.Option(help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500")
     ],
-    gpus: Annotated[str | None, typer.Option(help="Inventory: NAME:COUNT[,NAME:COUNT…]")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="Inventory NAME:COUNT[,NAME:COUNT…]; this or --cluster")
+    ] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="Inventory from a cluster name or file")
+        str | None, typer.Option(help="Inventory of a cluster (name or file); this or --gpus")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Requests per second")] = None,
     slo: Annotated[str | None, typer.Option(help="ttft=1s@p90,tpot=40ms@p90[,e2e=…]")] = None,

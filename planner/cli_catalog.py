@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 CatalogOpt = Annotated[
     str | None, typer.Option(help="Directory whose entries override the shipped ones")
 ]
-JsonFlag = Annotated[str | None, typer.Option("--json", help="- for one JSON document on stdout")]
+JsonFlag = Annotated[
+    str | None, typer.Option("--json", help="Write one JSON document to FILE, or - for stdout")
+]
 PathsArg = Annotated[
-    list[str] | None, typer.Argument(metavar="[PATH]…", help="Files to check; default: all entries")
+    list[str] | None, typer.Argument(metavar="PATH", help="Files to check; default: all entries")
 ]
 
 
@@ -312,7 +314,7 @@ def workloads_import(
     trace = read_trace(Path(path))
     stem = re.sub(r"[^a-z0-9._-]+", "-", Path(path).stem.lower()).strip("-._") or "trace"
     workload = workload_from_trace(
-        trace, name or stem, source=source or f"imported from {Path(path).name}", licence=licence
+        trace, name or stem, source=source or f"the trace {Path(path).name}", licence=licence
     )
     _write_text(workload_to_yaml(workload), out)
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from planner.cost.step import Instances
-from planner.errors import InputError
+from planner.errors import InfeasibleError, InputError
 from planner.resolve import (
     Catalog,
     evaluated_traffic,
@@ -32,6 +32,7 @@ from planner.resolve import (
     require_rate,
     stocks_of,
 )
+from planner.search.candidates import Stock
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
@@ -114,21 +115,31 @@ def plan(
     if rate is not None:
         require_rate(rate)
     traffic = traffic_of(the_workload, bounds, rate)
+    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
+        assumptions.append(
+            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
+        )
+        traffic = replace(traffic, rate_per_s=None)
     require_context(the_model, traffic)
     stocks = stocks_of(the_model, gpus, cluster, precision, kv_precision, catalog)
     goal, note = objective_of(objective, stocks, traffic)
     assumptions += note
     if precision == "auto":
-        formats = dict.fromkeys(
-            f"{h.precision.name} (declared quality loss {h.precision.quality_loss:.1%})"
-            for s in stocks
-            for h in s.hardware
+        assumptions.append(f"precision auto considers {', '.join(_formats(stocks))}")
+    try:
+        result = search(
+            the_model, stocks, the_engine, traffic, modes=modes_of(mode, the_engine), objective=goal
         )
-        assumptions.append(f"precision auto considers {', '.join(formats)}")
-    result = search(
-        the_model, stocks, the_engine, traffic, modes=modes_of(mode, the_engine), objective=goal
-    )
+    except InfeasibleError as error:
+        assumed = [a for a in assumptions if a.startswith("no SLO")]
+        raise InfeasibleError("; ".join([str(error), *assumed])) from None
     return replace(result, assumptions=tuple(assumptions))
+
+
+def _formats(stocks: Sequence[Stock]) -> list[str]:
+    """Return the precisions offered, with their declared quality loss where it is not nothing."""
+    losses = {h.precision.name: h.precision.quality_loss for s in stocks for h in s.hardware}
+    return [f"{n} (declared quality loss {x:.1%})" if x else n for n, x in losses.items()]
 
 
 @lru_cache(maxsize=4096)

@@ -57,6 +57,10 @@ def si_key(key: str) -> tuple[str, float]:
 
 def yaml_keys(field: str) -> list[str]:
     """Return the YAML spellings of an SI field, the most usual first (for suggestions)."""
+    if field.endswith("_count") and not field.endswith(("parameters_count", "active_count")):
+        return [field]
+    if field in ("kv_bytes", "activation_bytes"):  # bytes of one element: written as they are
+        return [field]
     for si in ("bytes_per_s", "flops_per_s", "bytes", "count"):
         if field.endswith("_" + si):
             stem = field[: -len(si)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,12 @@ def column(
     role: str, devices: int, goodput: float, stock: int = 0, usd: float = 2.0, power: float = 500.0
 ) -> Column:
     """Return a column of ``devices`` at ``usd`` and ``power`` each."""
-    return Column(
-        0, 0, role, Layout(devices), devices, stock, goodput, usd * devices, power * devices,
-        "memory",
-    )
+    given = {
+        "group": 0, "row": 0, "role": role, "layout": Layout(devices), "devices": devices,
+        "stock": stock, "goodput_per_s": goodput, "usd_per_hour": usd * devices,
+        "power_w": power * devices, "bottleneck": "memory",
+    }
+    return Column(**{f.name: given[f.name] for f in fields(Column)})
 
 
 def random_instance(seed: int) -> tuple[list[Column], list[int]]:
@@ -273,8 +276,7 @@ def test_coefficients():
     one = column("both", 4, 3.0, usd=2.5, power=600.0)
     found = [coefficient(one, objective) for objective in OBJECTIVES]
     assert found == [10.0, 4.0, 0.0, 2400.0]
-    unpriced = Column(0, 0, "both", Layout(1), 1, 0, 1.0, None, 1.0, "memory")
-    assert math.isinf(coefficient(unpriced, "cost"))
+    assert math.isinf(coefficient(replace(one, usd_per_hour=None), "cost"))
 
 
 def test_enumeration_of_mixes_is_complete():

@@ -151,8 +151,12 @@ def load_file(kind: str, path: Path) -> Named:
 
 
 def looks_like_path(name: str) -> bool:
-    """Return whether a user's word is meant as a file rather than a name."""
-    return "/" in name or name.endswith((".yaml", ".yml", ".json", ".csv", ".jsonl"))
+    """Return whether a user's word is meant as a file rather than a name or a hub id."""
+    if name.endswith((".yaml", ".yml", ".json", ".csv", ".jsonl")):
+        return True
+    if name.startswith(("/", "./", "../", "~")):
+        return True
+    return "/" in name and (name.count("/") > 1 or is_directory(Path(name).parent))
 
 
 def find(kind: str, name: str, catalog: str | Path | None = None) -> Named:
@@ -169,7 +173,7 @@ def find(kind: str, name: str, catalog: str | Path | None = None) -> Named:
         return load_file(kind, Path(name))
     where = roots(catalog)
     entries = names(kind, where)
-    wanted = name.strip().lower()
+    wanted = name.strip().lower().rpartition("/")[2]  # meta-llama/Llama-3.1-8B: the hub's id
     if wanted in entries:
         return _stem_checked(kind, entries[wanted])
     spellings = {wanted, wanted.replace("_", "-"), wanted.replace(" ", "-")}

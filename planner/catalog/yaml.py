@@ -64,12 +64,20 @@ class Document:
     data: Any
     lines: dict[tuple[Any, ...], int] = field(default_factory=dict)
     keys: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    factors: dict[tuple[Any, ...], float] = field(default_factory=dict)
 
     def line(self, loc: tuple[Any, ...]) -> int:
         """Return the line of the value at ``loc`` or of its nearest parent."""
         while loc and loc not in self.lines:
             loc = loc[:-1]
         return self.lines.get(loc, 1)
+
+    def typed(self, loc: tuple[Any, ...], value: Any) -> Any:
+        """Return a value as the file states it, before its unit was applied."""
+        factor = math.prod(self.factors.get(loc[: i + 1], 1.0) for i in range(len(loc)))
+        if factor == 1.0 or isinstance(value, bool) or not isinstance(value, (int, float)):
+            return value
+        return float(f"{value / factor:.12g}")
 
     def spelled(self, loc: tuple[Any, ...]) -> str:
         """Return the path of a value as the file spells it."""
@@ -182,6 +190,7 @@ def _mapping(
             )
             continue
         document.keys[here] = key
+        document.factors[here] = factor
         value = _plain(loader, value_node, here, document, mistakes)
         document.lines[here] = line
         result[name] = _scaled(value, factor) if factor != 1.0 else value
@@ -232,7 +241,11 @@ def _mistakes(error: ValidationError, document: Document, record: type[BaseModel
     for item in items:
         if _follows(item, items, unknown):
             continue
-        loc = tuple(part for part in item["loc"] if not _is_tag(part, item["loc"], document))
+        loc = tuple(
+            part
+            for part in item["loc"]
+            if part != "[key]" and not _is_tag(part, item["loc"], document)
+        )
         name = document.spelled(loc)
         if item["type"] == "extra_forbidden":
             known = [k for f in _fields_at(record, item["loc"][:-1]) for k in yaml_keys(f)]
@@ -244,7 +257,9 @@ def _mistakes(error: ValidationError, document: Document, record: type[BaseModel
             name = ".".join([document.spelled(loc[:-1]), key]) if len(loc) > 1 else key
             message = f"found nothing, expected a value for {key!r}"
         else:
-            message = f"found {_short(item['input'])}, expected {_expected(item)}"
+            message = (
+                f"found {_short(document.typed(loc, item['input']))}, expected {_expected(item)}"
+            )
         found.append(Mistake(document.path, document.line(loc), name, message))
     return found
 

@@ -143,7 +143,7 @@ def compute_shares(
             ops, whole, steps = _prompt_ops(instances, lengths, split)
             weight = np.full(len(batch), steps)
             once = resource_seconds(whole, instances.hardware)
-            bound, total = bound + once[0], total + sum(once)
+            bound, total = bound + once[1], total + once[0]
         seconds = resource_seconds(ops, instances.hardware)
-        bound, total = bound + weight * seconds[0], total + weight * sum(seconds)
+        bound, total = bound + weight * seconds[1], total + weight * seconds[0]
     return np.asarray(bound / np.maximum(total, 1e-30))

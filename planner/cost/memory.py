@@ -82,7 +82,9 @@ def weight_bytes_per_device(model: Model, split: Split, precision: Precision) ->
                 layer = layer + hidden * group.ffn.experts * weight_bytes("", precision)
         body = body + group.count * layer
     tables = model.embedding_parameters / split.tp
-    tables = np.where((split.pp > 1) & (not model.tied_embeddings), tables / 2.0, tables)
+    # first and last stage hold one table each; a tied one is counted as shared between them, as
+    # the published capacities of DistServe imply
+    tables = np.where(split.pp > 1, tables / 2.0, tables)
     fixed = tables + model.norm_parameters / split.pp + model.other_parameters_count / split.tp
     result: Array = np.asarray(
         body * stage_share(model, split) + fixed * weight_bytes("", precision)
@@ -132,7 +134,7 @@ def activation_bytes(model: Model, split: Split, engine: Engine) -> Real:
     return rows + logits
 
 
-def kv_request_bytes(model: Model, split: Split, kv_bytes: float, context: float) -> Array:
+def kv_request_bytes(model: Model, split: Split, kv_bytes: float, context: Real) -> Array:
     """Return the KV (and state) bytes on one device of one request holding ``context`` tokens [B].
 
     Sliding-window layers hold at most their window; recurrent layers a constant state.
@@ -143,7 +145,7 @@ def kv_request_bytes(model: Model, split: Split, kv_bytes: float, context: float
         match a:
             case Gqa():
                 kv = kv_heads_per_device(a.kv_heads, split.tp) * (a.kv_width / a.kv_heads)
-                tokens = min(context, float(a.window or np.inf))
+                tokens = np.minimum(context, float(a.window or np.inf))
                 held = held + tokens * kv_bytes_per_token(kv, group.count, kv_bytes)
             case Mla():
                 held = held + context * kv_bytes_per_token(a.kv_width, group.count, kv_bytes)

@@ -17,6 +17,7 @@ from planner.spec.precision import Precision
 
 #: Attained share of a point-to-point link (kernels.md §5: NCCL send and DeepEP's network share).
 SEND_EFFICIENCY = 0.9
+LINK_KINDS = ("all_reduce", "dispatch", "send")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Priced:
 def price(op: Op, on: Hardware) -> Priced:
     """Return an operator's time, work and traffic over one step, per device."""
     seconds, flops, traffic = _FORMS[op.kind](op, on)
-    if op.kind in ("all_reduce", "dispatch", "send"):
+    if op.kind in LINK_KINDS:
         share: Real = -1.0
     else:
         compute = flops / on.accelerator.peak(_compute_dtype(op, on))
@@ -65,18 +66,26 @@ def total_s(ops: list[Op], on: Hardware) -> Array:
     return np.asarray(sum(op.repeat * _FORMS[op.kind](op, on)[0] for op in ops))
 
 
-def resource_seconds(ops: list[Op], on: Hardware) -> tuple[Array, Array, Array]:
-    """Return time by resource (compute, memory, links), for the overlap rule E8."""
-    compute: Real = 0.0
-    memory: Real = 0.0
-    network: Real = 0.0
+def resource_seconds(ops: list[Op], on: Hardware) -> tuple[Array, Array, Array, Array]:
+    """Return the whole time, and the time compute, memory and links are needed for, for E8.
+
+    An operator needs its nearer roof for all of its time and the other one for a part of it.
+    """
+    total: Real = 0.0
+    needed: list[Real] = [0.0, 0.0, 0.0]
     for op in ops:
         p = price(op, on)
-        is_link = np.asarray(p.resource) < 0
-        compute = compute + np.where(is_link, 0.0, p.seconds * np.maximum(p.resource, 0.0))
-        memory = memory + np.where(is_link, 0.0, p.seconds * (1.0 - np.maximum(p.resource, 0.0)))
-        network = network + np.where(is_link, p.seconds, 0.0)
-    return np.asarray(compute), np.asarray(memory), np.asarray(network)
+        total = total + p.seconds
+        if op.kind in LINK_KINDS:
+            needed[2] = needed[2] + p.seconds
+            continue
+        compute = np.asarray(p.flops) / on.accelerator.peak(_compute_dtype(op, on))
+        memory = np.asarray(p.bytes) / on.accelerator.memory_bandwidth_bytes_per_s
+        roof = np.maximum(np.maximum(compute, memory), 1e-30)
+        needed[0] = needed[0] + p.seconds * compute / roof
+        needed[1] = needed[1] + p.seconds * memory / roof
+    compute_s, memory_s, link_s = (np.asarray(x) for x in needed)
+    return np.asarray(total), compute_s, memory_s, link_s
 
 
 def quantised(part: str, precision: Precision) -> bool:

@@ -164,7 +164,8 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     ops = operators(instances.model, split, step)
     busy = _composed(ops, instances.hardware, engine)
     uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
-    per_rank = np.asarray(step.sequences / (split.dp * split.pp))
+    some = np.asarray(step.sequences) > 0
+    per_rank = np.where(some, np.maximum(step.sequences / (split.dp * split.pp), 1.0), 0.0)
     eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
     launches = sum(op.repeat for op in ops) * engine.launch_s
     busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
@@ -176,8 +177,7 @@ def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:
     if engine.overlap == 0.0:
         return total_s(ops, on)
     parts = np.broadcast_arrays(*resource_seconds(ops, on))
-    total = parts[0] + parts[1] + parts[2]
-    return np.asarray(total - engine.overlap * (total - np.maximum.reduce(parts)))
+    return np.asarray(parts[0] - engine.overlap * (parts[0] - np.maximum.reduce(parts[1:])))
 
 
 def law(instances: Instances, lengths: Lengths) -> Law:
@@ -193,21 +193,23 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     ranks = split.dp * split.pp
     held = lengths.context()
     kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, held)
-    fit = np.maximum(memory.kv, 0.0) * ranks / np.maximum(kv_request, 1e-9)
+    # every stage holds its layers' part of every request; ranks hold requests of their own
+    fit = np.maximum(memory.kv, 0.0) * split.dp / np.maximum(kv_request, 1e-9)
     by_budget = np.maximum(engine.token_budget - 1.0, 1.0) * ranks
-    places = np.floor(np.minimum(np.minimum(fit, engine.max_sequences * ranks), by_budget))
+    places = np.floor(np.minimum(np.minimum(fit, engine.max_sequences * split.dp), by_budget))
     kv_tokens = np.floor(fit * held)
     batch = np.array(
         [b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float
     )
     budget = float(engine.token_budget)
     chunk = np.array([*[c for c in _CHUNKS if c < budget], budget], dtype=float)
-    table = step_s(
-        instances,
-        Step(batch[:, None], lengths.context, chunk),
-        Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp))),
-    )
-    prompt = _prompt_tables(instances, lengths, split, batch, chunk, table)
+    wide = Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp)))
+    table = step_s(instances, Step(batch[:, None], lengths.context, chunk), wide)
+    lonely = table
+    if np.any(split.dp > 1):  # a prompt alone fills one attention rank, experts see its tokens only
+        step = Step(batch[:, None], lengths.context, chunk, 1.0 / split.dp[:, None, None])
+        lonely = step_s(instances, step, wide)
+    prompt = _prompt_tables(instances, lengths, batch, chunk, table, lonely)
     return Law(
         batch=batch,
         decode_s=table[:, :, 0],
@@ -223,52 +225,53 @@ def law(instances: Instances, lengths: Lengths) -> Law:
 
 
 def _prompt_tables(
-    instances: Instances, lengths: Lengths, split: Split, batch: Array, chunk: Array, table: Array
+    instances: Instances,
+    lengths: Lengths,
+    batch: Array,
+    chunk: Array,
+    table: Array,
+    lonely: Array,
 ) -> dict[str, Array]:
     """Return the tables of prompts, ``[C, G, b]`` each (see :class:`Law`).
 
     A prompt of i tokens takes ⌊i/c⌋ steps that it fills and one with the rest, c being the budget
-    that the decoding requests leave on its rank (Q7).
+    that the decoding requests leave on its rank (Q7). ``table`` prices steps in which every rank
+    holds a chunk, ``lonely`` those in which one does.
     """
-    ranks = (split.dp * split.pp)[:, None]
-    room = np.clip(instances.engine.token_budget - batch / ranks, 1.0, None)  # [C, G]
+    split = Split(*(d[:, None, None] for d in _degrees(instances.split)))
+    ranks = split.dp * split.pp
+    room = np.clip(instances.engine.token_budget - batch[:, None] / ranks, 1.0, None)  # [C, G, 1]
     new = lengths.prompt - lengths.prefix
-    full_step = _row_interpolate(chunk, table, np.minimum(room, chunk[-1])[:, :, None])[:, :, 0]
-    full = np.floor(new / room[:, :, None])
-    rest = new - full * room[:, :, None]
-    rest_step = np.where(rest > 0, _row_interpolate(chunk, table, rest), 0.0)
+    at_most = np.minimum(room, chunk[-1])
+    shared_step = _row_interpolate(chunk, table, at_most)
+    full_step = _row_interpolate(chunk, lonely, at_most)
+    full = np.floor(new / room)
+    rest = new - full * room
+    rest_step = np.where(rest > 0, _row_interpolate(chunk, lonely, rest), 0.0)
     steps = full + (rest > 0)
     attention = total_s(
-        prompt_attention(
-            instances.model,
-            Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp))),
-            new,
-            lengths.prefix,
-            steps,
-        ),
-        instances.hardware,
+        prompt_attention(instances.model, split, new, lengths.prefix, steps), instances.hardware
     )
-    uneven = (stage_share(instances.model, split) * split.pp)[:, None, None]
-    attention = attention * uneven
-    through = full * full_step[:, :, None] + rest_step
+    attention = attention * stage_share(instances.model, split) * split.pp
+    through = full * full_step + rest_step
     # chunks of one prompt follow each other through the stages: n + p − 1 stage times
-    pp = split.pp[:, None, None]
-    first = np.where(full > 0, full_step[:, :, None], rest_step)
-    own = (through + attention + (pp - 1.0) * (first + attention / np.maximum(steps, 1.0))) / pp
-    plain = table[:, :, 0][:, :, None]
-    per_rank = ranks[:, :, None]
+    first = np.where(full > 0, full_step, rest_step)
+    behind = (split.pp - 1.0) * (first + attention / np.maximum(steps, 1.0))
+    plain = table[:, :, :1]
     marginal = through - steps * np.minimum(plain, through / np.maximum(steps, 1.0)) + attention
-    saturated = new / room[:, :, None] * full_step[:, :, None]
-    crowded = np.maximum(
-        new / room[:, :, None] * (full_step[:, :, None] - plain) + attention, marginal
-    )
-    service = np.minimum(saturated, through) + attention
+    saturated = new / room * shared_step + attention
+    crowded = new / room * (shared_step - plain) + attention
+    service = np.where(ranks > 1.0, saturated, np.minimum(saturated, through + attention))
     return {
-        "prompt_s": own,
+        "prompt_s": (through + attention + behind) / split.pp,
         "marginal_s": marginal,  # ranks and micro-batches move in step: one chunk delays all
-        "crowded_s": crowded / per_rank,
-        "service_s": service / per_rank,
+        "crowded_s": crowded / ranks,
+        "service_s": service / ranks,
     }
+
+
+def _degrees(split: Split) -> tuple[Array, Array, Array, Array]:
+    return split.tp, split.pp, split.ep, split.dp
 
 
 def _row_interpolate(grid: Array, table: Array, at: Array) -> Array:

@@ -66,7 +66,8 @@ def gamma_cdf(x: Real, mean: Real, variance: Real) -> Array:
     0.51
     """
     m = np.maximum(np.asarray(mean, dtype=np.float64), 1e-300)
-    v = np.maximum(np.asarray(variance, dtype=np.float64), 1e-12 * m * m)
+    # below shape 1 the cube root would put mass on zero: the exponential law is the widest
+    v = np.clip(np.asarray(variance, dtype=np.float64), 1e-12 * m * m, m * m)
     ninth = v / (9.0 * m * m)
     with np.errstate(invalid="ignore"):
         score = (np.cbrt(np.maximum(x, 0.0) / m) - (1.0 - ninth)) / np.sqrt(ninth)

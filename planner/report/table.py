@@ -108,12 +108,12 @@ def pareto_plot(result: PlanSet, width: int, height: int = 9) -> str:
     columns = max(20, min(width, 100) - 12)
     grid = [[" "] * columns for _ in range(height)]
     span_x, span_y = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
-    for plan, x, y in reversed(list(zip(plans, xs, ys, strict=True))):
+    for plan, x, y in zip(plans, xs, ys, strict=True):
         c = round((x - min(xs)) / span_x * (columns - 3))
         r = height - 1 - round((y - min(ys)) / span_y * (height - 1))
         label = "*" if plan.recommended else plan.id[1:]
-        for k, char in enumerate(label):
-            grid[r][c + k] = char
+        if all(cell == " " for cell in grid[r][max(0, c - 1) : c + len(label) + 1]):
+            grid[r][c : c + len(label)] = label  # where labels would touch, the better plan stays
     unit = "$/h" if plans[0].usd_per_hour is not None else "GPUs"
     lines = ["TPOT p90 [ms] of each plan over its cost (* recommended)"]
     for k, row in enumerate(grid):

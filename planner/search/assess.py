@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from planner.formulas.arrays import Array
 from planner.search.candidates import Enumeration
 from planner.search.drafts import Draft, capacity_per_s
 from planner.serving.attainment import Constraint, Traffic
+from planner.serving.evaluate import transfer_s
 from planner.serving.open_loop import solve
 from planner.serving.state import (
     Mix,
@@ -100,6 +101,7 @@ def _paths(
     """Return one path per colocated pool and per (prefill pool, decode pool) pair."""
     whole: list[tuple[int, int, float]] = []
     split: list[tuple[int, int, int, float]] = []
+    ends: list[tuple[int, int, int]] = []
     for k, draft in enumerate(drafts):
         sides: dict[str, list[int]] = {"both": [], "prefill": [], "decode": []}
         for position, (i, _) in enumerate(draft):
@@ -110,11 +112,15 @@ def _paths(
             for d in sides["decode"]:
                 part = pool_share[k, p] * pool_share[k, d] / max(total, 1e-300)
                 split.append((k, pool_row[k, p], pool_row[k, d], part))
+                ends.append((k, draft[p][0], draft[d][0]))
     states = []
     if whole:
         states.append(pools.take(np.array([w[1] for w in whole])))
     if split:
         before = pools.take(np.array([s[1] for s in split]))
+        before = replace(
+            before, prompt_s=before.prompt_s + _transfer_difference(found, drafts, ends)
+        )
         states.append(handed_over(before, pools.take(np.array([s[2] for s in split]))))
     plan = np.array([w[0] for w in whole] + [s[0] for s in split], dtype=np.int64)
     share = np.array([w[2] for w in whole] + [s[3] for s in split])
@@ -122,6 +128,32 @@ def _paths(
     plan = plan[order]
     starts = np.flatnonzero(np.diff(plan, prepend=-1))
     return stack(states).take(order), Mix(plan, share[order], starts)
+
+
+def _transfer_difference(
+    found: Enumeration, drafts: Sequence[Draft], ends: Sequence[tuple[int, int, int]]
+) -> Array:
+    """Return ``[paths, b]`` the KV transfer between the pools that meet less the one assumed.
+
+    Prefill columns are judged by the slowest transfer they may face; a plan knows both ends and
+    whether all its devices fit one scale-up domain.
+    """
+    known: dict[tuple[int, int, bool], Array] = {}
+    rows = []
+    for k, p, d in ends:
+        prompt, decode = found.columns[p], found.columns[d]
+        group = found.groups[prompt.group]
+        hardware = group.instances.hardware
+        devices = sum(n * found.columns[i].devices for i, n in drafts[k])
+        inside = devices <= hardware.scale_up_devices and prompt.stock == decode.stock
+        key = (p, d, inside)
+        if key not in known:
+            one = group.instances.take(np.array([prompt.row]))
+            assumed = group.prepared["prefill"]
+            moved = transfer_s(one, (decode.layout,), assumed.lengths, inside=inside)[0, 0]
+            known[key] = moved - assumed.transfer_s[prompt.row]
+        rows.append(known[key])
+    return np.array(rows)
 
 
 def statistics_s(

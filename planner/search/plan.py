@@ -146,9 +146,10 @@ def _ranked(
 ) -> list[int]:
     """Return the Pareto set in order of the objective, the recommended plan first.
 
-    Recommended is the plan with the fewest shapes among those within 1 % of the best objective
-    (for goodput) or at the best objective (else) and then within 1 % of the best goodput there:
-    model error is far above 1 %, and every further shape is work for the people who run it.
+    Recommended is the plan with the fewest shapes, then the fewest pipeline stages, among those
+    within 1 % of the best objective (for goodput) or at the best objective (else) and then within
+    1 % of the best goodput there: model error is far above 1 %, and every further shape is work
+    for the people who run it.
     """
 
     def key(k: int) -> tuple[float, ...]:
@@ -171,5 +172,6 @@ def _ranked(
     ]
     most = max(of.goodput_per_s[k] for k in near)
     simple = [k for k in near if of.goodput_per_s[k] >= 0.99 * most]
-    first = min(simple, key=lambda k: (len(offered[k]), order.index(k)))
+    stages = {k: max(found.columns[i].layout.pp for i, _ in offered[k]) for k in simple}
+    first = min(simple, key=lambda k: (len(offered[k]), stages[k], order.index(k)))
     return [first, *(k for k in order if k != first)]

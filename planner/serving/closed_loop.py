@@ -89,7 +89,9 @@ def solve_closed(
     fixed = transfer_s + prompt_law.request_s
     ttft_mean = (population - batch_mean) / rate + fixed
     rate = population / (ttft_mean + tokens * tpot)  # the fixed delays hold requests too
-    at = np.array([batch_mean / decode_servers if colocated else 0.0])
+    # an arrival sees the others: the N − 1 of the arrival theorem
+    met = batch_mean * (population - 1.0) / population / decode_servers
+    at = np.array([met if colocated else 0.0])
     own = along(prompt_law.batch, prompt_law.prompt_s, at)[0] + fixed
     wait = max(ttft_mean - float(lengths.mean(own)), 0.0)
     decode = lengths.decode

@@ -76,12 +76,14 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
 def taken_share(rate: Array, step: Array, alone: Array, crowded: Array) -> Array:
     """Return the share of time that prompts take from decoding.
 
-    Of the 1 + a prompts that share a step (a others arrive during one), the first hides behind
-    the weights that the step reads anyway; the others pay in full.
+    A step of length L meets n = λL prompts: L = T + (n·alone + n²·crowded)/(1 + n). The first
+    prompt hides behind the weights that the step reads anyway, the others pay in full. The
+    positive root gives u = T/L, and 1 − u is the share; it rises with the rate.
     """
-    others = rate * step / np.maximum(1.0 - rate * alone, 0.02)
-    each = (alone + others * crowded) / (1.0 + others)
-    return np.asarray(np.minimum(rate * each, 1.0 - 1e-6))
+    b = 1.0 - rate * (step + alone)
+    left = np.maximum(1.0 - rate * crowded, 0.0)
+    share = 1.0 - 0.5 * (b + np.sqrt(b * b + 4.0 * rate * step * left))
+    return np.asarray(np.clip(share, 0.0, 1.0 - 1e-6))
 
 
 def tpot_variance_s2(

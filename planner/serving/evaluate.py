@@ -10,9 +10,10 @@ import numpy as np
 
 from planner.cost.breakdown import Line, Phase, breakdown, compute_shares
 from planner.cost.layouts import smallest_fit
-from planner.cost.memory import kv_token_bytes
+from planner.cost.memory import kv_request_bytes
 from planner.cost.price import SEND_EFFICIENCY
 from planner.cost.step import Instances, Law, Lengths, law
+from planner.cost.work import Split
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
 from planner.formulas.collectives import send_s
@@ -117,9 +118,8 @@ def transfer_s(
         [[min(p.tp * p.pp, d.tp * d.pp) for p in prompt.layouts] for d in decode_layouts],
         dtype=np.float64,
     )
-    moved = np.array(
-        [x * kv_token_bytes(prompt.model, hardware.kv_bytes, float(x)) for x in lengths.prompt]
-    )
+    one = Split(*(np.ones(()) for _ in range(4)))
+    moved = kv_request_bytes(prompt.model, one, hardware.kv_bytes, lengths.prompt)
     contention = 1.0 if inside else hardware.contention
     return np.asarray(
         send_s(

@@ -59,7 +59,7 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     if at.role == "prefill":  # a step runs while there are prompts, one per pipeline stage
         alone = alone / law.stages[:, None]
         running = np.minimum(rate * lengths.mean(prompt), 1.0)
-        fixed, vacation, busy = law.start_s, np.zeros_like(rate), running
+        fixed, vacation, busy = law.start_s, np.zeros_like(rate), np.minimum(load, 1.0)
     else:
         running = 1.0 - decoding.idle
         fixed = along(law.batch, law.decode_s, batch[:, None])[:, 0]

@@ -90,7 +90,7 @@ def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
     ``time_s`` is ``[…, C]``, the result ``[…, C, b]``.
     """
     t = np.asarray(time_s)[..., None]
-    if metric == "ttft":
+    if metric == "ttft" or (metric == "e2e" and not lengths.decode.any()):
         slack = t - state.prompt_s - state.request_s[:, None]
         decay = np.maximum(state.place_decay_per_s, 0.0)[:, None]
         place = state.place_probability[:, None] * np.exp(-decay * np.maximum(slack, 0.0))
