@@ -61,8 +61,7 @@ def burst_root(load: Real, arrival_cv: Real) -> Array:
 
     Notes
     -----
-    Newton from the right of the trivial root 1 would stall, so the fixed point is iterated from 0,
-    which converges monotonically, with Aitken steps.
+    Found by bisection: right of the root lies the trivial root 1, at which Newton would stall.
 
     References
     ----------
@@ -77,13 +76,16 @@ def burst_root(load: Real, arrival_cv: Real) -> Array:
     """
     rho = np.clip(np.asarray(load, dtype=np.float64), 1e-12, SATURATED)
     variance = np.maximum(np.asarray(arrival_cv, dtype=np.float64) ** 2, 1e-4)
+    poisson = np.abs(variance - 1.0) < 1e-12
+    if np.all(poisson):
+        return np.asarray(rho + 0.0 * variance)
     low, high = np.zeros(np.broadcast(rho, variance).shape), np.ones_like(rho * variance)
     high = high * (1.0 - 1e-12)
-    for _ in range(50):  # bisection on g(σ) − σ, which is positive left of the root
+    for _ in range(36):  # g(σ) − σ is positive left of the root
         middle = 0.5 * (low + high)
         value = np.exp(-np.log1p(variance * (1.0 - middle) / rho) / variance)
         low, high = np.where(value > middle, middle, low), np.where(value > middle, high, middle)
-    root: Array = np.where(np.abs(variance - 1.0) < 1e-12, rho, 0.5 * (low + high))
+    root: Array = np.where(poisson, rho, 0.5 * (low + high))
     return root
 
 
