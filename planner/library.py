@@ -27,10 +27,10 @@ from planner.resolve import (
     parse_gpus,
     parse_side,
     precision_of,
-    require_context,
     require_layout,
     require_rate,
     stocks_of,
+    within_context,
 )
 from planner.search.candidates import Stock
 from planner.search.plan import search
@@ -120,7 +120,8 @@ def plan(
             f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
         )
         traffic = replace(traffic, rate_per_s=None)
-    require_context(the_model, traffic)
+    traffic, left_out = within_context(the_model, traffic)
+    assumptions += left_out
     stocks = stocks_of(the_model, gpus, cluster, precision, kv_precision, catalog)
     goal, note = objective_of(objective, stocks, traffic)
     assumptions += note

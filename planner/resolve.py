@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast
+
+import numpy as np
 
 from planner.catalog import store
 from planner.cost.layouts import why_illegal
 from planner.cost.price import Hardware
+from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
 from planner.search.candidates import Stock
 from planner.search.mix import Objective
@@ -33,6 +36,8 @@ Catalog = str | Path | None
 #: Rates above this are mistakes, not traffic.
 MOST_RATE_PER_S = 1e7
 MOST_GPUS = 100_000
+#: Share of requests that may be left out because they exceed the context window.
+MOST_BEYOND_CONTEXT = 0.01
 
 
 def load_accelerator(name: str, catalog: Catalog = None) -> Accelerator:
@@ -170,21 +175,41 @@ def evaluated_traffic(
             classes=(TrafficClass(name="all", lengths=lengths),),
         )
     traffic = traffic_of(record)
-    require_context(model, traffic)
-    return traffic
+    return within_context(model, traffic)[0]
 
 
-def require_context(model: Model, traffic: Traffic) -> None:
-    """Raise if requests exceed the model's context window (a bucket is judged by its mean)."""
-    total = traffic.lengths.prompt + traffic.lengths.output
+def within_context(model: Model, traffic: Traffic) -> tuple[Traffic, list[str]]:
+    """Return the traffic that fits the model's context window, and a note of what was left out.
+
+    Lengths are judged by bucket. A server refuses longer requests; up to 1 % of them are left out.
+
+    Raises
+    ------
+    InputError
+        If more than 1 % of the requests exceed the window.
+    """
+    lengths = traffic.lengths
+    total = lengths.prompt + lengths.output
     beyond = total > model.context_tokens
-    if beyond.any():
-        share = float(traffic.lengths.weight[beyond].sum())
+    if not beyond.any():
+        return traffic, []
+    share = float(lengths.weight[beyond].sum())
+    window = f"the context window of {model.name}: {model.context_tokens} tokens"
+    if share > MOST_BEYOND_CONTEXT:
         who = "every request needs" if share > 1 - 1e-9 else f"{share:.1%} of the requests need"
         raise InputError(
-            f"{who} up to {total.max():.0f} tokens (prompt and output), "
-            f"beyond the context window of {model.name}: {model.context_tokens} tokens"
+            f"{who} up to {total.max():.0f} tokens (prompt and output), beyond {window}"
         )
+    keep = np.flatnonzero(~beyond)
+    kept = Lengths(*(getattr(lengths, f.name)[keep] for f in fields(lengths)))
+    kept = replace(kept, weight=kept.weight / kept.weight.sum())
+    constraints = tuple(
+        replace(c, weight=c.weight[keep] / c.weight[keep].sum())
+        for c in traffic.constraints
+        if c.weight[keep].sum() > 0
+    )
+    note = f"{share:.2g} of the requests are left out: they exceed {window}"
+    return replace(traffic, lengths=kept, constraints=constraints), [note]
 
 
 def require_layout(model: Model, layout: Layout, hardware: Hardware, replicas: int) -> None:

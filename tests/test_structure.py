@@ -31,6 +31,7 @@ LAYERS = (
     {"library"},
     {"cli_catalog"},
     {"cli"},
+    {"__main__"},
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 INNER = [p for p in FILES if p != PACKAGE / "__init__.py"]

@@ -48,7 +48,7 @@ def sentence(result: PlanSet) -> str:
     price = "" if plan.usd_per_hour is None else f" at ${plan.usd_per_hour:.2f}/h"
     values = " and ".join(
         f"{r.bound.metric.upper()} {r.bound.statistic} {format_seconds(r.value_s)} "
-        f"(limit {format_seconds(r.bound.limit_s)})"
+        f"({f'class {r.of}, ' if r.of else ''}limit {format_seconds(r.bound.limit_s)})"
         for r in plan.slo
     )
     return (
