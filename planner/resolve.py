@@ -335,6 +335,11 @@ def require_count(name: str, count: int) -> None:
 def precision_of(model: Model, device: Accelerator, name: str, catalog: Catalog) -> Precision:
     """Return the named precision, or for ``auto`` that of the published checkpoint."""
     found = load_precision(model.native_precision if name == "auto" else name, catalog)
+    if found.parts == ("experts",) and not model.expert_counts:
+        raise InputError(
+            f"precision {found.name} stores experts only and {model.name} has none, expected for "
+            "example bf16, fp8 or int4"
+        )
     if not device.supports(found.compute):
         usable = [
             p
