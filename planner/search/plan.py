@@ -64,7 +64,8 @@ def search(
     if not plans:
         raise InfeasibleError(explain_shortage(model, stocks, found, traffic))
     numbered = [replace(p, id=f"P{i + 1}", recommended=i == 0) for i, (_, p) in enumerate(plans)]
-    calibration = found.groups[0].instances.hardware.calibration
+    calibrations = [g.instances.hardware.calibration for g in found.groups]
+    widest = max(calibrations, key=lambda c: c.relative_error.median)
     return PlanSet(
         tuple(numbered),
         objective,
@@ -73,8 +74,8 @@ def search(
         len(offered),
         len(keep),
         solution.termination,
-        {"median": calibration.relative_error.median, "p90": calibration.relative_error.p90},
-        calibration.basis,
+        {"median": widest.relative_error.median, "p90": widest.relative_error.p90},
+        "fit" if all(c.basis == "fit" for c in calibrations) else "default",
     )
 
 
@@ -149,7 +150,7 @@ def _ranked(
     Recommended is the plan with the fewest shapes, then the fewest pipeline stages, among those
     within 1 % of the best objective (for goodput) or at the best objective (else) and then within
     1 % of the best goodput there: model error is far above 1 %, and every further shape is work
-    for the people who run it.
+    for the people who run it. Where the inventory's goodput is asked for, idle devices count first.
     """
 
     def key(k: int) -> tuple[float, ...]:
@@ -173,5 +174,7 @@ def _ranked(
     most = max(of.goodput_per_s[k] for k in near)
     simple = [k for k in near if of.goodput_per_s[k] >= 0.99 * most]
     stages = {k: max(found.columns[i].layout.pp for i, _ in offered[k]) for k in simple}
-    first = min(simple, key=lambda k: (len(offered[k]), stages[k], order.index(k)))
+    used = {k: sum(n * found.columns[i].devices for i, n in offered[k]) for k in simple}
+    idle = {k: -used[k] if objective == "goodput" else 0 for k in simple}
+    first = min(simple, key=lambda k: (idle[k], len(offered[k]), stages[k], order.index(k)))
     return [first, *(k for k in order if k != first)]
