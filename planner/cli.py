@@ -116,7 +116,7 @@ def evaluate(
     gpu: Annotated[str, typer.Option(help="Accelerator name or file")],
     tp: Annotated[int, typer.Option(help="Tensor-parallel degree")] = 1,
     pp: Annotated[int, typer.Option(help="Pipeline stages")] = 1,
-    ep: Annotated[int | None, typer.Option(help="Expert-parallel degree (1 or tp·dp)")] = None,
+    ep: Annotated[int | None, typer.Option(help="Expert-parallel degree, a divisor of tp·dp")] = None,
     dp: Annotated[int, typer.Option(help="Attention data-parallel degree")] = 1,
     replicas: Annotated[int, typer.Option(help="Equal replicas that share the load")] = 1,
     precision: PrecisionOpt = "auto",

@@ -39,12 +39,8 @@ def why_illegal(model: Model, layout: Layout, scale_up_devices: int) -> str | No
                 f"ep={layout.ep} (use replicas for independent copies)"
             )
         return None
-    if layout.ep not in (1, layout.tp * layout.dp):
-        return f"ep must be 1 or tp·dp = {layout.tp * layout.dp}, found {layout.ep}"
-    if layout.dp > 1 and layout.ep == 1:
-        return (
-            f"dp={layout.dp} shares the experts over all ranks: ep must be {layout.tp * layout.dp}"
-        )
+    if (layout.tp * layout.dp) % layout.ep:
+        return f"ep must divide tp·dp = {layout.tp * layout.dp}, found {layout.ep}"
     for experts in model.expert_counts:
         if experts % layout.ep:
             return f"ep={layout.ep} does not divide the {experts} experts of {model.name}"

@@ -16,7 +16,7 @@ class Layout:
     pp
         Pipeline stages.
     ep
-        Expert-parallel degree (1, ``tp`` or ``tp * dp``); inside the other degrees.
+        Expert-parallel degree, a divisor of ``tp * dp``; experts are sharded over the rest.
     dp
         Attention data-parallel degree: every rank holds its own requests, experts are shared.
     """
