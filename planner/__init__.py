@@ -23,6 +23,7 @@ _LIBRARY = (
     "load_precision",
     "load_workload",
     "plan",
+    "validate",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
 
@@ -41,6 +42,7 @@ __all__ = [
     "load_precision",
     "load_workload",
     "plan",
+    "validate",
 ]
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         load_precision,
         load_workload,
         plan,
+        validate,
     )
 
 

@@ -116,7 +116,9 @@ def evaluate(
     gpu: Annotated[str, typer.Option(help="Accelerator name or file")],
     tp: Annotated[int, typer.Option(help="Tensor-parallel degree")] = 1,
     pp: Annotated[int, typer.Option(help="Pipeline stages")] = 1,
-    ep: Annotated[int | None, typer.Option(help="Expert-parallel degree, a divisor of tp·dp")] = None,
+    ep: Annotated[
+        int | None, typer.Option(help="Expert-parallel degree, a divisor of tp·dp")
+    ] = None,
     dp: Annotated[int, typer.Option(help="Attention data-parallel degree")] = 1,
     replicas: Annotated[int, typer.Option(help="Equal replicas that share the load")] = 1,
     precision: PrecisionOpt = "auto",
@@ -171,6 +173,36 @@ def explain(
     from planner import library
 
     typer.echo(library.explain(path, plan_id))
+
+
+@app.command()
+def validate(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
+    ],
+    json_path: JsonOpt = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write every row's prediction to this CSV file")
+    ] = None,
+    catalog: CatalogOpt = None,
+) -> None:
+    """Compare predictions with measured kernels: error per operator, device, dtype, library."""
+    from planner import library
+    from planner.report import document, table
+
+    for path in (json_path, out):
+        if path is not None:
+            document.require_writable(path)
+    files = library.validate(paths, catalog)
+    if out is not None:
+        document.write_predictions(files, out)
+    written = document.validate_document(files)
+    if json_path == "-":
+        typer.echo(document.dumps(written))
+        return
+    if json_path:
+        document.write_document(written, json_path)
+    table.print_validation(files, table.console())
 
 
 def main() -> None:

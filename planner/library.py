@@ -35,9 +35,11 @@ from planner.resolve import (
 from planner.search.candidates import Stock
 from planner.search.plan import search
 from planner.search.plans import PlanSet
+from planner.search.validate import FileErrors, validate_kernels
 from planner.serving.attainment import traffic_of
 from planner.serving.evaluate import Evaluation, Group, evaluate_groups
 from planner.spec.accelerator import Accelerator
+from planner.spec.calibration import Calibration
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
 from planner.spec.model import Model
@@ -243,6 +245,29 @@ def explain(path: str | Path, plan_id: str | None = None) -> str:
         raise InputError(text if str(path) in text else f"{path}: {text}") from None
 
 
+def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileErrors]:
+    """Return how far predictions are off on tables of measured kernels.
+
+    Parameters
+    ----------
+    paths
+        CSV files, recognised by their header (docs/validate.md).
+    catalog
+        Directory whose entries override the shipped ones.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, unreadable or no known table.
+    """
+
+    def lookup(name: str) -> tuple[Accelerator, Calibration]:
+        device = load_accelerator(name, catalog)
+        return device, load_calibration(device, catalog)
+
+    return validate_kernels([Path(p) for p in paths], lookup)
+
+
 def provenance(
     model: str | Model,
     *,
@@ -305,4 +330,5 @@ __all__ = [
     "load_workload",
     "plan",
     "provenance",
+    "validate",
 ]

@@ -95,7 +95,9 @@ def test_only_the_version_comes_from_the_top(path: Path):
 
 
 def test_formulas_stand_alone():
-    allowed = {"__future__", "collections", "functools", "math", "numpy", "typing"}
+    # scipy only inside the function that fits: the plan path is held free of it below
+    allowed = {"__future__", "collections", "dataclasses", "functools", "math", "numpy", "typing"}
+    allowed |= {"scipy"}
     found = [
         f"{name_of(path)}:{line}: {name}"
         for path in sorted((PACKAGE / "formulas").glob("*.py"))

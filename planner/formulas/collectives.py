@@ -1,4 +1,7 @@
-"""Collectives and point-to-point transfers: α–β forms per topology level."""
+"""Collectives and point-to-point transfers: α–β forms per topology level.
+
+The ``fit_…`` twins are in :mod:`planner.formulas.collectives_fits`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def all_reduce_s(
     bandwidth_bytes_per_s : float or array
         Unidirectional link bandwidth per device [B/s].
     latency_s, rank_s : float or array
-        α at two ranks and per further rank [s].
+        α = latency + rank·(n − 1): its constant part, and per other rank [s].
     one_shot_efficiency, two_shot_efficiency : float or array
         Attained shares of the link, η1 and η2 [-].
     two_shot_latency_factor : float or array
@@ -44,8 +47,13 @@ def all_reduce_s(
     -----
     .. math:: t = \min(\alpha + S(n-1)/(\eta_1 B),\; r_2\alpha + 2S(n-1)/n/(\eta_2 B))
 
-    3–8 % median once fitted. α does not scale with the datasheet: it is a constant of the
-    generation.
+    with α = a0 + a1·(n − 1). Valid inside one NVLink or PCIe domain, 2–8 ranks, 256 B–1 GiB, with
+    no launch cost. 3–8 % median once fitted. α does not scale with the datasheet: it is a constant
+    of the generation.
+
+    See Also
+    --------
+    planner.formulas.collectives_fits.fit_all_reduce
 
     References
     ----------
@@ -99,6 +107,11 @@ def exchange_s(
     float or array
         Time [s]; 0 for one rank.
 
+    Notes
+    -----
+    t = α0 + α1·(n − 2) + χ·S·(n − 1)/n/(η·B). One α–β line: right for large or for small buffers,
+    8–18 % median over both. See :func:`two_line_exchange_s` for the two protocols of NCCL.
+
     References
     ----------
     .. [1] kernels.md §5 (NCCL, v = (n−1)/n); seeds.md E11 for χ.
@@ -114,6 +127,79 @@ def exchange_s(
     return np.where(
         np.asarray(ranks) > 1.0, alpha + wire / (efficiency * bandwidth_bytes_per_s), 0.0
     )
+
+
+def two_line_exchange_s(
+    message_bytes: Real,
+    ranks: Real,
+    *,
+    passes: Real,
+    bandwidth_bytes_per_s: Real,
+    latency_s: Real,
+    rank_s: Real,
+    efficiency: Real,
+    bulk_latency_s: Real,
+    bulk_rank_s: Real,
+    bulk_efficiency: Real,
+    contention: Real = 1.0,
+) -> Real:
+    r"""Return the time of an NCCL-type collective: the faster of two protocols.
+
+    Parameters
+    ----------
+    message_bytes : float or array
+        Full message per rank of an all-reduce, total buffer of the others, S [B].
+    ranks : float or array
+        Devices taking part, n [-].
+    passes : float or array
+        Times the buffer crosses the link: 2 for all-reduce; 1 for all-gather, reduce-scatter and
+        all-to-all [-].
+    bandwidth_bytes_per_s : float or array
+        Unidirectional link bandwidth per device, B [B/s].
+    latency_s, bulk_latency_s : float or array
+        α at two ranks of the low-latency and of the bulk protocol (LL and Simple) [s].
+    rank_s, bulk_rank_s : float or array
+        α per rank beyond two of each protocol [s].
+    efficiency, bulk_efficiency : float or array
+        Attained share of the link of each protocol, η [-].
+    contention : float or array
+        χ ≥ 1: slowdown by sharing the fabric [-].
+
+    Returns
+    -------
+    float or array
+        Time [s]; 0 for one rank.
+
+    Notes
+    -----
+    .. math:: t = \min_i (\alpha_i + \beta_i (n-2) + \chi\, p\, S (n-1)/n / (\eta_i B))
+
+    Valid for one node, 2–8 ranks, 512 B–512 MiB; 5–8 % median once fitted on NVLink. In-switch
+    reduction can exceed the wire volume assumed here, so η is effective. Neglected: the third
+    (LL128) protocol and changes of algorithm with n.
+
+    See Also
+    --------
+    planner.formulas.collectives_fits.fit_two_line_exchange
+
+    References
+    ----------
+    .. [1] kernels.md §5, NCCL: minimum of two α–β lines.
+
+    Examples
+    --------
+    An all-reduce of 64 tokens of Llama-3.1-70B (hidden 8192, 16 bits) over eight H100:
+
+    >>> t = two_line_exchange_s(64 * 8192 * 2.0, 8.0, passes=2.0, bandwidth_bytes_per_s=450e9,
+    ...     latency_s=6.8e-6, rank_s=1.6e-6, efficiency=0.3, bulk_latency_s=25e-6,
+    ...     bulk_rank_s=0.0, bulk_efficiency=0.73)
+    >>> round(float(t) * 1e6, 1)
+    30.0
+    """
+    wire = contention * passes * message_bytes * (ranks - 1.0) / ranks / bandwidth_bytes_per_s
+    quick = latency_s + rank_s * (ranks - 2.0) + wire / efficiency
+    bulk = bulk_latency_s + bulk_rank_s * (ranks - 2.0) + wire / bulk_efficiency
+    return np.where(np.asarray(ranks) > 1.0, np.minimum(quick, bulk), 0.0)
 
 
 def send_s(
@@ -136,6 +222,10 @@ def send_s(
     -------
     float or array
         Time [s].
+
+    Notes
+    -----
+    t = α + S/(η·B): one message alone on its link.
 
     References
     ----------
@@ -162,29 +252,42 @@ def dispatch_s(
     scale_up_efficiency: Real,
     scale_out_efficiency: Real,
     contention: Real = 1.0,
+    node_latency_s: Real = 0.0,
+    experts: Real = 1.0,
+    expert_s: Real = 0.0,
+    expert_bytes_per_s: Real = np.inf,
 ) -> Real:
     r"""Return the time to send tokens to their experts, or their results back.
 
     Parameters
     ----------
     tokens : float or array
-        Tokens each rank sends [tok].
+        Tokens each rank sends, T [tok].
     copies : float or array
         Experts per token, k [-].
     token_bytes : float or array
-        Bytes of one token's activations [B].
+        Bytes of one copy of a token: h + h/32 + 16 for a dispatch in 8 bits (scales and header),
+        2·h for a combine in 16 bits, h the hidden size [B/tok].
     ranks : float or array
-        Expert-parallel devices [-].
+        Expert-parallel devices, ep [-].
     domain : float or array
         Devices of one scale-up domain [-].
     scale_up_bytes_per_s, scale_out_bytes_per_s : float or array
         Bandwidth per device inside and between domains [B/s].
     latency_s : float or array
-        Fixed time of the kernel [s].
+        Fixed time of the kernel, α [s].
     scale_up_efficiency, scale_out_efficiency : float or array
         Attained shares of both links [-].
     contention : float or array
         χ ≥ 1 on the scale-out fabric [-].
+    node_latency_s : float or array
+        α_m, added where more than one domain takes part [s].
+    experts : float or array
+        Routed experts over all ranks, E [-].
+    expert_s : float or array
+        τ_e: counting and signalling time per routed expert [s].
+    expert_bytes_per_s : float or array
+        ρ: what the thread blocks of one expert can move; few experts cannot fill the link [B/s].
 
     Returns
     -------
@@ -193,15 +296,22 @@ def dispatch_s(
 
     Notes
     -----
-    .. math:: t = \alpha + ((V(ep-1)/ep/nodes/(\eta_{nv}B))^3
-              + (V(nodes-1)/nodes/(\eta_{ib}I))^3)^{1/3}
+    .. math:: t = \alpha + \alpha_m [nodes > 1] + \tau_e E
+              + ((V(ep-1)/ep/nodes/(\eta_{nv}B))^3 + (V(nodes-1)/nodes/(\eta_{ib}I))^3
+              + (V(ep-1)/ep/(E\rho))^3)^{1/3}
 
-    with V = tokens·k·bytes. 3–6 % median once fitted (DeepEP low latency). The power is 3 because
-    both links carry their part at the same time.
+    with V = T·k·bytes. 3–5 % median once fitted (DeepEP low latency, 1–1024 tokens, 8–512 experts,
+    1–8 nodes); 4–10 % without τ_e and ρ, which are neutral unless given. The power is 3 because
+    the parts proceed at the same time. DeepEP's normal mode follows only coarsely.
+
+    See Also
+    --------
+    planner.formulas.collectives_fits.fit_dispatch
 
     References
     ----------
-    .. [1] kernels.md §5, DeepEP low-latency form.
+    .. [1] kernels.md §5, DeepEP low-latency form; τ_e and ρ derived from its kernels, which give
+       each expert its own thread blocks and its own arrival flag.
 
     Examples
     --------
@@ -213,9 +323,84 @@ def dispatch_s(
     """
     volume = tokens * copies * token_bytes
     nodes = np.maximum(1.0, np.ceil(ranks / domain))
-    inside = volume * (ranks - 1.0) / ranks / nodes / (scale_up_efficiency * scale_up_bytes_per_s)
+    leaving = volume * (ranks - 1.0) / ranks
+    inside = leaving / nodes / (scale_up_efficiency * scale_up_bytes_per_s)
     across = (
         contention * volume * (nodes - 1.0) / nodes / (scale_out_efficiency * scale_out_bytes_per_s)
     )
-    wire = np.cbrt(inside**3 + across**3)
-    return np.where(np.asarray(ranks) > 1.0, latency_s + wire, 0.0)
+    issue = leaving / (experts * expert_bytes_per_s)
+    wire = np.cbrt(inside**3 + across**3 + issue**3)
+    fixed = latency_s + expert_s * experts + np.where(nodes > 1.0, node_latency_s, 0.0)
+    return np.where(np.asarray(ranks) > 1.0, fixed + wire, 0.0)
+
+
+def nvlink_exchange_s(
+    tokens: Real,
+    *,
+    copies: Real,
+    token_bytes: Real,
+    ranks: Real,
+    scale_up_bytes_per_s: Real,
+    memory_bytes_per_s: Real,
+    latency_s: Real,
+    rank_s: Real,
+    scale_up_efficiency: Real,
+    memory_efficiency: Real,
+) -> Real:
+    r"""Return the time of an all-to-all of tokens inside one scale-up domain, copies made there.
+
+    Parameters
+    ----------
+    tokens : float or array
+        Tokens each rank sends, T [tok].
+    copies : float or array
+        Experts per token, k [-].
+    token_bytes : float or array
+        Bytes of one copy of a token in the dtype sent [B/tok].
+    ranks : float or array
+        Expert-parallel devices, ep [-].
+    scale_up_bytes_per_s : float or array
+        Unidirectional link bandwidth per device, B [B/s].
+    memory_bytes_per_s : float or array
+        Memory bandwidth per device, W [B/s].
+    latency_s, rank_s : float or array
+        α at two ranks and per further rank [s].
+    scale_up_efficiency, memory_efficiency : float or array
+        Attained shares of link and memory, η and η_m [-].
+
+    Returns
+    -------
+    float or array
+        Time [s]; 0 for one rank.
+
+    Notes
+    -----
+    .. math:: t = \alpha + \alpha_1(ep-2) + \sqrt{(T d b (ep-1)/ep/(\eta B))^2
+              + (T k b/(\eta_m W))^2}, \quad d = ep(1-(1-1/ep)^k)
+
+    A token crosses the link once per distinct rank, d of them expected under uniform routing, and
+    is written k times. Valid for TensorRT-LLM's one- and two-sided kernels on GB200, 2–64 ranks;
+    4–12 % median once fitted.
+
+    See Also
+    --------
+    planner.formulas.collectives_fits.fit_nvlink_exchange
+
+    References
+    ----------
+    .. [1] kernels.md §5, TRT-LLM NVLink A2A; the expected distinct ranks are derived.
+
+    Examples
+    --------
+    >>> t = nvlink_exchange_s(128.0, copies=8.0, token_bytes=14336.0, ranks=8.0,
+    ...     scale_up_bytes_per_s=900e9, memory_bytes_per_s=8e12, latency_s=12e-6, rank_s=1e-7,
+    ...     scale_up_efficiency=0.5, memory_efficiency=0.2)
+    >>> round(float(t) * 1e6, 1)
+    34.2
+    """
+    distinct = ranks * (1.0 - (1.0 - 1.0 / ranks) ** copies)
+    crossing = tokens * distinct * token_bytes * (ranks - 1.0) / ranks
+    wire = crossing / (scale_up_efficiency * scale_up_bytes_per_s)
+    local = tokens * copies * token_bytes / (memory_efficiency * memory_bytes_per_s)
+    total = latency_s + rank_s * (ranks - 2.0) + np.sqrt(wire**2 + local**2)
+    return np.where(np.asarray(ranks) > 1.0, total, 0.0)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import planner
 from planner.catalog.store import is_directory
 from planner.errors import InputError
 from planner.search.plans import Plan, PlanSet, Pool
+from planner.search.validate import FileErrors
 from planner.serving.evaluate import Evaluation
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
@@ -22,6 +23,7 @@ from planner.spec.slo import Bound
 PLAN_SCHEMA = "planner/plan/1"
 EVALUATE_SCHEMA = "planner/evaluate/1"
 LIST_SCHEMA = "planner/list/1"
+VALIDATE_SCHEMA = "planner/validate/1"
 
 
 def plain(value: Any) -> Any:
@@ -105,6 +107,34 @@ def evaluate_document(result: Evaluation, inputs: Mapping[str, Any]) -> dict[str
     return {**head, **body}
 
 
+def validate_document(files: list[FileErrors]) -> dict[str, Any]:
+    """Return the document of ``planner validate --json``: errors are fractions."""
+    return {
+        "schema": VALIDATE_SCHEMA,
+        "planner_version": planner.__version__,
+        "files": [
+            {
+                "path": f.path,
+                "kind": f.kind,
+                "rows": f.rows,
+                "predicted": f.predicted,
+                "unpredicted": [{"reason": r, "rows": n} for r, n in f.unpredicted.items()],
+                "metrics": {} if f.seconds is None else {"seconds": plain(f.seconds)},
+                "groups": [
+                    {
+                        **g.key,
+                        "rows": g.rows,
+                        "predicted": g.predicted,
+                        "metrics": {} if g.seconds is None else {"seconds": plain(g.seconds)},
+                    }
+                    for g in f.groups
+                ],
+            }
+            for f in files
+        ],
+    }
+
+
 def dumps(document: Mapping[str, Any]) -> str:
     """Return the text of a document."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
@@ -139,15 +169,37 @@ def write_document(document: Mapping[str, Any], path: str) -> None:
     InputError
         If the file cannot be written; an existing file is then left as it was.
     """
+    write_text(dumps(document) + "\n", path, "--json")
+
+
+def write_predictions(files: Sequence[FileErrors], path: str) -> None:
+    """Write ``file,row,predicted_s`` of every row, the prediction empty where there is none."""
+    lines = ["file,row,predicted_s"]
+    for f in files:
+        for row, value in enumerate(f.predictions_s.tolist(), start=1):
+            lines.append(
+                f"{f.path},{row},{value:.6g}" if math.isfinite(value) else f"{f.path},{row},"
+            )
+    write_text("\n".join(lines) + "\n", path, "--out")
+
+
+def write_text(text: str, path: str, option: str) -> None:
+    """Write text to a file, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written; an existing file is then left as it was.
+    """
     target = Path(path)
     name = ""
     try:
         if target.exists() and not target.is_file():  # a device such as /dev/null or a pipe
-            target.write_text(dumps(document) + "\n", encoding="utf-8")
+            target.write_text(text, encoding="utf-8")
             return
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(dumps(document) + "\n")
+            stream.write(text)
         mask = os.umask(0)
         os.umask(mask)
         Path(name).chmod(0o666 & ~mask)
@@ -155,7 +207,7 @@ def write_document(document: Mapping[str, Any], path: str) -> None:
     except OSError as error:
         if name:
             Path(name).unlink(missing_ok=True)
-        raise InputError(f"--json: cannot write {path!r}: {error.strerror or error}") from None
+        raise InputError(f"{option}: cannot write {path!r}: {error.strerror or error}") from None
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from planner.search.plans import Plan, PlanSet, Pool
+from planner.search.validate import FileErrors
 from planner.serving.evaluate import Evaluation
 from planner.units import format_bytes, format_seconds
 
@@ -198,6 +199,33 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
     for row in rows:
         table.add_row(*row)
     out.print(table)
+
+
+def print_validation(files: Sequence[FileErrors], out: Console) -> None:
+    """Print errors per file and per group, and why rows were left out."""
+    for f in files:
+        whole = f.seconds
+        errors = (
+            ""
+            if whole is None
+            else (
+                f": median {whole.median_ape:.1%}, p90 {whole.p90_ape:.1%}, bias {whole.bias:+.1%}"
+            )
+        )
+        out.print(f"{f.path} ({f.kind}): {f.predicted} of {f.rows} rows predicted{errors}")
+        for reason, rows in f.unpredicted.items():
+            out.print(f"  left out: {rows} rows, {reason}")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("group", overflow="fold")
+        for heading in ("rows", "median", "p90", "bias"):
+            table.add_column(heading, justify="right")
+        for g in f.groups:
+            if g.seconds is not None:
+                s = g.seconds
+                cells = (f"{s.n}", f"{s.median_ape:.1%}", f"{s.p90_ape:.1%}", f"{s.bias:+.1%}")
+                table.add_row(" ".join(g.key.values()), *cells)
+        out.print(table)
+        out.print()
 
 
 def print_record(record: Mapping[str, Any], out: Console) -> None:

@@ -1,0 +1,137 @@
+"""Judge predictions on measured kernels: per operator, accelerator, dtype and library."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from planner.cost.kernels import kernel_seconds, unpredictable
+from planner.errors import InputError
+from planner.formulas.arrays import Array, BoolArray
+from planner.ingest.kernels import KernelTable, read_kernels
+from planner.spec.accelerator import Accelerator
+from planner.spec.calibration import Calibration
+
+#: Accelerator name of a file → its record and calibration; raises InputError where unknown.
+Lookup = Callable[[str], tuple[Accelerator, Calibration]]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorStatistics:
+    """Absolute percentage errors and bias (median signed relative error), as fractions."""
+
+    n: int
+    median_ape: float
+    p90_ape: float
+    bias: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupErrors:
+    """Errors of the rows that share a key."""
+
+    key: dict[str, str]
+    rows: int
+    predicted: int
+    seconds: ErrorStatistics | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileErrors:
+    """Errors of one file; ``unpredicted`` counts rows by reason."""
+
+    path: str
+    kind: str
+    rows: int
+    predicted: int
+    unpredicted: dict[str, int]
+    seconds: ErrorStatistics | None
+    groups: tuple[GroupErrors, ...]
+    predictions_s: Array
+
+
+def validate_kernels(paths: Sequence[Path], lookup: Lookup) -> list[FileErrors]:
+    """Return the errors of every file, rows grouped by accelerator, dtype and library.
+
+    Raises
+    ------
+    InputError
+        If a file is no known table of measurements.
+    """
+    return [_file(read_kernels(path), lookup) for path in paths]
+
+
+def _file(table: KernelTable, lookup: Lookup) -> FileErrors:
+    predicted = np.full(len(table), np.nan)
+    unpredicted: Counter[str] = Counter()
+    for gpu in np.unique(table.text["gpu"]):
+        rows = table.text["gpu"] == gpu
+        part = table.take(rows)
+        try:
+            device, fit = lookup(str(gpu))
+        except InputError as error:
+            unpredicted[str(error)] += len(part)
+            continue
+        predicted[rows] = kernel_seconds(part, device, fit)
+        unpredicted.update(unpredictable(part, device))
+    for reason, hidden in _artefacts(table).items():
+        unpredicted[reason] += int((hidden & np.isfinite(predicted)).sum())
+        predicted[hidden] = np.nan
+    known = np.isfinite(predicted)
+    return FileErrors(
+        table.path,
+        table.kind,
+        len(table),
+        int(known.sum()),
+        {k: v for k, v in unpredicted.items() if v},
+        _statistics(predicted, table.measured_s),
+        tuple(_groups(table, predicted)),
+        predicted,
+    )
+
+
+def _artefacts(table: KernelTable) -> dict[str, BoolArray]:
+    """Return rows that do not measure what a step meets, by reason."""
+    found: dict[str, BoolArray] = {}
+    if "l2hot" in table.numbers:
+        found["served from the L2 cache by the benchmark (l2hot)"] = table.numbers["l2hot"] > 0
+    if table.kind == "custom_allreduce":
+        eager = np.char.endswith(table.text["kernel"], "_eager")
+        found["host-bound: launched without a graph (_eager)"] = eager
+    return found
+
+
+def _groups(table: KernelTable, predicted: Array) -> list[GroupErrors]:
+    names = [n for n in ("gpu", "backend", "dtype", "kv_dtype", "op", "phase") if n in table.text]
+    keys = np.array(["\x1f".join(k) for k in zip(*(table.text[n] for n in names), strict=True)])
+    groups = []
+    for key in np.unique(keys):
+        rows = keys == key
+        known = np.isfinite(predicted[rows])
+        groups.append(
+            GroupErrors(
+                dict(zip(names, str(key).split("\x1f"), strict=True)),
+                int(rows.sum()),
+                int(known.sum()),
+                _statistics(predicted[rows], table.measured_s[rows]),
+            )
+        )
+    return groups
+
+
+def _statistics(predicted: Array, measured: Array) -> ErrorStatistics | None:
+    known = np.isfinite(predicted)
+    if not known.any():
+        return None
+    error = predicted[known] / measured[known] - 1.0
+    size = np.abs(error)
+    return ErrorStatistics(
+        int(known.sum()),
+        float(np.median(size)),
+        float(np.quantile(size, 0.9)),
+        float(np.median(error)),
+    )
