@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 
 import planner
-from planner.resolve import load_engine, load_model, load_workload, stocks_of
+from planner.load import load_engine, load_model, load_workload
+from planner.resolve import stocks_of
 from planner.search.candidates import enumerate_candidates
 from planner.serving.attainment import traffic_of
 from planner.spec.slo import parse_slo

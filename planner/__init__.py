@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _LIBRARY = (
+    "calibrate",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -33,6 +34,7 @@ __all__ = [
     "InputError",
     "PlannerError",
     "__version__",
+    "calibrate",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -48,6 +50,7 @@ __all__ = [
 if TYPE_CHECKING:
     from planner.errors import CatalogError, InfeasibleError, InputError, PlannerError
     from planner.library import (
+        calibrate,
         evaluate,
         explain,
         load_accelerator,

@@ -205,6 +205,34 @@ def validate(
     table.print_validation(files, table.console())
 
 
+@app.command()
+def calibrate(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
+    ],
+    gpu: Annotated[str, typer.Option(help="Accelerator whose rows are fitted")],
+    engine: Annotated[
+        str | None, typer.Option(help="Engine whose kernels are fitted; default: all rows")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
+    catalog: CatalogOpt = None,
+) -> None:
+    """Fit an accelerator's calibration to measured kernels: parameters, errors, what is kept."""
+    from planner import library
+    from planner.ingest.calibration_yaml import calibration_to_yaml
+    from planner.report import document, table
+
+    if out is not None:
+        document.require_writable(out)
+    found = library.calibrate(paths, gpu=gpu, engine=engine, catalog=catalog)
+    text = calibration_to_yaml(found.calibration)
+    table.print_calibration(found, table.console(stderr=out is None))
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        document.write_text(text, out, "--out")
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one clear sentence, never a traceback."""
     from planner.errors import InfeasibleError, PlannerError

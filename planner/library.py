@@ -9,19 +9,22 @@ from pathlib import Path
 
 from planner.cost.step import Instances
 from planner.errors import InfeasibleError, InputError
-from planner.resolve import (
+from planner.load import (
     Catalog,
-    evaluated_traffic,
-    hardware_of,
-    layout_of,
     load_accelerator,
     load_calibration,
     load_cluster,
     load_engine,
     load_model,
-    load_of,
     load_precision,
     load_workload,
+)
+from planner.measured import calibrate, validate
+from planner.resolve import (
+    evaluated_traffic,
+    hardware_of,
+    layout_of,
+    load_of,
     modes_of,
     objective_of,
     parse_gpus,
@@ -35,11 +38,9 @@ from planner.resolve import (
 from planner.search.candidates import Stock
 from planner.search.plan import search
 from planner.search.plans import PlanSet
-from planner.search.validate import FileErrors, validate_kernels
 from planner.serving.attainment import traffic_of
 from planner.serving.evaluate import Evaluation, Group, evaluate_groups
 from planner.spec.accelerator import Accelerator
-from planner.spec.calibration import Calibration
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
 from planner.spec.model import Model
@@ -124,7 +125,9 @@ def plan(
         traffic = replace(traffic, rate_per_s=None)
     traffic, left_out = within_context(the_model, traffic)
     assumptions += left_out
-    stocks = stocks_of(the_model, gpus, cluster, precision, kv_precision, catalog)
+    stocks = stocks_of(
+        the_model, gpus, cluster, precision, kv_precision, catalog, the_engine.kernels
+    )
     goal, note = objective_of(objective, stocks, traffic)
     assumptions += note
     if precision == "auto":
@@ -209,6 +212,7 @@ def evaluate(
         None,
         1.0,
         catalog,
+        the_engine.kernels,
     )
     if (prefill is None) != (decode is None):
         raise InputError("a disaggregated deployment needs both prefill and decode layouts")
@@ -245,29 +249,6 @@ def explain(path: str | Path, plan_id: str | None = None) -> str:
         raise InputError(text if str(path) in text else f"{path}: {text}") from None
 
 
-def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileErrors]:
-    """Return how far predictions are off on tables of measured kernels.
-
-    Parameters
-    ----------
-    paths
-        CSV files, recognised by their header (docs/validate.md).
-    catalog
-        Directory whose entries override the shipped ones.
-
-    Raises
-    ------
-    InputError
-        If a file is missing, unreadable or no known table.
-    """
-
-    def lookup(name: str) -> tuple[Accelerator, Calibration]:
-        device = load_accelerator(name, catalog)
-        return device, load_calibration(device, catalog)
-
-    return validate_kernels([Path(p) for p in paths], lookup)
-
-
 def provenance(
     model: str | Model,
     *,
@@ -286,12 +267,13 @@ def provenance(
     else:
         names = list(parse_gpus(gpus or ""))
     devices = [load_accelerator(n, catalog) for n in names]
+    the_engine = load_engine(engine, catalog)
     entries: list[Named] = [
         the_model,
         the_workload,
-        load_engine(engine, catalog),
+        the_engine,
         *devices,
-        *(load_calibration(d, catalog) for d in devices),
+        *(load_calibration(d, catalog, the_engine.kernels) for d in devices),
     ]
     return {
         "entries": [
@@ -319,6 +301,7 @@ def provenance(
 __all__ = [
     "Evaluation",
     "PlanSet",
+    "calibrate",
     "evaluate",
     "explain",
     "load_accelerator",

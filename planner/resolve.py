@@ -1,4 +1,4 @@
-"""From a user's words to records: names, inventories, loads and layouts, each checked once.
+"""From a user's words to what is computed: inventories, loads, layouts, each checked once.
 
 Every mistake is one clear sentence.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -18,12 +17,19 @@ from planner.cost.layouts import why_illegal
 from planner.cost.price import Hardware
 from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
+from planner.load import (
+    Catalog,
+    load_accelerator,
+    load_calibration,
+    load_cluster,
+    load_precision,
+    load_workload,
+)
 from planner.search.candidates import Stock
 from planner.search.mix import Objective
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.evaluate import Load
 from planner.spec.accelerator import Accelerator, Link
-from planner.spec.calibration import Calibration
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
@@ -31,67 +37,11 @@ from planner.spec.model import Model
 from planner.spec.precision import Precision
 from planner.spec.workload import TrafficClass, Workload
 
-Catalog = str | Path | None
-
 #: Rates above this are mistakes, not traffic.
 MOST_RATE_PER_S = 1e7
 MOST_GPUS = 100_000
 #: Share of requests that may be left out because they exceed the context window.
 MOST_BEYOND_CONTEXT = 0.01
-
-
-def load_accelerator(name: str, catalog: Catalog = None) -> Accelerator:
-    """Return an accelerator by name, alias or path of a YAML file.
-
-    Raises
-    ------
-    InputError
-        If it is unknown or its file has mistakes (also for the other loaders).
-    """
-    return cast("Accelerator", store.find("accelerator", name, catalog))
-
-
-def load_model(name: str, catalog: Catalog = None) -> Model:
-    """Return a model by name, alias, path of a YAML file or of a Hugging Face ``config.json``."""
-    path = Path(name)
-    if name.endswith(".json") or (store.is_directory(path) and (path / "config.json").is_file()):
-        from planner.ingest.huggingface import read_model
-
-        return read_model(path if name.endswith(".json") else path / "config.json")
-    return cast("Model", store.find("model", name, catalog))
-
-
-def load_workload(name: str, catalog: Catalog = None) -> Workload:
-    """Return a workload by name, alias, path, or a literal such as ``4000/500``."""
-    from planner.ingest.traces import fixed_workload
-
-    return fixed_workload(name) or cast("Workload", store.find("workload", name, catalog))
-
-
-def load_engine(name: str, catalog: Catalog = None) -> Engine:
-    """Return an engine profile by name, alias or path."""
-    return cast("Engine", store.find("engine", name, catalog))
-
-
-def load_precision(name: str, catalog: Catalog = None) -> Precision:
-    """Return a number format by name, alias or path."""
-    return cast("Precision", store.find("precision", name, catalog))
-
-
-def load_cluster(name: str, catalog: Catalog = None) -> Cluster:
-    """Return a cluster by name, alias or path."""
-    return cast("Cluster", store.find("cluster", name, catalog))
-
-
-def load_calibration(accelerator: Accelerator, catalog: Catalog = None) -> Calibration:
-    """Return the calibration fitted to a device, else its family's defaults."""
-    known = store.names("calibration", store.roots(catalog))
-    name = accelerator.name if accelerator.name in known else accelerator.family
-    if name not in known:
-        raise InputError(
-            f"no calibration for family {name!r} of {accelerator.name}{did_you_mean(name, known)}"
-        )
-    return cast("Calibration", store.find("calibration", name, catalog))
 
 
 def layout_of(tp: int, pp: int, ep: int | None, dp: int) -> Layout:
@@ -267,6 +217,7 @@ def stocks_of(
     precision: str,
     kv_precision: str,
     catalog: Catalog,
+    library: str | None = None,
 ) -> list[Stock]:
     """Return the inventory as stocks of hardware in every precision to search."""
     if (gpus is None) == (cluster is None):
@@ -293,7 +244,7 @@ def stocks_of(
         formats = precisions_of(model, device, precision, catalog)
         hardware = tuple(
             replace(
-                hardware_of(device, p, kv_precision, nic, contention, catalog),
+                hardware_of(device, p, kv_precision, nic, contention, catalog, library),
                 scale_up_devices=min(domain or device.scale_up.devices, count),
             )
             for p in formats
@@ -376,12 +327,13 @@ def hardware_of(
     nic: Link | None,
     contention: float,
     catalog: Catalog,
+    library: str | None = None,
 ) -> Hardware:
     """Return a device with its calibration, formats and links."""
     kv = 2.0 if kv_precision == "auto" else load_precision(kv_precision, catalog).kv_bytes
     return Hardware(
         device,
-        load_calibration(device, catalog),
+        load_calibration(device, catalog, library),
         precision,
         kv,
         device.scale_up,

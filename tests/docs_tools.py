@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from planner.catalog.store import KINDS, load_all
-from planner.resolve import load_calibration
+from planner.load import load_calibration
 from planner.units import SUFFIXES, si_key, yaml_keys
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ import numpy as np
 from planner.cost.price import Hardware
 from planner.cost.step import Instances, Lengths
 from planner.cost.work import Split
-from planner.resolve import (
+from planner.load import (
     load_accelerator,
     load_calibration,
     load_engine,

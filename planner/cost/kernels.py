@@ -87,7 +87,7 @@ def _gemm(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
                 bandwidth_bytes_per_s=device.memory_bandwidth_bytes_per_s,
                 compute_efficiency=p.compute_efficiency,
                 memory_efficiency=p.memory_efficiency,
-                overhead_s=p.overhead_s,
+                overhead_s=p.overhead_s + (p.quantise_overhead_s if dynamic else 0.0),
                 quantise_passes=p.quantise_passes if dynamic else 0.0,
             )
         )
@@ -101,7 +101,7 @@ def _kv_bytes(kv_dtype: str) -> float:
 
 def _prefill(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
     latent = table.kind == "mla_prefill"
-    p = fit.prefill_attention
+    p = (latent and fit.latent_prefill) or fit.prefill_attention
 
     def price(rows: KernelTable, kv_dtype: str) -> Array:
         x = rows.numbers
@@ -109,8 +109,10 @@ def _prefill(table: KernelTable, device: Accelerator, fit: Calibration) -> Array
         return np.asarray(
             attention.prefill_attention_s(
                 x["s"],
-                heads=x["h"] * x["b"],  # sequences run side by side, as heads do
-                kv_heads=(x["h"] if latent else x["g"]) * x["b"],
+                sequences=x["b"],
+                heads=x["h"],
+                kv_heads=x["h"] if latent else x["g"],
+                latent_elements=576.0 if latent else 0.0,
                 qk_dim=192.0 if latent else x["d"],
                 v_dim=128.0 if latent else x["d"],
                 kv_bytes=_kv_bytes(kv_dtype),
@@ -133,7 +135,7 @@ def _prefill(table: KernelTable, device: Accelerator, fit: Calibration) -> Array
 
 def _decode(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
     latent = table.kind == "mla_decode"
-    p = fit.decode_attention
+    p = (latent and fit.latent_decode) or fit.decode_attention
 
     def price(rows: KernelTable, kv_dtype: str) -> Array:
         x, kv = rows.numbers, _kv_bytes(kv_dtype)

@@ -66,11 +66,16 @@ def legal_layouts(model: Model, devices: int, scale_up_devices: int) -> tuple[La
             for dp in powers if experts and pp == 1 else [1]:
                 if tp * pp * dp > devices:
                     continue
-                for ep in sorted({1, tp * dp}) if experts else [1]:
+                for ep in _expert_degrees(tp, dp) if experts else [1]:
                     layout = Layout(tp, pp, ep, dp)
                     if why_illegal(model, layout, scale_up_devices) is None:
                         found.append(layout)
     return tuple(found)
+
+
+def _expert_degrees(tp: int, dp: int) -> list[int]:
+    """Return the degrees worth searching: sharded or spread experts; ranks always spread them."""
+    return sorted({1, tp}) if dp == 1 else [tp * dp]
 
 
 def smallest_fit(instances: Instances, lengths: Lengths, devices: int = 64) -> Layout | None:

@@ -115,6 +115,7 @@ def _matmul(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     own = quantised(op.part, on.precision)
     activation = on.precision.activation_bytes if own else ACTIVATION_BYTES
     weight = weight_bytes(op.part, on.precision)
+    dynamic = own and on.precision.dynamic_quantisation
     seconds = matmul.matmul_s(
         **op.sizes,
         weight_bytes=weight,
@@ -123,8 +124,8 @@ def _matmul(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
         bandwidth_bytes_per_s=on.accelerator.memory_bandwidth_bytes_per_s,
         compute_efficiency=fit.compute_efficiency,
         memory_efficiency=fit.memory_efficiency,
-        overhead_s=fit.overhead_s,
-        quantise_passes=fit.quantise_passes if own and on.precision.dynamic_quantisation else 0.0,
+        overhead_s=fit.overhead_s + (fit.quantise_overhead_s if dynamic else 0.0),
+        quantise_passes=fit.quantise_passes if dynamic else 0.0,
     )
     flops = matmul.matmul_flops(**op.sizes)
     traffic = matmul.matmul_bytes(**op.sizes, weight_bytes=weight, activation_bytes=activation)
@@ -132,7 +133,8 @@ def _matmul(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
 
 
 def _prefill_attention(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    fit = on.calibration.prefill_attention
+    latent = op.name.startswith("latent") and on.calibration.latent_prefill
+    fit = latent or on.calibration.prefill_attention
     seconds = attention.prefill_attention_s(
         **op.sizes,
         kv_bytes=on.kv_bytes,
@@ -155,7 +157,8 @@ def _prefill_attention(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
 
 
 def _decode_attention(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    fit = on.calibration.decode_attention
+    latent = op.name.startswith("latent") and on.calibration.latent_decode
+    fit = latent or on.calibration.decode_attention
     narrow = on.kv_bytes < ACTIVATION_BYTES
     idle = np.asarray(op.sizes["sequences"]) <= 0
     seconds = attention.decode_attention_s(

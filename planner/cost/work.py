@@ -229,7 +229,7 @@ def _mla(
     ops = [
         _matmul("latent_down", count, "attention", rows, float(down), float(hidden)),
         _matmul("query_up", count, "attention", rows, heads * qk, query),
-        Op("attention", "decode_attention", count, decode),
+        Op("latent_attention", "decode_attention", count, decode),
     ]
     if a.compressed is None:
         up = heads * a.qk_nope_head_dim + value
@@ -351,6 +351,7 @@ def prompt_attention(
     ops: list[Op] = []
     for group in model.layers:
         a = group.attention
+        name = "latent_prompt_attention" if isinstance(a, Mla) else "prompt_attention"
         shared = {"new_tokens": prompt, "prefix": prefix, "chunks": chunks}
         if isinstance(a, Gqa):
             sizes = {
@@ -369,9 +370,10 @@ def prompt_attention(
                 "kv_heads": heads,
                 "qk_dim": float(a.qk_nope_head_dim + a.qk_rope_head_dim),
                 "v_dim": float(a.v_head_dim),
+                "latent_elements": float(a.kv_lora_rank + a.qk_rope_head_dim),
                 "window": float(a.index_topk or np.inf),
             }
         else:
             continue
-        ops.append(Op("prompt_attention", "prefill_attention", group.count, sizes))
+        ops.append(Op(name, "prefill_attention", group.count, sizes))
     return ops

@@ -1,7 +1,4 @@
-"""Collectives and point-to-point transfers: α–β forms per topology level.
-
-The ``fit_…`` twins are in :mod:`planner.formulas.collectives_fits`.
-"""
+"""Collectives and point-to-point transfers: α–β forms per topology level."""
 
 from __future__ import annotations
 
@@ -47,9 +44,8 @@ def all_reduce_s(
     -----
     .. math:: t = \min(\alpha + S(n-1)/(\eta_1 B),\; r_2\alpha + 2S(n-1)/n/(\eta_2 B))
 
-    with α = a0 + a1·(n − 1). Valid inside one NVLink or PCIe domain, 2–8 ranks, 256 B–1 GiB, with
-    no launch cost. 3–8 % median once fitted. α does not scale with the datasheet: it is a constant
-    of the generation.
+    with α = a0 + a1·(n − 1). One NVLink or PCIe domain, 2–8 ranks, 256 B–1 GiB, no launch cost:
+    3–9 % median once fitted. α is a constant of the generation: no datasheet scales it.
 
     See Also
     --------
@@ -109,8 +105,7 @@ def exchange_s(
 
     Notes
     -----
-    t = α0 + α1·(n − 2) + χ·S·(n − 1)/n/(η·B). One α–β line: right for large or for small buffers,
-    8–18 % median over both. See :func:`two_line_exchange_s` for the two protocols of NCCL.
+    t = α0 + α1·(n − 2) + χ·S·(n − 1)/n/(η·B): one line; :func:`two_line_exchange_s` has two.
 
     References
     ----------
@@ -141,6 +136,7 @@ def two_line_exchange_s(
     bulk_latency_s: Real,
     bulk_rank_s: Real,
     bulk_efficiency: Real,
+    bulk_rank_gain: Real = 1.0,
     contention: Real = 1.0,
 ) -> Real:
     r"""Return the time of an NCCL-type collective: the faster of two protocols.
@@ -161,7 +157,9 @@ def two_line_exchange_s(
     rank_s, bulk_rank_s : float or array
         α per rank beyond two of each protocol [s].
     efficiency, bulk_efficiency : float or array
-        Attained share of the link of each protocol, η [-].
+        Attained share of the link of each protocol at two ranks, η [-].
+    bulk_rank_gain : float or array
+        γ: factor on the bulk η per doubling of ranks; above 1 on NVLink, below on PCIe [-].
     contention : float or array
         χ ≥ 1: slowdown by sharing the fabric [-].
 
@@ -172,11 +170,11 @@ def two_line_exchange_s(
 
     Notes
     -----
-    .. math:: t = \min_i (\alpha_i + \beta_i (n-2) + \chi\, p\, S (n-1)/n / (\eta_i B))
+    .. math:: t = \min_i (\alpha_i + \beta_i (n-2) + \chi\, p\, S (n-1)/n / (\eta_i B)),
+              \quad \eta_{bulk} = \eta \gamma^{\log_2(n/2)}
 
-    Valid for one node, 2–8 ranks, 512 B–512 MiB; 5–8 % median once fitted on NVLink. In-switch
-    reduction can exceed the wire volume assumed here, so η is effective. Neglected: the third
-    (LL128) protocol and changes of algorithm with n.
+    One node, 2–8 ranks, 512 B–512 MiB: 4–8 % median once fitted. In-switch reduction moves less
+    than the volume assumed, so η is effective. The third (LL128) protocol is neglected.
 
     See Also
     --------
@@ -198,7 +196,8 @@ def two_line_exchange_s(
     """
     wire = contention * passes * message_bytes * (ranks - 1.0) / ranks / bandwidth_bytes_per_s
     quick = latency_s + rank_s * (ranks - 2.0) + wire / efficiency
-    bulk = bulk_latency_s + bulk_rank_s * (ranks - 2.0) + wire / bulk_efficiency
+    share = bulk_efficiency * bulk_rank_gain ** np.log2(ranks / 2.0)
+    bulk = bulk_latency_s + bulk_rank_s * (ranks - 2.0) + wire / share
     return np.where(np.asarray(ranks) > 1.0, np.minimum(quick, bulk), 0.0)
 
 
@@ -223,13 +222,9 @@ def send_s(
     float or array
         Time [s].
 
-    Notes
-    -----
-    t = α + S/(η·B): one message alone on its link.
-
     References
     ----------
-    .. [1] α–β model, seeds.md E11 and E15.
+    .. [1] α–β model, t = α + S/(η·B): seeds.md E11 and E15.
 
     Examples
     --------
@@ -300,9 +295,9 @@ def dispatch_s(
               + ((V(ep-1)/ep/nodes/(\eta_{nv}B))^3 + (V(nodes-1)/nodes/(\eta_{ib}I))^3
               + (V(ep-1)/ep/(E\rho))^3)^{1/3}
 
-    with V = T·k·bytes. 3–5 % median once fitted (DeepEP low latency, 1–1024 tokens, 8–512 experts,
-    1–8 nodes); 4–10 % without τ_e and ρ, which are neutral unless given. The power is 3 because
-    the parts proceed at the same time. DeepEP's normal mode follows only coarsely.
+    with V = T·k·bytes. 3–5 % median once fitted (DeepEP low latency, 8–512 experts, 1–8 nodes);
+    4–13 % without τ_e and ρ, which are neutral unless given. The power is 3 because the parts
+    proceed at the same time. Too coarse for DeepEP's normal mode.
 
     See Also
     --------
@@ -378,9 +373,8 @@ def nvlink_exchange_s(
     .. math:: t = \alpha + \alpha_1(ep-2) + \sqrt{(T d b (ep-1)/ep/(\eta B))^2
               + (T k b/(\eta_m W))^2}, \quad d = ep(1-(1-1/ep)^k)
 
-    A token crosses the link once per distinct rank, d of them expected under uniform routing, and
-    is written k times. Valid for TensorRT-LLM's one- and two-sided kernels on GB200, 2–64 ranks;
-    4–12 % median once fitted.
+    A token crosses the link once per distinct rank, d under uniform routing, and is written k
+    times. Valid for TensorRT-LLM's kernels on GB200, 2–64 ranks; 4–8 % median once fitted.
 
     See Also
     --------
@@ -396,7 +390,7 @@ def nvlink_exchange_s(
     ...     scale_up_bytes_per_s=900e9, memory_bytes_per_s=8e12, latency_s=12e-6, rank_s=1e-7,
     ...     scale_up_efficiency=0.5, memory_efficiency=0.2)
     >>> round(float(t) * 1e6, 1)
-    34.2
+    33.5
     """
     distinct = ranks * (1.0 - (1.0 - 1.0 / ranks) ** copies)
     crossing = tokens * distinct * token_bytes * (ranks - 1.0) / ranks

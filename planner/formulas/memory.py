@@ -13,7 +13,8 @@ def kv_bytes_per_token(kv_elements: Real, layers: Real, kv_bytes: Real) -> Real:
     Parameters
     ----------
     kv_elements : float or array
-        Cached elements per token and layer: 2·n_kv·d, or d_c + d_rope for latent attention [-].
+        Cached elements per token and layer: 2·n_kv·d, or d_c + d_rope for latent attention
+        [1/tok].
     layers : float or array
         Layers that cache [-].
     kv_bytes : float or array
@@ -22,7 +23,7 @@ def kv_bytes_per_token(kv_elements: Real, layers: Real, kv_bytes: Real) -> Real:
     Returns
     -------
     float or array
-        Bytes per token [B].
+        Bytes per token [B/tok].
 
     References
     ----------
@@ -44,7 +45,7 @@ def kv_capacity_tokens(free_bytes: Real, token_bytes: Real) -> Real:
     free_bytes : float or array
         Memory left for KV on a device [B].
     token_bytes : float or array
-        Bytes of one token on that device [B].
+        Bytes of one token on that device [B/tok].
 
     Returns
     -------

@@ -25,6 +25,10 @@ def occupancy_grid(places: float) -> tuple[Array, Array]:
         ``[K]`` occupancies from 0, every integer up to 128, then steps of n/64 [-]; ``[K]`` widths
         whose sum is N + 1 [-].
 
+    References
+    ----------
+    .. [1] Q4b: the sum over states, with wide steps where neighbours hardly differ.
+
     Examples
     --------
     >>> counts, widths = occupancy_grid(1000.0)
@@ -52,6 +56,10 @@ def grid_middles(counts: Array) -> Array:
     -------
     array
         ``[K − 1]``: n itself between neighbouring integers, the middle of wider steps [-].
+
+    References
+    ----------
+    .. [1] Q4b: T(j) enters between states j − 1 and j.
 
     Examples
     --------
@@ -123,9 +131,9 @@ def occupancy(
     Returns
     -------
     tuple of array
-        ``[..., K]`` probabilities (the last holds everything beyond), ``[...]`` the probability to
-        wait for a place [-], and ``[...]`` the rate at which that wait decays [1/s]; a decay of 0
-        or less means unstable.
+        ``[..., K]`` probabilities, the last holding everything beyond [-]; ``[...]`` probability
+        to wait for a place [-]; ``[...]`` rate at which that wait decays, 0 or less where
+        unstable [1/s].
 
     Notes
     -----

@@ -8,6 +8,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.table import Table
 
+from planner.cost.calibrate import Calibrated
 from planner.search.plans import Plan, PlanSet, Pool
 from planner.search.validate import FileErrors
 from planner.serving.evaluate import Evaluation
@@ -226,6 +227,21 @@ def print_validation(files: Sequence[FileErrors], out: Console) -> None:
                 table.add_row(" ".join(g.key.values()), *cells)
         out.print(table)
         out.print()
+
+
+def print_calibration(found: Calibrated, out: Console) -> None:
+    """Print how well each section fits, what it kept, and which rows were left out."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("section")
+    for heading in ("rows", "median", "p90", "bias"):
+        table.add_column(heading, justify="right")
+    table.add_column("kept at defaults", overflow="fold")
+    for name, fit in found.fits.items():
+        cells = (f"{fit.median_error:.1%}", f"{fit.p90_error:.1%}", f"{fit.bias:+.1%}")
+        table.add_row(name, str(fit.count), *cells, ", ".join(fit.kept))
+    out.print(table)
+    for reason, rows in found.left_out.items():
+        out.print(f"left out: {rows} rows, {reason}")
 
 
 def print_record(record: Mapping[str, Any], out: Console) -> None:

@@ -16,8 +16,8 @@ from planner.ingest.kernels import KernelTable, read_kernels
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 
-#: Accelerator name of a file → its record and calibration; raises InputError where unknown.
-Lookup = Callable[[str], tuple[Accelerator, Calibration]]
+#: Accelerator name and library of a row → record and calibration; raises InputError if unknown.
+Lookup = Callable[[str, str], tuple[Accelerator, Calibration]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,12 @@ def validate_kernels(paths: Sequence[Path], lookup: Lookup) -> list[FileErrors]:
 def _file(table: KernelTable, lookup: Lookup) -> FileErrors:
     predicted = np.full(len(table), np.nan)
     unpredicted: Counter[str] = Counter()
-    for gpu in np.unique(table.text["gpu"]):
-        rows = table.text["gpu"] == gpu
+    pairs = np.unique(np.stack([table.text["gpu"], table.text["backend"]]), axis=1)
+    for gpu, backend in pairs.T:
+        rows = (table.text["gpu"] == gpu) & (table.text["backend"] == backend)
         part = table.take(rows)
         try:
-            device, fit = lookup(str(gpu))
+            device, fit = lookup(str(gpu), str(backend))
         except InputError as error:
             unpredicted[str(error)] += len(part)
             continue

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from planner.spec.record import Fraction, Named, NonNegative, Positive, Record
 
 
@@ -18,6 +20,8 @@ class Matmul(Record):
     """Fixed time of one kernel, t0."""
     quantise_passes: NonNegative = 0.0
     """Passes over the activations for dynamic quantisation, c_q."""
+    quantise_overhead_s: NonNegative = 0.0
+    """Fixed time of the kernels that quantise activations at run time."""
 
 
 class PrefillAttention(Record):
@@ -108,6 +112,23 @@ class RelativeError(Record):
     p90: NonNegative
 
 
+class FitRecord(Record):
+    """How well one section's parameters reproduce the rows they were fitted to."""
+
+    rows: int = Field(ge=1)
+    """Measured rows."""
+    median_error: NonNegative
+    """Median absolute relative error over these rows."""
+    p90_error: NonNegative
+    """90th percentile of it."""
+    bias: float
+    """Median signed relative error."""
+    kept: tuple[str, ...] = ()
+    """Parameters that the rows do not identify: they hold the family's defaults."""
+    standard_errors: dict[str, NonNegative] = Field(default_factory=dict)
+    """Standard error of each fitted parameter, in its unit."""
+
+
 class Calibration(Named):
     """Every fitted parameter of the cost model, with provenance and expected error."""
 
@@ -118,11 +139,19 @@ class Calibration(Named):
     """Accelerator name when they were fitted to one device; empty for a family default."""
     basis: Literal["fit", "default"]
     """``fit``: from measurements of that device; ``default``: typical of its family."""
+    library: str | None = None
+    """Kernel library the measurements were made with (an engine's ``kernels``)."""
     matmul: dict[Literal["bf16", "fp8", "int8", "int4", "fp4"], Matmul]
     prefill_attention: PrefillAttention
     decode_attention: DecodeAttention
+    latent_prefill: PrefillAttention | None = None
+    """Prompt attention of latent (MLA) layers, where its kernel was fitted apart."""
+    latent_decode: DecodeAttention | None = None
+    """Decode attention of latent (MLA) layers, where its kernel was fitted apart."""
     experts: dict[Literal["bf16", "fp8", "int8", "int4", "fp4"], Experts]
     collective: Collective
     elementwise: Elementwise
     power: Power
     relative_error: RelativeError
+    fits: dict[str, FitRecord] = Field(default_factory=dict)
+    """Quality of each fitted section; sections without one hold family defaults."""

@@ -13,6 +13,8 @@ class Engine(Named):
     """A serving engine's behaviour, as data."""
 
     kind: Literal["engine"] = "engine"
+    kernels: str = "vllm"
+    """Kernel library it runs on (``vllm``, ``sglang``, ``trtllm``): selects fitted calibrations."""
     memory_fraction: Fraction
     """Share of device memory the engine uses for weights, activations and KV together."""
     activation_multiplier: NonNegative = 1.0

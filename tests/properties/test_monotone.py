@@ -14,7 +14,7 @@ from planner.cost.layouts import legal_layouts
 from planner.cost.price import Hardware
 from planner.cost.step import Instances, law
 from planner.errors import InfeasibleError
-from planner.resolve import load_calibration
+from planner.load import load_calibration
 from planner.search.candidates import Stock
 from planner.search.plan import search
 from planner.search.plans import PlanSet

@@ -1,0 +1,400 @@
+"""Fit the collectives' closed forms to measured times: twins of :mod:`.collectives`.
+
+Each starts from several points: the minimum of two lines has local optima.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from planner.formulas.arrays import Array, Real
+from planner.formulas.collectives import (
+    all_reduce_s,
+    dispatch_s,
+    nvlink_exchange_s,
+    two_line_exchange_s,
+)
+from planner.formulas.fitting import ROBUST_SCALE, Fit, fit_log
+
+#: Start values that differ from the defaults, one mapping per start.
+Starts: TypeAlias = "tuple[Mapping[str, float], ...]"
+
+#: Kept where data do not identify a parameter: central values, or neutral ones.
+ALL_REDUCE = {
+    "latency_s": 4e-6,
+    "rank_s": 1e-7,
+    "one_shot_efficiency": 0.6,
+    "two_shot_latency_factor": 2.4,
+    "two_shot_efficiency": 0.7,
+}
+ALL_REDUCE_BOUNDS = {
+    "latency_s": (2e-7, 2e-4),
+    "rank_s": (1e-9, 5e-5),
+    "one_shot_efficiency": (0.02, 1.5),
+    "two_shot_latency_factor": (0.7, 20.0),
+    "two_shot_efficiency": (0.02, 1.5),
+}
+ALL_REDUCE_STARTS: Starts = (
+    {},
+    {"latency_s": 1.5e-5, "two_shot_latency_factor": 1.2, "two_shot_efficiency": 0.3},
+    {"latency_s": 1e-6, "rank_s": 3e-6, "two_shot_latency_factor": 3.5},
+    {"two_shot_latency_factor": 7.0},
+)
+
+TWO_LINE = {
+    "latency_s": 8e-6,
+    "rank_s": 1e-6,
+    "efficiency": 0.2,
+    "bulk_latency_s": 2.5e-5,
+    "bulk_rank_s": 1e-8,  # next to nothing: most bulk lines show no slope in the ranks
+    "bulk_efficiency": 0.65,
+    "bulk_rank_gain": 1.0,
+}
+TWO_LINE_BOUNDS = {
+    "latency_s": (5e-7, 1e-4),
+    "rank_s": (1e-9, 3e-5),
+    "efficiency": (0.003, 1.5),
+    "bulk_latency_s": (5e-7, 4e-4),
+    "bulk_rank_s": (1e-9, 5e-5),
+    "bulk_efficiency": (0.02, 1.5),
+    "bulk_rank_gain": (0.3, 3.0),
+}
+TWO_LINE_STARTS: Starts = (
+    {},
+    {"efficiency": 0.03, "bulk_latency_s": 1.5e-5, "rank_s": 2e-7},
+    {"efficiency": 0.5, "bulk_latency_s": 6e-5},
+    {"efficiency": 0.08, "bulk_latency_s": 1e-5, "bulk_efficiency": 0.4},
+)
+
+DISPATCH = {
+    "latency_s": 1e-5,
+    "scale_up_efficiency": 0.55,
+    "scale_out_efficiency": 0.9,
+    "node_latency_s": 1.3e-5,
+    "expert_s": 1e-11,  # next to nothing
+    "expert_bytes_per_s": 1e12,  # no limit
+}
+DISPATCH_BOUNDS = {
+    "latency_s": (1e-6, 2e-4),
+    "scale_up_efficiency": (0.03, 1.5),
+    "scale_out_efficiency": (0.03, 1.5),
+    "node_latency_s": (1e-7, 2e-4),
+    "expert_s": (1e-12, 1e-6),
+    "expert_bytes_per_s": (2e8, 3e12),
+}
+_COUNTING, _NARROW = {"expert_s": 1.5e-8}, {"expert_bytes_per_s": 5e9}
+DISPATCH_STARTS: Starts = ({}, {**_COUNTING, **_NARROW}, _COUNTING, _NARROW)
+
+NVLINK = {
+    "latency_s": 1.2e-5,
+    "rank_s": 1e-9,
+    "scale_up_efficiency": 0.55,
+    "memory_efficiency": 2.0,  # no limit to speak of
+}
+NVLINK_BOUNDS = {
+    "latency_s": (1e-6, 2e-4),
+    "rank_s": (1e-10, 2e-6),
+    "scale_up_efficiency": (0.03, 3.0),
+    "memory_efficiency": (0.005, 3.0),
+}
+NVLINK_STARTS: Starts = ({}, {"memory_efficiency": 0.2}, {"memory_efficiency": 0.03})
+
+
+def _fit_best(
+    predict: Callable[[Mapping[str, float]], Array],
+    measured_s: Array,
+    defaults: Mapping[str, float],
+    bounds: Mapping[str, tuple[float, float]],
+    starts: Starts,
+) -> Fit:
+    """Return the best of the fits from several starts; what is kept is kept at its default."""
+    best: tuple[float, Fit] | None = None
+    for start in starts:
+        fit = fit_log(predict, measured_s, {**defaults, **start}, bounds)
+        if set(fit.kept) & set(start):
+            continue  # would pass the start off as a default
+        loss = float(np.sum(np.sqrt(1.0 + (fit.residuals / ROBUST_SCALE) ** 2)))
+        if best is None or loss < best[0] * (1.0 - 1e-9):
+            best = loss, fit
+    if best is None:
+        return fit_log(predict, measured_s, defaults, bounds)
+    return best[1]
+
+
+def fit_all_reduce(
+    message_bytes: Array, ranks: Array, measured_s: Array, *, bandwidth_bytes_per_s: Real
+) -> Fit:
+    """Fit :func:`~planner.formulas.collectives.all_reduce_s` to measured times.
+
+    Parameters
+    ----------
+    message_bytes : array
+        ``[n]`` full message on each rank [B].
+    ranks : array
+        ``[n]`` devices taking part [-].
+    measured_s : array
+        ``[n]`` measured times without launch cost (replayed graphs) [s].
+    bandwidth_bytes_per_s : float or array
+        Unidirectional link bandwidth per device [B/s].
+
+    Returns
+    -------
+    Fit
+        ``latency_s`` and ``rank_s`` [s], ``one_shot_efficiency``, ``two_shot_latency_factor`` and
+        ``two_shot_efficiency`` [-].
+
+    Raises
+    ------
+    ValueError
+        If there are no points, or times that are not positive and finite.
+
+    Notes
+    -----
+    One library and accelerator at a time; wants messages on both sides of the switch (100 kB).
+
+    References
+    ----------
+    .. [1] kernels.md §5, custom all-reduce.
+
+    Examples
+    --------
+    >>> true = {"latency_s": 3e-6, "rank_s": 2e-7, "one_shot_efficiency": 0.6,
+    ...     "two_shot_latency_factor": 2.5, "two_shot_efficiency": 0.75}
+    >>> ranks, size = (x.ravel() for x in np.meshgrid([2.0, 4.0, 8.0], 2.0 ** np.arange(10, 28)))
+    >>> t = all_reduce_s(size, ranks, bandwidth_bytes_per_s=450e9, **true)
+    >>> fit = fit_all_reduce(size, ranks, t, bandwidth_bytes_per_s=450e9)
+    >>> round(fit.parameters["two_shot_efficiency"], 3)
+    0.75
+    """
+
+    def predict(values: Mapping[str, float]) -> Array:
+        return np.asarray(
+            all_reduce_s(
+                message_bytes, ranks, bandwidth_bytes_per_s=bandwidth_bytes_per_s, **values
+            )
+        )
+
+    return _fit_best(predict, measured_s, ALL_REDUCE, ALL_REDUCE_BOUNDS, ALL_REDUCE_STARTS)
+
+
+def fit_two_line_exchange(
+    message_bytes: Array,
+    ranks: Array,
+    measured_s: Array,
+    *,
+    passes: Real,
+    bandwidth_bytes_per_s: Real,
+) -> Fit:
+    """Fit :func:`~planner.formulas.collectives.two_line_exchange_s` to measured times.
+
+    Parameters
+    ----------
+    message_bytes : array
+        ``[n]`` full message per rank of an all-reduce, total buffer of the others [B].
+    ranks : array
+        ``[n]`` devices taking part [-].
+    measured_s : array
+        ``[n]`` measured times [s].
+    passes : float or array
+        2 for all-reduce, 1 for all-gather, reduce-scatter and all-to-all [-].
+    bandwidth_bytes_per_s : float or array
+        Unidirectional link bandwidth per device [B/s].
+
+    Returns
+    -------
+    Fit
+        ``latency_s``, ``rank_s``, ``bulk_latency_s`` and ``bulk_rank_s`` [s], ``efficiency``,
+        ``bulk_efficiency`` and ``bulk_rank_gain`` [-].
+
+    Raises
+    ------
+    ValueError
+        If there are no points, or times that are not positive and finite.
+
+    Notes
+    -----
+    One operation, library and accelerator at a time; wants messages from kB to 100 MB.
+
+    References
+    ----------
+    .. [1] kernels.md §5, NCCL.
+
+    Examples
+    --------
+    >>> true = {"latency_s": 7e-6, "rank_s": 2e-6, "efficiency": 0.3, "bulk_latency_s": 3e-5,
+    ...     "bulk_rank_s": 1e-6, "bulk_efficiency": 0.7}
+    >>> ranks, size = (x.ravel() for x in np.meshgrid([2.0, 4.0, 8.0], 2.0 ** np.arange(9, 30)))
+    >>> t = two_line_exchange_s(size, ranks, passes=2.0, bandwidth_bytes_per_s=450e9, **true)
+    >>> fit = fit_two_line_exchange(size, ranks, t, passes=2.0, bandwidth_bytes_per_s=450e9)
+    >>> round(fit.parameters["efficiency"], 3), round(fit.parameters["bulk_efficiency"], 3)
+    (0.3, 0.7)
+    """
+
+    def predict(values: Mapping[str, float]) -> Array:
+        return np.asarray(
+            two_line_exchange_s(
+                message_bytes,
+                ranks,
+                passes=passes,
+                bandwidth_bytes_per_s=bandwidth_bytes_per_s,
+                **values,
+            )
+        )
+
+    return _fit_best(predict, measured_s, TWO_LINE, TWO_LINE_BOUNDS, TWO_LINE_STARTS)
+
+
+def fit_dispatch(
+    tokens: Array,
+    measured_s: Array,
+    *,
+    copies: Real,
+    token_bytes: Real,
+    ranks: Real,
+    domain: Real,
+    experts: Real,
+    scale_up_bytes_per_s: Real,
+    scale_out_bytes_per_s: Real,
+) -> Fit:
+    """Fit :func:`~planner.formulas.collectives.dispatch_s` to measured times.
+
+    Parameters
+    ----------
+    tokens : array
+        ``[n]`` tokens each rank sends [tok].
+    measured_s : array
+        ``[n]`` measured times [s].
+    copies : float or array
+        Experts per token [-].
+    token_bytes : float or array
+        Bytes of one copy of a token [B/tok].
+    ranks, domain : float or array
+        Expert-parallel devices, and devices of one scale-up domain [-].
+    experts : float or array
+        Routed experts over all ranks [-].
+    scale_up_bytes_per_s, scale_out_bytes_per_s : float or array
+        Bandwidth per device inside and between domains [B/s].
+
+    Returns
+    -------
+    Fit
+        ``latency_s``, ``node_latency_s`` and ``expert_s`` [s], ``scale_up_efficiency`` and
+        ``scale_out_efficiency`` [-], ``expert_bytes_per_s`` [B/s].
+
+    Raises
+    ------
+    ValueError
+        If there are no points, or times that are not positive and finite.
+
+    Notes
+    -----
+    One phase and accelerator at a time; τ_e and ρ want several numbers of experts.
+
+    References
+    ----------
+    .. [1] kernels.md §5, DeepEP low-latency form.
+
+    Examples
+    --------
+    >>> shape = {"copies": 8.0, "token_bytes": 7408.0, "ranks": 8.0, "domain": 8.0,
+    ...     "scale_up_bytes_per_s": 450e9, "scale_out_bytes_per_s": 50e9}
+    >>> tokens, experts = (x.ravel() for x in np.meshgrid(2.0 ** np.arange(11), [8.0, 64.0, 256.0]))
+    >>> t = dispatch_s(tokens, **shape, experts=experts, latency_s=9e-6, expert_s=2e-8,
+    ...     scale_up_efficiency=0.6, scale_out_efficiency=0.9, expert_bytes_per_s=4e9)
+    >>> fit = fit_dispatch(tokens, t, **shape, experts=experts)
+    >>> round(fit.parameters["scale_up_efficiency"], 3), sorted(fit.kept)
+    (0.6, ['node_latency_s', 'scale_out_efficiency'])
+    """
+
+    def predict(values: Mapping[str, float]) -> Array:
+        return np.asarray(
+            dispatch_s(
+                tokens,
+                copies=copies,
+                token_bytes=token_bytes,
+                ranks=ranks,
+                domain=domain,
+                experts=experts,
+                scale_up_bytes_per_s=scale_up_bytes_per_s,
+                scale_out_bytes_per_s=scale_out_bytes_per_s,
+                **values,
+            )
+        )
+
+    return _fit_best(predict, measured_s, DISPATCH, DISPATCH_BOUNDS, DISPATCH_STARTS)
+
+
+def fit_nvlink_exchange(
+    tokens: Array,
+    measured_s: Array,
+    *,
+    copies: Real,
+    token_bytes: Real,
+    ranks: Real,
+    scale_up_bytes_per_s: Real,
+    memory_bytes_per_s: Real,
+) -> Fit:
+    """Fit :func:`~planner.formulas.collectives.nvlink_exchange_s` to measured times.
+
+    Parameters
+    ----------
+    tokens : array
+        ``[n]`` tokens each rank sends [tok].
+    measured_s : array
+        ``[n]`` measured times [s].
+    copies : float or array
+        Experts per token [-].
+    token_bytes : float or array
+        Bytes of one copy of a token in the dtype sent [B/tok].
+    ranks : float or array
+        Expert-parallel devices [-].
+    scale_up_bytes_per_s, memory_bytes_per_s : float or array
+        Bandwidth per device of the link and of memory [B/s].
+
+    Returns
+    -------
+    Fit
+        ``latency_s`` and ``rank_s`` [s], ``scale_up_efficiency`` and ``memory_efficiency`` [-].
+
+    Raises
+    ------
+    ValueError
+        If there are no points, or times that are not positive and finite.
+
+    Notes
+    -----
+    One kernel, phase and dtype at a time; wants several numbers of ranks.
+
+    References
+    ----------
+    .. [1] kernels.md §5, TRT-LLM NVLink A2A.
+
+    Examples
+    --------
+    >>> shape = {"copies": 8.0, "token_bytes": 14336.0,
+    ...     "scale_up_bytes_per_s": 900e9, "memory_bytes_per_s": 8e12}
+    >>> tokens, ranks = (x.ravel() for x in np.meshgrid(2.0 ** np.arange(14), [2.0, 8.0, 64.0]))
+    >>> t = nvlink_exchange_s(tokens, **shape, ranks=ranks, latency_s=12e-6, rank_s=1e-7,
+    ...     scale_up_efficiency=0.5, memory_efficiency=0.2)
+    >>> fit = fit_nvlink_exchange(tokens, t, **shape, ranks=ranks)
+    >>> round(fit.parameters["scale_up_efficiency"], 3)
+    0.5
+    """
+
+    def predict(values: Mapping[str, float]) -> Array:
+        return np.asarray(
+            nvlink_exchange_s(
+                tokens,
+                copies=copies,
+                token_bytes=token_bytes,
+                ranks=ranks,
+                scale_up_bytes_per_s=scale_up_bytes_per_s,
+                memory_bytes_per_s=memory_bytes_per_s,
+                **values,
+            )
+        )
+
+    return _fit_best(predict, measured_s, NVLINK, NVLINK_BOUNDS, NVLINK_STARTS)

@@ -1,0 +1,390 @@
+"""The fits of the attention forms: recovery of known parameters, and k-fold on measured kernels.
+
+A fold leaves out whole head configurations (heads, KV heads, head size). Triton attention is a
+fallback no engine picks where a tuned kernel exists and is not modelled (kernels.md §3).
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from command import ROOT
+
+from planner.formulas import attention_fits as fits
+from planner.formulas.attention import causal_pairs, decode_attention_s, prefill_attention_s
+from planner.formulas.fitting import Fit
+from planner.load import load_accelerator
+from planner.spec.accelerator import Accelerator
+
+H100 = {"peak_flops_per_s": 989.4e12, "bandwidth_bytes_per_s": 3.35e12, "sm_count": 132.0}
+DATA = ROOT.parent / "shared" / "data" / "kernels"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/kernels is not there")
+PREFILL = {
+    "compute_efficiency": 0.7,
+    "softmax_cost": 0.5,
+    "memory_efficiency": 0.5,
+    "kv_passes": 3.0,
+    "critical_path": 1.2,
+    "tile_s": 2e-6,
+    "overhead_s": 9e-6,
+}
+DECODE = {"compute_efficiency": 0.7, "memory_efficiency": 0.8, "tile_s": 3e-6, "overhead_s": 18e-6}
+
+
+# --- synthetic ----------------------------------------------------------------------------------
+
+
+def noisy(seconds: np.ndarray, share: float = 0.01) -> np.ndarray:
+    return seconds * np.exp(share * np.random.default_rng(7).standard_normal(len(seconds)))
+
+
+def prompts(count: int, mla: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
+    draw = np.random.default_rng(3)
+    kv = draw.choice([1.0, 2, 4, 8], count)
+    size = draw.choice([64.0, 128, 256], count)
+    heads = kv * draw.choice([1.0, 4, 8, 16], count)
+    tokens = 2.0 ** draw.integers(0, 15, count)
+    shape: dict[str, Any] = {
+        "sequences": 2.0 ** draw.integers(0, 8, count),
+        "kv_bytes": 2.0,
+        **H100,
+    }
+    if mla:
+        latent = {"qk_dim": 192.0, "v_dim": 128.0, "latent_elements": 576.0}
+        return tokens, {**shape, **latent, "heads": heads, "kv_heads": heads}
+    return tokens, {**shape, "heads": heads, "kv_heads": kv, "qk_dim": size, "v_dim": size}
+
+
+def steps(count: int, mla: bool = False) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    draw = np.random.default_rng(5)
+    batch, context = 2.0 ** draw.integers(0, 10, count), 2.0 ** draw.integers(9, 16, count)
+    heads = draw.choice([16.0, 32, 64, 128], count)
+    shape: dict[str, Any] = {"heads": heads, "kv_bytes": 2.0, **H100}
+    if mla:
+        latent = {"kv_heads": 1.0, "kv_elements": 576.0, "flops_per_pair": 2.0 * heads * 1088}
+        return batch, context, {**shape, **latent}
+    kv = draw.choice([1.0, 2, 8], count)
+    grouped = {"kv_heads": kv, "kv_elements": 256.0 * kv, "flops_per_pair": 512.0 * heads}
+    return batch, context, {**shape, **grouped}
+
+
+@pytest.mark.parametrize("mla", [False, True], ids=["grouped", "latent"])
+def test_prefill_parameters_are_recovered(mla: bool):
+    tokens, shape = prompts(2000, mla)
+    truth = {**PREFILL, **({"softmax_cost": 0.38, "kv_passes": 2.0} if mla else {})}
+    fit = fits.fit_prefill_attention(
+        tokens, noisy(prefill_attention_s(tokens, **shape, **truth)), **shape
+    )
+    assert fit.parameters == pytest.approx(truth, rel=0.03)
+    assert set(fit.kept) == ({"softmax_cost", "kv_passes"} if mla else set())
+    assert fit.median_error < 0.01
+
+
+@pytest.mark.parametrize("mla", [False, True], ids=["grouped", "latent"])
+def test_decode_parameters_are_recovered(mla: bool):
+    batch, context, shape = steps(1000, mla)
+    truth = {**DECODE, **({} if mla else {"compute_efficiency": 0.6})}
+    fit = fits.fit_decode_attention(
+        batch, context, noisy(decode_attention_s(batch, context, **shape, **truth)), **shape
+    )
+    assert fit.parameters == pytest.approx(truth, rel=0.03)
+    assert fit.kept == (() if mla else ("compute_efficiency",))
+    assert all(np.isnan(fit.standard_errors[name]) for name in fit.kept)
+
+
+def test_five_points_suffice():
+    tokens, shape = prompts(400)
+    pick = slice(0, 5)
+    few = {k: v[pick] if isinstance(v, np.ndarray) else v for k, v in shape.items()}
+    seconds = prefill_attention_s(tokens, **shape, **PREFILL)
+    fit = fits.fit_prefill_attention(tokens[pick], noisy(seconds[pick]), defaults=PREFILL, **few)
+    error = prefill_attention_s(tokens, **shape, **fit.parameters) / seconds - 1.0
+    assert np.median(np.abs(error)) < 0.03
+    assert len(fit.kept) == 5
+
+    batch, context, shape = steps(400)
+    few = {k: v[pick] if isinstance(v, np.ndarray) else v for k, v in shape.items()}
+    seconds = decode_attention_s(batch, context, **shape, **DECODE)
+    fit = fits.fit_decode_attention(
+        batch[pick], context[pick], noisy(seconds[pick]), defaults=DECODE, **few
+    )
+    error = decode_attention_s(batch, context, **shape, **fit.parameters) / seconds - 1.0
+    assert np.median(np.abs(error)) < 0.03
+
+
+def test_unidentified_parameters_are_named_and_kept():
+    batch = np.ones(30)
+    context = np.geomspace(16.0, 64.0, 30)  # microseconds of work under a launch: only overhead
+    shape = {
+        "heads": 8.0,
+        "kv_heads": 1.0,
+        "kv_elements": 256.0,
+        "flops_per_pair": 4096.0,
+        "kv_bytes": 2.0,
+        **H100,
+    }
+    family = {"memory_efficiency": 0.91, "tile_s": 1e-6}
+    seconds = noisy(decode_attention_s(batch, context, **shape, **DECODE))
+    fit = fits.fit_decode_attention(batch, context, seconds, defaults=family, **shape)
+    assert set(fit.kept) >= {"memory_efficiency", "compute_efficiency"}
+    assert fit.parameters["memory_efficiency"] == 0.91
+    assert fit.parameters["overhead_s"] == pytest.approx(18e-6, rel=0.03)
+
+
+def test_a_term_shown_to_be_absent_is_switched_off():
+    batch, context, shape = steps(300)
+    truth = {**DECODE, "compute_efficiency": 0.6, "tile_s": 0.0}
+    seconds = noisy(decode_attention_s(batch, context, **shape, **truth))
+    fit = fits.fit_decode_attention(batch, context, seconds, **shape)
+    assert fit.parameters["tile_s"] < 5e-9
+    assert "tile_s" not in fit.kept
+
+
+@pytest.mark.parametrize("bad", [np.array([]), np.array([1e-5, 0.0]), np.array([1e-5, np.nan])])
+def test_times_that_cannot_be_are_refused(bad: np.ndarray):
+    shape = {"sequences": 1.0, "heads": 8.0, "kv_heads": 1.0, "kv_bytes": 2.0, **H100}
+    with pytest.raises(ValueError, match="positive and finite"):
+        fits.fit_prefill_attention(np.ones(len(bad)), bad, qk_dim=64.0, v_dim=64.0, **shape)
+
+
+# --- one prompt and several ---------------------------------------------------------------------
+
+
+def one_prompt_s(
+    s: Any, h: Any, g: Any, d: Any, *, prefix: float, window: float, chunks: float
+) -> Any:
+    """Form C8 of one prompt as it was before batches."""
+    p, peak, bandwidth, n = PREFILL, *H100.values()
+    per_flop = (1.0 / p["compute_efficiency"] + p["softmax_cost"] * 128.0 / d) / peak
+    compute = 4.0 * h * d * causal_pairs(s, prefix, window) * per_flop
+    compute = compute + p["tile_s"] * h * np.ceil(s / 128.0) / n
+    longest = np.minimum(prefix + s, window)
+    critical = p["critical_path"] * 4.0 * 128.0 * d * longest * per_flop * n
+    keys = (s + prefix) * p["kv_passes"] + s * (chunks - 1.0) / 2.0
+    traffic = 4.0 * s * h * d + keys * g * 2.0 * d * 2.0
+    work = np.cbrt(compute**3 + critical**3)
+    return chunks * p["overhead_s"] + work + traffic / (p["memory_efficiency"] * bandwidth)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "window", "chunks"), [(0.0, np.inf, 1.0), (700.0, np.inf, 3.0), (50.0, 512.0, 2.0)]
+)
+def test_one_prompt_costs_what_it_did(prefix: float, window: float, chunks: float):
+    tokens, shape = prompts(500)
+    shape["sequences"] = 1.0
+    prompt = {"prefix": prefix, "window": window, "chunks": chunks}
+    found = prefill_attention_s(tokens, **shape, **PREFILL, **prompt)
+    sizes = (shape["heads"], shape["kv_heads"], shape["qk_dim"])
+    np.testing.assert_allclose(found, one_prompt_s(tokens, *sizes, **prompt), rtol=1e-13)
+    del shape["sequences"]
+    np.testing.assert_array_equal(prefill_attention_s(tokens, **shape, **PREFILL, **prompt), found)
+
+
+def test_prompts_run_side_by_side_as_heads_do():
+    tokens, shape = prompts(500)
+    batch = shape.pop("sequences")
+    together = prefill_attention_s(tokens, sequences=batch, **shape, **PREFILL)
+    shape["heads"], shape["kv_heads"] = batch * shape["heads"], batch * shape["kv_heads"]
+    np.testing.assert_allclose(
+        together, prefill_attention_s(tokens, **shape, **PREFILL), rtol=1e-12
+    )
+
+
+# --- measured -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Group:
+    """Measured rows of one accelerator × backend × kernel × number formats."""
+
+    table: str
+    device: Accelerator
+    backend: str
+    kernel: str
+    kv_dtype: str
+    x: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def rows(self, mask: np.ndarray) -> Group:
+        x = {name: column[mask] for name, column in self.x.items()}
+        return Group(self.table, self.device, self.backend, self.kernel, self.kv_dtype, x)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        return self.x["us"] * 1e-6
+
+    @property
+    def configurations(self) -> np.ndarray:
+        """A number per row, equal where heads, KV heads and head size are."""
+        columns = [self.x[name] for name in ("h", "g", "d") if name in self.x]
+        return np.unique(np.stack(columns), axis=1, return_inverse=True)[1].ravel()
+
+    @property
+    def call(self) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+        """Arguments that the forward function and its fit share."""
+        x, device = self.x, self.device
+        shape: dict[str, Any] = {
+            "heads": x["h"],
+            "kv_bytes": np.full(len(x["us"]), 1.0 if self.kv_dtype == "fp8" else 2.0),
+            "peak_flops_per_s": np.full(len(x["us"]), device.peak("bf16")),
+            "bandwidth_bytes_per_s": np.full(len(x["us"]), device.memory_bandwidth_bytes_per_s),
+            "sm_count": np.full(len(x["us"]), float(device.sm_count)),
+        }
+        if self.table == "mla_prefill":
+            latent = {"qk_dim": 192.0, "v_dim": 128.0, "latent_elements": 576.0}
+            return (x["s"],), {**shape, **latent, "sequences": x["b"], "kv_heads": x["h"]}
+        if self.table == "mla_decode":
+            latent = {"kv_heads": 1.0, "kv_elements": 576.0, "flops_per_pair": 2.0 * x["h"] * 1088}
+            return (x["b"], x["L"]), {**shape, **latent}
+        window = np.where(x["window"] > 0, x["window"], np.inf)
+        shape["kv_heads"] = x["g"]
+        if self.table == "attention_prefill":
+            sizes = {"qk_dim": x["d"], "v_dim": x["d"], "window": window, "sequences": x["b"]}
+            return (x["s"],), {**shape, **sizes}
+        work = {"kv_elements": 2.0 * x["g"] * x["d"], "flops_per_pair": 4.0 * x["h"] * x["d"]}
+        return (x["b"], np.minimum(x["L"], window)), {**shape, **work}
+
+    def fit(self) -> Fit:
+        points, shape = self.call
+        decode = self.table.endswith("decode")
+        fit = fits.fit_decode_attention if decode else fits.fit_prefill_attention
+        return fit(*points, self.seconds, **shape)
+
+    def errors(self, parameters: dict[str, float]) -> np.ndarray:
+        points, shape = self.call
+        form = decode_attention_s if self.table.endswith("decode") else prefill_attention_s
+        return np.asarray(form(*points, **shape, **parameters)) / self.seconds - 1.0
+
+
+@cache
+def groups(table: str) -> tuple[Group, ...]:
+    """Rows that memory served, of tuned kernels, in groups of a dozen at least (prefill: 40)."""
+    rows: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    with (DATA / f"{table}.csv").open() as file:
+        for row in csv.DictReader(file):
+            key = (row["gpu"], row["backend"], row["kernel"], row.get("dtype", ""), row["kv_dtype"])
+            rows[key].append(row)
+    return tuple(_groups(table, rows))
+
+
+def _groups(table: str, rows: dict[tuple[str, ...], list[dict[str, str]]]) -> Iterator[Group]:
+    for (gpu, backend, kernel, _, kv_dtype), members in sorted(rows.items()):
+        numbers = set(members[0]) - {"gpu", "backend", "kernel", "dtype", "kv_dtype", "src"}
+        x = {name: np.array([float(row[name]) for row in members]) for name in numbers}
+        found = Group(table, load_accelerator(gpu), backend, kernel, kv_dtype, x)
+        if table == "attention_decode":
+            found = found.rows(x["l2hot"] == 0)
+        if table == "mla_decode":
+            cached = x["b"] * x["L"] * 576.0 * (1.0 if kv_dtype == "fp8" else 2.0)
+            found = found.rows(fits.kv_from_memory(cached, found.device.l2_cache_bytes))
+        enough = 40 if table == "attention_prefill" else 12
+        if "triton" not in kernel and len(found.seconds) >= enough:
+            yield found
+
+
+def left_out_errors(group: Group, folds: int) -> np.ndarray:
+    """Errors of each row by the fit that saw none of its head configuration."""
+    known = group.configurations
+    order = np.random.default_rng(0).permutation(known.max() + 1)
+    fold = (np.argsort(order) % folds)[known]
+    errors = np.empty(len(known))
+    for i in np.unique(fold):
+        errors[fold == i] = group.rows(fold == i).errors(group.rows(fold != i).fit().parameters)
+    return errors
+
+
+def central(errors: list[np.ndarray]) -> tuple[float, float]:
+    """Median over groups of the groups' median and p90 absolute errors."""
+    absolute = [np.abs(e) for e in errors]
+    return (
+        float(np.median([np.median(e) for e in absolute])),
+        float(np.median([np.quantile(e, 0.9) for e in absolute])),
+    )
+
+
+DATACENTRE = ("hopper", "blackwell")
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "families", "median", "p90"),
+    [
+        ("attention_prefill", (), 0.07, 0.28),
+        ("attention_decode", (), 0.05, 0.20),
+        ("mla_prefill", DATACENTRE, 0.06, 0.18),
+        ("mla_decode", DATACENTRE, 0.07, 0.22),
+    ],
+)
+def test_unseen_head_configurations(
+    table: str, families: tuple[str, ...], median: float, p90: float
+):
+    """The goals of the calibration issue, over groups, all reached."""
+    chosen = [g for g in groups(table) if not families or g.device.family in families]
+    folds = 6 if table.startswith("mla") else 10
+    found = central([left_out_errors(g, folds) for g in chosen])
+    assert found[0] <= median, found
+    assert found[1] <= p90, found
+
+
+def pooled(members: list[Group]) -> Fit:
+    """One fit of several groups' rows, each with its own accelerator's datasheet."""
+    calls = [g.call for g in members]
+    points = [np.concatenate(columns) for columns in zip(*(c[0] for c in calls), strict=True)]
+    sizes = [len(g.seconds) for g in members]
+    shape = {
+        name: np.concatenate(
+            [np.broadcast_to(c[1][name], n) for c, n in zip(calls, sizes, strict=True)]
+        )
+        for name in calls[0][1]
+    }
+    seconds = np.concatenate([g.seconds for g in members])
+    return fits.fit_decode_attention(points[0], points[1], seconds, **shape)
+
+
+@needs_data
+def test_an_unseen_accelerator_by_its_datasheet():
+    """Decode parameters of its family's other devices, else of all others' 16-bit caches.
+
+    The goal, 9 / 28 %, is reached over groups; over rows the 90th percentile is 38 %: 8-bit caches
+    on Hopper and Ampere's old engines.
+    """
+    everyone = groups("attention_decode")
+    errors = []
+    for group in everyone:
+        others = [g for g in everyone if g.device.name != group.device.name]
+        family = [
+            g
+            for g in others
+            if (g.device.family, g.kv_dtype) == (group.device.family, group.kv_dtype)
+        ]
+        known = pooled(family or [g for g in others if g.kv_dtype == "bfloat16"])
+        errors.append(group.errors(known.parameters))
+    found = central(errors)
+    assert found[0] <= 0.09, found
+    assert found[1] <= 0.28, found
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "points", "median", "p90"),
+    [("attention_decode", 10, 0.06, 0.17), ("attention_prefill", 20, 0.085, 0.28)],
+)
+def test_calibration_curve(table: str, points: int, median: float, p90: float):
+    """Error on the other rows after a few random points; for decode, the issue's goal."""
+    errors = []
+    for seed, group in itertools.product(range(3), groups(table)):
+        if len(group.seconds) >= points + 8:
+            seen = np.random.default_rng(seed).permutation(len(group.seconds)) < points
+            errors.append(group.rows(~seen).errors(group.rows(seen).fit().parameters))
+    found = central(errors)
+    assert found[0] <= median, found
+    assert found[1] <= p90, found
