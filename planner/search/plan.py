@@ -173,7 +173,7 @@ def _ranked(
     ]
     most = max(of.goodput_per_s[k] for k in near)
     simple = [k for k in near if of.goodput_per_s[k] >= 0.99 * most]
-    stages = {k: max(found.columns[i].layout.pp for i, _ in offered[k]) for k in simple}
+    stages = {k: sum(found.columns[i].layout.pp for i, _ in offered[k]) for k in simple}
     used = {k: sum(n * found.columns[i].devices for i, n in offered[k]) for k in simple}
     idle = {k: -used[k] if objective == "goodput" else 0 for k in simple}
     first = min(simple, key=lambda k: (idle[k], len(offered[k]), stages[k], order.index(k)))
