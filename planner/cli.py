@@ -237,6 +237,13 @@ def main() -> None:
     """Run the command line; a user's mistake is one clear sentence, never a traceback."""
     from planner.errors import InfeasibleError, PlannerError
 
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
     if hasattr(signal, "SIGPIPE"):  # `| head`: end quietly, as other commands do
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
@@ -261,6 +268,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)  # noqa: T201
         sys.exit(130)
+    except Exception:
+        if stopped:  # Ctrl-C inside an extension's import surfaces as an error of that import
+            sys.exit(130)
+        raise
 
 
 if __name__ == "__main__":

@@ -346,9 +346,10 @@ def test_head_reads_one_line(tmp_path: Path):
 
 
 STOPPED = """
-import os, signal, sys
+import os, signal, sys, time
 from planner import cli, library
-library.plan = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)
+# the signal may reach another thread first: sleep until it is here
+library.plan = lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))
 sys.argv = ["planner", *sys.argv[1:]]
 cli.main()
 """

@@ -75,6 +75,8 @@ def build(
     capacity of each side), ``stock_i`` (devices of a type), ``used_i`` and ``shapes``
     (few distinct columns), ``ceiling`` (another objective kept).
     """
+    # PuLP swallows whatever stops its own import of the solver, Ctrl-C too: import it first
+    import highspy  # noqa: F401
     import pulp
 
     sense = pulp.LpMaximize if objective == "goodput" else pulp.LpMinimize
