@@ -64,7 +64,7 @@ def test_rows_of_a_cache_and_of_other_devices_are_left_out(tmp_path: Path) -> No
     path = table(tmp_path / "gemm.csv", 40, hot=7)
     path.write_text(path.read_text() + "b200_sxm,vllm-1.0,bfloat16,1,4096,4096,1.0,0\n")
     found = planner.calibrate([path], gpu="h100")
-    assert found.left_out["served from the L2 cache by the benchmark"] == 7
+    assert found.left_out["served from the L2 cache by the benchmark (l2hot)"] == 7
     assert found.fits["matmul_bf16"].count == 33
 
 
@@ -111,7 +111,7 @@ def test_a_written_calibration_overrides_the_defaults(tmp_path: Path) -> None:
     [
         ("h100_sxm", "vllm", "gemm", "matmul_bf16", 0.06, 0.17),
         ("h200_sxm", "trtllm", "gemm", "matmul_bf16", 0.06, 0.17),
-        ("b200_sxm", "vllm", "gemm", "matmul_bf16", 0.07, 0.17),
+        ("b200_sxm", "vllm", "gemm", "matmul_bf16", 0.06, 0.17),
         ("h100_sxm", "vllm", "attention_decode", "decode_attention", 0.05, 0.20),
         ("b200_sxm", "trtllm", "attention_decode", "decode_attention", 0.05, 0.20),
         # the goal is 0.07: 0.0702 is reached

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.cost.kernels import DTYPES, kernel_seconds
+from planner.cost.kernels import DTYPES, artefacts, kernel_seconds
 from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.fitting import Fit, fit_log
 from planner.ingest.kernels import KernelTable
@@ -187,14 +187,9 @@ def _usable(table: KernelTable) -> tuple[KernelTable, dict[str, int]]:
     """Return the rows that measure what a step meets, and the others counted by reason."""
     keep: BoolArray = np.ones(len(table), dtype=bool)
     reasons: dict[str, int] = {}
-    if "l2hot" in table.numbers:
-        hot = table.numbers["l2hot"] > 0
-        reasons["served from the L2 cache by the benchmark"] = int(hot.sum())
-        keep &= ~hot
-    if table.kind == "custom_allreduce":
-        eager = np.char.endswith(table.text["kernel"], "_eager")
-        reasons["host-bound: launched without a graph"] = int(eager.sum())
-        keep &= ~eager
+    for reason, hidden in artefacts(table).items():
+        keep &= ~hidden
+        reasons[reason] = int(hidden.sum())
     return table.take(keep), {k: v for k, v in reasons.items() if v}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from planner.formulas import attention, collectives, elementwise, experts, matmul
-from planner.formulas.arrays import Array
+from planner.formulas.arrays import Array, BoolArray
 from planner.ingest.kernels import KernelTable
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
@@ -40,6 +40,21 @@ def unpredictable(table: KernelTable, device: Accelerator) -> dict[str, int]:
                 unit = DTYPES[str(dtype)][0]
                 reasons[f"{device.name} has no {unit} matrix unit"] = int(count)
     return reasons
+
+
+def artefacts(table: KernelTable) -> dict[str, BoolArray]:
+    """Return the rows ``[n]`` that do not measure what a step meets, by reason.
+
+    Operands that a benchmark reused were read from the L2 cache, not from memory; an all-reduce
+    launched without a graph took the time of the host (kernels.md, "artefacts").
+    """
+    found: dict[str, BoolArray] = {}
+    if "l2hot" in table.numbers:
+        found["served from the L2 cache by the benchmark (l2hot)"] = table.numbers["l2hot"] > 0
+    if table.kind == "custom_allreduce":
+        eager = np.char.endswith(table.text["kernel"], "_eager")
+        found["host-bound: launched without a graph (_eager)"] = eager
+    return found
 
 
 def kernel_seconds(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from planner.cost.kernels import kernel_seconds, unpredictable
+from planner.cost.kernels import artefacts, kernel_seconds, unpredictable
 from planner.errors import InputError
-from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.arrays import Array
 from planner.ingest.kernels import KernelTable, read_kernels
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
@@ -79,7 +79,7 @@ def _file(table: KernelTable, lookup: Lookup) -> FileErrors:
             continue
         predicted[rows] = kernel_seconds(part, device, fit)
         unpredicted.update(unpredictable(part, device))
-    for reason, hidden in _artefacts(table).items():
+    for reason, hidden in artefacts(table).items():
         unpredicted[reason] += int((hidden & np.isfinite(predicted)).sum())
         predicted[hidden] = np.nan
     known = np.isfinite(predicted)
@@ -93,17 +93,6 @@ def _file(table: KernelTable, lookup: Lookup) -> FileErrors:
         tuple(_groups(table, predicted)),
         predicted,
     )
-
-
-def _artefacts(table: KernelTable) -> dict[str, BoolArray]:
-    """Return rows that do not measure what a step meets, by reason."""
-    found: dict[str, BoolArray] = {}
-    if "l2hot" in table.numbers:
-        found["served from the L2 cache by the benchmark (l2hot)"] = table.numbers["l2hot"] > 0
-    if table.kind == "custom_allreduce":
-        eager = np.char.endswith(table.text["kernel"], "_eager")
-        found["host-bound: launched without a graph (_eager)"] = eager
-    return found
 
 
 def _groups(table: KernelTable, predicted: Array) -> list[GroupErrors]:
