@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _LIBRARY = (
     "calibrate",
+    "calibrations",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -35,6 +36,7 @@ __all__ = [
     "PlannerError",
     "__version__",
     "calibrate",
+    "calibrations",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from planner.errors import CatalogError, InfeasibleError, InputError, PlannerError
     from planner.library import (
         calibrate,
+        calibrations,
         evaluate,
         explain,
         load_accelerator,

@@ -210,18 +210,33 @@ def calibrate(
     paths: Annotated[
         list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
     ],
-    gpu: Annotated[str, typer.Option(help="Accelerator whose rows are fitted")],
+    gpu: Annotated[
+        str | None, typer.Option(help="Accelerator whose rows are fitted; default: every one")
+    ] = None,
     engine: Annotated[
         str | None, typer.Option(help="Engine whose kernels are fitted; default: all rows")
     ] = None,
-    out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="YAML file to write, a directory without --gpu; default: stdout"),
+    ] = None,
     catalog: CatalogOpt = None,
 ) -> None:
-    """Fit an accelerator's calibration to measured kernels: parameters, errors, what is kept."""
+    """Fit an accelerator's calibration to measured kernels: parameters, errors, what is kept.
+
+    Without --gpu, every accelerator, library and family in the tables gets its record in --out.
+    """
     from planner import library
     from planner.ingest.calibration_yaml import calibration_to_yaml
     from planner.report import document, table
 
+    if gpu is None:
+        where = document.require_directory(out, "--out")
+        every = library.calibrations(paths, catalog)
+        for found in table.progress(every, "fitting accelerators, families and libraries"):
+            target = str(where / f"{found.calibration.name}.yaml")
+            document.write_text(calibration_to_yaml(found.calibration), target, "--out")
+        return
     if out is not None:
         document.require_writable(out)
     found = library.calibrate(paths, gpu=gpu, engine=engine, catalog=catalog)

@@ -19,7 +19,7 @@ from planner.load import (
     load_precision,
     load_workload,
 )
-from planner.measured import calibrate, validate
+from planner.measured import calibrate, calibrations, validate
 from planner.resolve import (
     evaluated_traffic,
     hardware_of,
@@ -302,6 +302,7 @@ __all__ = [
     "Evaluation",
     "PlanSet",
     "calibrate",
+    "calibrations",
     "evaluate",
     "explain",
     "load_accelerator",

@@ -1,22 +1,37 @@
-"""The verbs on measured kernels: judge predictions by them, fit a device to them."""
+"""The verbs on measured kernels: judge predictions by them, fit calibrations to them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from planner.cost.calibrate import Calibrated
+from planner.cost.calibrate import Calibrated, relative_error
 from planner.cost.calibrate import calibrate as fit_calibration
 from planner.errors import InputError
-from planner.formulas.arrays import BoolArray
 from planner.ingest.kernels import KernelTable, read_kernels
-from planner.load import Catalog, load_accelerator, load_calibration, load_engine, load_family
+from planner.load import (
+    Catalog,
+    load_accelerator,
+    load_calibration,
+    load_datasheet,
+    load_engine,
+    load_family,
+)
 from planner.search.validate import FileErrors, validate_kernels
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 from planner.spec.engine import Engine
+
+#: Kernel libraries with tables of their own; others (NCCL) serve every engine. ``vidur`` stands
+#: for the cuBLAS and vLLM kernels of 2023.
+LIBRARIES = ("sglang", "trtllm", "vidur", "vllm")
+#: What vLLM calls where it has no rows of its own, and so on.
+STAND_INS = {"vllm": "sglang", "sglang": "trtllm", "trtllm": "sglang"}
+_Rows = Sequence[tuple[KernelTable, Accelerator]]
 
 
 def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileErrors]:
@@ -70,37 +85,120 @@ def calibrate(
     device = load_accelerator(gpu, catalog)
     record = load_engine(engine, catalog) if isinstance(engine, str) else engine
     library = record.kernels if record else None
-    tables = []
-    for path in paths:
-        table = read_kernels(Path(path))
-        table = table.take(_rows_of(table, device, catalog))
-        if library is not None:
-            own = np.char.startswith(table.text["backend"], library)
-            table = table.take(own) if own.any() else _shared_rows(table)
-        if len(table):
-            tables.append(table)
-    start = load_family(device, catalog)
-    name = f"{device.name}.{library}" if library else device.name
+    tables = _by_device([read_kernels(Path(p)) for p in paths], catalog)
+    start = load_family(device, catalog, library)
+    files = ", ".join(str(p) for p in paths)
     try:
-        return fit_calibration(tables, device, start, name, library)
+        return _device(_rows(tables, library, [device]), device, start, library)
     except ValueError as error:
-        files = ", ".join(str(p) for p in paths)
         raise InputError(f"{files}: rows of {device.name}: {error}") from None
 
 
-def _rows_of(table: KernelTable, device: Accelerator, catalog: Catalog) -> BoolArray:
-    """Return which rows are of a device, under any of its names."""
-    same = {}
-    for name in np.unique(table.text["gpu"]):
-        try:
-            same[name] = load_accelerator(str(name), catalog).name == device.name
-        except InputError:
-            same[name] = False
-    return np.array([same[name] for name in table.text["gpu"]], dtype=bool)
+def calibrations(paths: Sequence[str | Path], catalog: Catalog = None) -> Iterator[Calibrated]:
+    """Yield the calibration of every family, accelerator and kernel library in the tables.
+
+    A family's fit starts from the datasheet's defaults, a device's from its family's. A family
+    measured on one device alone is said to be as wrong as the other families' parameters are on
+    that device: what a relative of it may expect at worst.
+
+    Parameters
+    ----------
+    paths
+        CSV files, recognised by their header (docs/validate.md).
+    catalog
+        Directory whose entries override the shipped ones.
+    """
+    tables = _by_device([read_kernels(Path(p)) for p in paths], catalog)
+    devices = sorted({d.name: d for _, d in tables}.values(), key=lambda d: d.name)
+    families = dict.fromkeys(sorted({d.family for d in devices}), load_datasheet(catalog))
+    for library in (None, *LIBRARIES):
+        records: dict[str, Calibration] = {}
+        for family, start in families.items():
+            own = _rows(tables, library, [d for d in devices if d.family == family])
+            if own:
+                found = _family(own, _rows(tables, library, devices), start, library)
+                records[family] = found.calibration
+                yield found
+        for device in devices:
+            own = _rows(tables, library, [device])
+            if own:
+                yield _device(own, device, records[device.family], library)
+        if library is None:
+            families = records
 
 
-def _shared_rows(table: KernelTable) -> KernelTable:
-    """Return the rows of libraries that every engine uses: NCCL, DeepEP."""
-    if table.kind in ("nccl", "deepep", "elementwise", "mla_prefill", "mla_decode"):
-        return table
-    return table.take(np.zeros(len(table), dtype=bool))
+def engine_tables(
+    paths: Sequence[str | Path], catalog: Catalog = None
+) -> dict[tuple[str, str], list[tuple[KernelTable, Accelerator]]]:
+    """Return the rows of each accelerator and kernel library, stand-ins and common rows too."""
+    tables = _by_device([read_kernels(Path(p)) for p in paths], catalog)
+    devices = sorted({d.name: d for _, d in tables}.values(), key=lambda d: d.name)
+    found = {(d.name, x): _rows(tables, x, [d]) for d in devices for x in LIBRARIES}
+    return {at: rows for at, rows in found.items() if rows}
+
+
+def _family(own: _Rows, everyone: _Rows, start: Calibration, library: str | None) -> Calibrated:
+    family = own[0][1].family
+    name = f"{family}.{library}" if library else family
+    found = fit_calibration(own, start, name, family=family, library=library)
+    others = [(t, d) for t, d in everyone if d.family != family]
+    if len({d.name for _, d in own}) > 1 or not others:
+        return found
+    elsewhere = fit_calibration(others, start, "others", family=family).calibration
+    update = {"relative_error": relative_error(own, elsewhere)}
+    return replace(found, calibration=found.calibration.model_copy(update=update))
+
+
+def _device(own: _Rows, device: Accelerator, start: Calibration, library: str | None) -> Calibrated:
+    return fit_calibration(
+        own,
+        start,
+        f"{device.name}.{library}" if library else device.name,
+        family=device.family,
+        accelerator=device.name,
+        library=library,
+    )
+
+
+def _by_device(
+    tables: Sequence[KernelTable], catalog: Catalog
+) -> list[tuple[KernelTable, Accelerator]]:
+    """Return the tables split by accelerator, those that the catalogue does not know left out."""
+    found = []
+    for table in tables:
+        known: dict[str, Accelerator] = {}
+        for name in np.unique(table.text["gpu"]).tolist():
+            try:
+                known[name] = load_accelerator(name, catalog)
+            except InputError:
+                continue
+        for device in {d.name: d for d in known.values()}.values():
+            names = [n for n, d in known.items() if d.name == device.name]
+            found.append((table.take(np.isin(table.text["gpu"], names)), device))
+    return found
+
+
+def _rows(
+    tables: _Rows, library: str | None, devices: Sequence[Accelerator]
+) -> list[tuple[KernelTable, Accelerator]]:
+    """Return the rows of some devices that stand for a library.
+
+    What a library has no rows of (vLLM: latent attention) another one's stand in for.
+    """
+    wanted = {d.name for d in devices}
+    found: list[tuple[KernelTable, Accelerator]] = []
+    own = False
+    for table, device in tables:
+        if device.name not in wanted:
+            continue
+        backend: Any = np.array([b.partition("-")[0] for b in table.text["backend"].tolist()])
+        rows = np.ones(len(table), dtype=bool)
+        if library is not None:
+            neutral = ~np.isin(backend, LIBRARIES)
+            rows = (backend == library) | neutral
+            if not rows.any():
+                rows = backend == STAND_INS.get(library)
+            own = own or bool((backend == library).any())
+        if rows.any():
+            found.append((table.take(rows), device))
+    return found if own or library is None or library in STAND_INS else []

@@ -324,6 +324,7 @@ def _moe(hidden: int, ffn: Moe, count: float, split: Split, rows: Real, routed: 
     exchange = {
         "tokens": routed / (split.tp * split.dp),
         "copies": float(ffn.top_k),
+        "experts": float(ffn.experts),
         "width": float(width),
         "ranks": np.where(split.dp > 1, split.tp * split.dp, 1.0),
     }

@@ -171,10 +171,11 @@ def two_line_exchange_s(
     Notes
     -----
     .. math:: t = \min_i (\alpha_i + \beta_i (n-2) + \chi\, p\, S (n-1)/n / (\eta_i B)),
-              \quad \eta_{bulk} = \eta \gamma^{\log_2(n/2)}
+              \quad \eta_{bulk} = \min(\eta \gamma^{\log_2(n/2)}, 1)
 
     One node, 2–8 ranks, 512 B–512 MiB: 4–8 % median once fitted. In-switch reduction moves less
-    than the volume assumed, so η is effective. The third (LL128) protocol is neglected.
+    than the volume assumed, so η is effective (cut at 1;
+    4 % above it at eight ranks). The third (LL128) protocol is neglected.
 
     See Also
     --------
@@ -196,7 +197,7 @@ def two_line_exchange_s(
     """
     wire = contention * passes * message_bytes * (ranks - 1.0) / ranks / bandwidth_bytes_per_s
     quick = latency_s + rank_s * (ranks - 2.0) + wire / efficiency
-    share = bulk_efficiency * bulk_rank_gain ** np.log2(ranks / 2.0)
+    share = np.minimum(bulk_efficiency * bulk_rank_gain ** np.log2(ranks / 2.0), 1.0)
     bulk = bulk_latency_s + bulk_rank_s * (ranks - 2.0) + wire / share
     return np.where(np.asarray(ranks) > 1.0, np.minimum(quick, bulk), 0.0)
 

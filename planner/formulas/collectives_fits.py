@@ -33,9 +33,9 @@ ALL_REDUCE = {
 ALL_REDUCE_BOUNDS = {
     "latency_s": (2e-7, 2e-4),
     "rank_s": (1e-9, 5e-5),
-    "one_shot_efficiency": (0.02, 1.5),
-    "two_shot_latency_factor": (0.7, 20.0),
-    "two_shot_efficiency": (0.02, 1.5),
+    "one_shot_efficiency": (0.02, 1.0),
+    "two_shot_latency_factor": (1.0, 20.0),
+    "two_shot_efficiency": (0.02, 1.0),
 }
 ALL_REDUCE_STARTS: Starts = (
     {},
@@ -56,10 +56,10 @@ TWO_LINE = {
 TWO_LINE_BOUNDS = {
     "latency_s": (5e-7, 1e-4),
     "rank_s": (1e-9, 3e-5),
-    "efficiency": (0.003, 1.5),
+    "efficiency": (0.003, 1.0),
     "bulk_latency_s": (5e-7, 4e-4),
     "bulk_rank_s": (1e-9, 5e-5),
-    "bulk_efficiency": (0.02, 1.5),
+    "bulk_efficiency": (0.02, 1.0),
     "bulk_rank_gain": (0.3, 3.0),
 }
 TWO_LINE_STARTS: Starts = (
@@ -79,8 +79,8 @@ DISPATCH = {
 }
 DISPATCH_BOUNDS = {
     "latency_s": (1e-6, 2e-4),
-    "scale_up_efficiency": (0.03, 1.5),
-    "scale_out_efficiency": (0.03, 1.5),
+    "scale_up_efficiency": (0.03, 1.0),
+    "scale_out_efficiency": (0.03, 1.0),
     "node_latency_s": (1e-7, 2e-4),
     "expert_s": (1e-12, 1e-6),
     "expert_bytes_per_s": (2e8, 3e12),
@@ -92,13 +92,13 @@ NVLINK = {
     "latency_s": 1.2e-5,
     "rank_s": 1e-9,
     "scale_up_efficiency": 0.55,
-    "memory_efficiency": 2.0,  # no limit to speak of
+    "memory_efficiency": 0.9,
 }
 NVLINK_BOUNDS = {
     "latency_s": (1e-6, 2e-4),
     "rank_s": (1e-10, 2e-6),
-    "scale_up_efficiency": (0.03, 3.0),
-    "memory_efficiency": (0.005, 3.0),
+    "scale_up_efficiency": (0.03, 1.0),
+    "memory_efficiency": (0.005, 1.0),
 }
 NVLINK_STARTS: Starts = ({}, {"memory_efficiency": 0.2}, {"memory_efficiency": 0.03})
 
@@ -125,7 +125,12 @@ def _fit_best(
 
 
 def fit_all_reduce(
-    message_bytes: Array, ranks: Array, measured_s: Array, *, bandwidth_bytes_per_s: Real
+    message_bytes: Array,
+    ranks: Array,
+    measured_s: Array,
+    *,
+    bandwidth_bytes_per_s: Real,
+    defaults: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit :func:`~planner.formulas.collectives.all_reduce_s` to measured times.
 
@@ -139,6 +144,8 @@ def fit_all_reduce(
         ``[n]`` measured times without launch cost (replayed graphs) [s].
     bandwidth_bytes_per_s : float or array
         Unidirectional link bandwidth per device [B/s].
+    defaults : mapping, optional
+        Values of unidentified parameters, e.g. the family's; ``ALL_REDUCE`` otherwise.
 
     Returns
     -------
@@ -177,7 +184,8 @@ def fit_all_reduce(
             )
         )
 
-    return _fit_best(predict, measured_s, ALL_REDUCE, ALL_REDUCE_BOUNDS, ALL_REDUCE_STARTS)
+    start = {**ALL_REDUCE, **(defaults or {})}
+    return _fit_best(predict, measured_s, start, ALL_REDUCE_BOUNDS, ALL_REDUCE_STARTS)
 
 
 def fit_two_line_exchange(
@@ -187,6 +195,7 @@ def fit_two_line_exchange(
     *,
     passes: Real,
     bandwidth_bytes_per_s: Real,
+    defaults: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit :func:`~planner.formulas.collectives.two_line_exchange_s` to measured times.
 
@@ -202,6 +211,8 @@ def fit_two_line_exchange(
         2 for all-reduce, 1 for all-gather, reduce-scatter and all-to-all [-].
     bandwidth_bytes_per_s : float or array
         Unidirectional link bandwidth per device [B/s].
+    defaults : mapping, optional
+        Values of unidentified parameters, e.g. the family's; ``TWO_LINE`` otherwise.
 
     Returns
     -------
@@ -244,7 +255,8 @@ def fit_two_line_exchange(
             )
         )
 
-    return _fit_best(predict, measured_s, TWO_LINE, TWO_LINE_BOUNDS, TWO_LINE_STARTS)
+    start = {**TWO_LINE, **(defaults or {})}
+    return _fit_best(predict, measured_s, start, TWO_LINE_BOUNDS, TWO_LINE_STARTS)
 
 
 def fit_dispatch(
@@ -258,6 +270,7 @@ def fit_dispatch(
     experts: Real,
     scale_up_bytes_per_s: Real,
     scale_out_bytes_per_s: Real,
+    defaults: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit :func:`~planner.formulas.collectives.dispatch_s` to measured times.
 
@@ -277,6 +290,8 @@ def fit_dispatch(
         Routed experts over all ranks [-].
     scale_up_bytes_per_s, scale_out_bytes_per_s : float or array
         Bandwidth per device inside and between domains [B/s].
+    defaults : mapping, optional
+        Values of unidentified parameters, e.g. the family's; ``DISPATCH`` otherwise.
 
     Returns
     -------
@@ -324,7 +339,8 @@ def fit_dispatch(
             )
         )
 
-    return _fit_best(predict, measured_s, DISPATCH, DISPATCH_BOUNDS, DISPATCH_STARTS)
+    start = {**DISPATCH, **(defaults or {})}
+    return _fit_best(predict, measured_s, start, DISPATCH_BOUNDS, DISPATCH_STARTS)
 
 
 def fit_nvlink_exchange(
@@ -336,6 +352,7 @@ def fit_nvlink_exchange(
     ranks: Real,
     scale_up_bytes_per_s: Real,
     memory_bytes_per_s: Real,
+    defaults: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit :func:`~planner.formulas.collectives.nvlink_exchange_s` to measured times.
 
@@ -353,6 +370,8 @@ def fit_nvlink_exchange(
         Expert-parallel devices [-].
     scale_up_bytes_per_s, memory_bytes_per_s : float or array
         Bandwidth per device of the link and of memory [B/s].
+    defaults : mapping, optional
+        Values of unidentified parameters, e.g. the family's; ``NVLINK`` otherwise.
 
     Returns
     -------
@@ -397,4 +416,5 @@ def fit_nvlink_exchange(
             )
         )
 
-    return _fit_best(predict, measured_s, NVLINK, NVLINK_BOUNDS, NVLINK_STARTS)
+    start = {**NVLINK, **(defaults or {})}
+    return _fit_best(predict, measured_s, start, NVLINK_BOUNDS, NVLINK_STARTS)

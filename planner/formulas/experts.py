@@ -340,6 +340,7 @@ def fit_experts(
     peak_flops_per_s: Real,
     bandwidth_bytes_per_s: Real,
     tokens: Real = 0.0,
+    defaults: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit :func:`experts_s` to measured kernels of one accelerator, dtype and engine.
 
@@ -351,6 +352,8 @@ def fit_experts(
         As in :func:`experts_s`: sizes [-], and bytes of a weight and an activation [B].
     peak_flops_per_s, bandwidth_bytes_per_s : float or array
         Dense peak of the compute dtype [FLOP/s] and memory bandwidth [B/s].
+    defaults : mapping, optional
+        Values of unidentified parameters, e.g. the family's; those of ``PRIORS`` otherwise.
 
     Returns
     -------
@@ -395,6 +398,6 @@ def fit_experts(
     def predict(parameters: Mapping[str, float]) -> Array:
         return np.asarray(experts_s(pairs, active, **sizes, **widths, **roofs, **parameters))
 
-    start = {name: value for name, (value, _) in PRIORS.items()}
+    start = {name: value for name, (value, _) in PRIORS.items()} | dict(defaults or {})
     bounds = {name: bound for name, (_, bound) in PRIORS.items()}
     return fit_log(predict, measured_s, start, bounds)

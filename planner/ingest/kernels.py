@@ -35,10 +35,16 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("gpu", "backend", "mode", "phase"),
         ("nodes", "tokens", "hidden", "topk", "experts", "us"),
     ),
+    "nvlink_alltoall": (
+        ("gpu", "backend", "kernel", "phase", "dtype"),
+        ("tokens", "hidden", "topk", "experts", "ep", "us"),
+    ),
     "nccl": (("gpu", "backend", "op", "dtype"), ("num_gpus", "bytes", "us")),
     "custom_allreduce": (("gpu", "backend", "kernel"), ("num_gpus", "bytes", "us")),
     "elementwise": (("gpu", "backend", "op"), ("bytes", "us")),
 }
+#: Columns read where a table has them: rows served by a cache, multiprocessors that communicate.
+OPTIONAL = ("l2hot", "sms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ def read_kernels(path: Path) -> KernelTable:
             f"of {', '.join(KINDS)}"
         )
     names, numbers = KINDS[kind]
-    wanted = [*numbers, *(["l2hot"] if "l2hot" in header else [])]
+    wanted = [*numbers, *(name for name in OPTIONAL if name in header)]
     at = {name: header.index(name) for name in [*names, *wanted]}
     body = [(i, r) for i, r in enumerate(rows[1:], start=2) if any(c.strip() for c in r)]
     mistakes = [

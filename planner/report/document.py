@@ -161,6 +161,21 @@ def require_writable(path: str) -> None:
         raise InputError(f"--json: cannot write {path!r}: permission denied")
 
 
+def require_directory(path: str | None, option: str) -> Path:
+    """Return the directory that documents go to; it must exist and be writable.
+
+    Raises
+    ------
+    InputError
+        If no path is given, it is no directory, or it is not writable.
+    """
+    if path is None or not is_directory(Path(path)):
+        raise InputError(f"{option}: found {path or 'nothing'}, expected an existing directory")
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{option}: cannot write {path!r}: permission denied")
+    return Path(path)
+
+
 def write_document(document: Mapping[str, Any], path: str) -> None:
     """Write a document to a file, whole or not at all.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,7 @@ from planner.search.validate import FileErrors
 from planner.serving.evaluate import Evaluation
 from planner.units import format_bytes, format_seconds
 
+T = TypeVar("T")
 _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
 
 
@@ -236,12 +237,22 @@ def print_calibration(found: Calibrated, out: Console) -> None:
     for heading in ("rows", "median", "p90", "bias"):
         table.add_column(heading, justify="right")
     table.add_column("kept at defaults", overflow="fold")
-    for name, fit in found.fits.items():
+    for name, fit in found.calibration.fits.items():
         cells = (f"{fit.median_error:.1%}", f"{fit.p90_error:.1%}", f"{fit.bias:+.1%}")
-        table.add_row(name, str(fit.count), *cells, ", ".join(fit.kept))
+        table.add_row(name, str(fit.rows), *cells, ", ".join(fit.kept))
     out.print(table)
     for reason, rows in found.left_out.items():
         out.print(f"left out: {rows} rows, {reason}")
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield items while a bar on stderr shows how many are done (only on a terminal)."""
+    from rich.progress import track
+
+    shown = console(stderr=True)
+    yield from track(
+        items, what, total, console=shown, transient=True, disable=not shown.is_terminal
+    )
 
 
 def print_record(record: Mapping[str, Any], out: Console) -> None:

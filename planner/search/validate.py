@@ -77,11 +77,12 @@ def _file(table: KernelTable, lookup: Lookup) -> FileErrors:
         except InputError as error:
             unpredicted[str(error)] += len(part)
             continue
-        predicted[rows] = kernel_seconds(part, device, fit)
+        seconds = kernel_seconds(part, device, fit)
         unpredicted.update(unpredictable(part, device))
-    for reason, hidden in artefacts(table).items():
-        unpredicted[reason] += int((hidden & np.isfinite(predicted)).sum())
-        predicted[hidden] = np.nan
+        for reason, hidden in artefacts(part, device).items():
+            unpredicted[reason] += int((hidden & np.isfinite(seconds)).sum())
+            seconds[hidden] = np.nan
+        predicted[rows] = seconds
     known = np.isfinite(predicted)
     return FileErrors(
         table.path,
