@@ -101,11 +101,14 @@ def summary(error: Floats) -> str:
     return f"{np.median(size):5.1f} /{np.quantile(size, 0.9):5.1f} ({bias:+5.1f})"
 
 
-def mean_of(tables: list[Table]) -> dict[str, float]:
-    """Return geometric means over the groups: a family record for devices not measured."""
-    fits = [table.fit(np.arange(len(table.t))) for table in tables]
-    with np.errstate(divide="ignore"):
-        return {name: float(np.exp(np.mean(np.log([f[name] for f in fits])))) for name in fits[0]}
+def joint(tables: list[Table], quantised: bool) -> dict[str, float]:
+    """Return one fit to the rows of several devices: a family record for one not measured."""
+    m, n, k, t = (np.concatenate([getattr(x, name) for x in tables]) for name in "mnkt")
+    chip = {
+        name: np.concatenate([np.full(len(x.t), x.chip[name]) for x in tables])
+        for name in tables[0].chip
+    }
+    return fit_matmul(m, n, k, t, quantised=quantised, **chip).parameters
 
 
 def main() -> None:
@@ -133,9 +136,9 @@ def main() -> None:
         print(f"  defaults                {summary(bare)}")
         other = []
         for table in own:
-            rest = mean_of([t for t in own if t.group[0] != table.group[0]])
+            rest = joint([t for t in own if t.group[0] != table.group[0]], table.quantised)
             other.append(table.errors(rest, all_of(len(table.t))))
-        print(f"  mean of other GPUs      {summary(np.concatenate(other))}")
+        print(f"  joint fit to other GPUs {summary(np.concatenate(other))}")
         for least in (512.0, 0.0):
             for points in COUNTS:
                 drawn = [t.from_points(points, d, least) for t in own for d in range(DRAWS)]

@@ -259,20 +259,27 @@ def fit_matmul(
 
     Notes
     -----
-    A maximum-a-posteriori fit: each parameter has a log-normal-like prior around the default of
-    its width (``DEFAULTS``) as wide as the parameter varies between accelerators and
-    engines (``PRIOR``), so ten points move what they see and leave the rest; 150 outweigh it.
-    A parameter is free where it pays on unseen shapes: sharpness for 16 bits (p90 17.1 → 16.5 %),
-    activation passes for narrower kernels (9 → 7 % median); split-k never does.
+    A maximum-a-posteriori fit (:func:`planner.formulas.fitting.fit_log`): each parameter has a
+    prior around the default of its width (``DEFAULTS``), as wide as the parameter varies between
+    accelerators and engines (``PRIOR``). Ten points move what they see and leave the rest (16 bits:
+    6.6 → 5.9 % median); a hundred outweigh it. What the points do not identify keeps its default,
+    named in ``Fit.kept``; what they push past a physical bound stays there (``Fit.pinned``).
+
+    A parameter is free where it pays on unseen shapes: sharpness for 16 bits (p90 17.3 → 16.5 %),
+    activation passes (fp8_block 7.9 → 6.8 % median) and no split-k (nvfp4 8.5 → 6.8 %) for
+    narrower kernels, τ_k for all (nvfp4 p90 36 → 22 %); a free k* or a free sharpness of narrow
+    kernels does not. Fit one device at a time: sharpness varies with the architecture (1.3–1.7 on
+    A100, 2.2–3.1 on Hopper), and several devices together are fitted better with it held at 2.
 
     Leave out rows whose weights a cache served: they look faster than memory. On unseen (n, k),
-    all cold rows of 43 groups pooled, median / p90: FOLDS. Outliers are wrong kernel choices
-    (m = 129, 257, 513 on Hopper's 8-bit block kernels, twofold), n or k ≤ 256, and RTX PRO 6000
-    block kernels (11 / 50 %).
+    median / p90 over all cold rows of 43 groups: bf16 5.5 / 16.5 %, fp8 6.8 / 24.7, fp8_block
+    6.8 / 26.8, nvfp4 6.8 / 22.0. Of the worst tenth, 20–30 % have n or k ≤ 256 (10 % of the rows),
+    40 % m of 65–768 (27 %), where libraries change tiles; block kernels of RTX PRO 6000 stay at
+    11 / 51 %, fp8 of vLLM at 10–14 / 29–37 % on HBM devices.
 
     References
     ----------
-    .. [1] kernels.md §2, form R3 and T1.
+    .. [1] kernels.md §2, form R3 and T1; errors: ``benchmarks/matmul_folds.py``.
 
     Examples
     --------
