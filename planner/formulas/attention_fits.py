@@ -317,7 +317,7 @@ def _fit(
         if _loss(best) - _loss(trial) > EVIDENCE * variance:
             best, values, free = trial, without, rest
     kept = [n for n in bounds if n in best.kept or (n not in free and values[n] == defaults[n])]
-    return Fit(best.parameters, best.standard_errors, tuple(kept), best.residuals)
+    return Fit(best.parameters, best.standard_errors, tuple(kept), best.residuals, best.pinned)
 
 
 def _loss(fit: Fit) -> float:
