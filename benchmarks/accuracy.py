@@ -203,10 +203,8 @@ def composed(records: list[Calibrated], tables: Path) -> float:
     return float(np.mean(inside))
 
 
-def main(tables: Path) -> None:
+def main(tables: Path, records: list[Calibrated]) -> None:
     """Print the accuracy page."""
-    paths = [tables / f"{name}.csv" for name in TABLES]
-    records = list(calibrations(paths))
     fits = once(records)
     print(HEAD)
     print("| operator | rows | median | p90 | bias | goal | reached |")
@@ -282,4 +280,5 @@ parameters err together with a correlation of {shared:g}, as measured on matmuls
 rows; different kinds of kernel are taken as independent (docs/model.md, Uncertainty)."""
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data/kernels"))
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data/kernels")
+    main(folder, list(calibrations([folder / f"{name}.csv" for name in TABLES])))

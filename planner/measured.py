@@ -97,7 +97,8 @@ def calibrate(
 def calibrations(paths: Sequence[str | Path], catalog: Catalog = None) -> Iterator[Calibrated]:
     """Yield the calibration of every family, accelerator and kernel library in the tables.
 
-    A family's fit starts from the datasheet's defaults, a device's from its family's. A family
+    Every fit starts from the datasheet's defaults; what a device has no rows of it has from its
+    family. A family
     measured on one device alone is said to be as wrong as the other families' parameters are on
     that device: what a relative of it may expect at worst.
 
@@ -110,19 +111,20 @@ def calibrations(paths: Sequence[str | Path], catalog: Catalog = None) -> Iterat
     """
     tables = _by_device([read_kernels(Path(p)) for p in paths], catalog)
     devices = sorted({d.name: d for _, d in tables}.values(), key=lambda d: d.name)
-    families = dict.fromkeys(sorted({d.family for d in devices}), load_datasheet(catalog))
+    prior = load_datasheet(catalog)
+    families = dict.fromkeys(sorted({d.family for d in devices}), prior)
     for library in (None, *LIBRARIES):
         records: dict[str, Calibration] = {}
         for family, start in families.items():
             own = _rows(tables, library, [d for d in devices if d.family == family])
             if own:
-                found = _family(own, _rows(tables, library, devices), start, library)
+                found = _family(own, _rows(tables, library, devices), start, library, prior)
                 records[family] = found.calibration
                 yield found
         for device in devices:
             own = _rows(tables, library, [device])
             if own:
-                yield _device(own, device, records[device.family], library)
+                yield _device(own, device, records[device.family], library, prior)
         if library is None:
             families = records
 
@@ -137,19 +139,27 @@ def engine_tables(
     return {at: rows for at, rows in found.items() if rows}
 
 
-def _family(own: _Rows, everyone: _Rows, start: Calibration, library: str | None) -> Calibrated:
+def _family(
+    own: _Rows, everyone: _Rows, start: Calibration, library: str | None, prior: Calibration
+) -> Calibrated:
     family = own[0][1].family
     name = f"{family}.{library}" if library else family
-    found = fit_calibration(own, start, name, family=family, library=library)
+    found = fit_calibration(own, start, name, family=family, library=library, prior=prior)
     others = [(t, d) for t, d in everyone if d.family != family]
     if len({d.name for _, d in own}) > 1 or not others:
         return found
-    elsewhere = fit_calibration(others, start, "others", family=family).calibration
+    elsewhere = fit_calibration(others, prior, "others", family=family).calibration
     update = {"relative_error": relative_error(own, elsewhere)}
     return replace(found, calibration=found.calibration.model_copy(update=update))
 
 
-def _device(own: _Rows, device: Accelerator, start: Calibration, library: str | None) -> Calibrated:
+def _device(
+    own: _Rows,
+    device: Accelerator,
+    start: Calibration,
+    library: str | None,
+    prior: Calibration | None = None,
+) -> Calibrated:
     return fit_calibration(
         own,
         start,
@@ -157,6 +167,7 @@ def _device(own: _Rows, device: Accelerator, start: Calibration, library: str | 
         family=device.family,
         accelerator=device.name,
         library=library,
+        prior=prior,
     )
 
 

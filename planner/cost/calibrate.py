@@ -5,6 +5,7 @@ What the rows do not identify keeps the value of the record that the fit starts 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,8 +51,10 @@ FITS: dict[str, tuple[Callable[..., Fit], tuple[str, ...]]] = {
     "nvlink_exchange": (fit_nvlink_exchange, ("tokens",)),
     "elementwise": (fit_elementwise, ("traffic_bytes",)),
 }
+#: Kernels that are named by their library's version.
+VERSIONED = re.compile(r"^[a-z]+-\d")
 #: Keywords that a prediction takes and a fit does not.
-_NOT_FITTED = {"chunks", "prefix"}
+_NOT_FITTED = {"split_k"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,9 @@ class Points:
         sizes = {k: v for k, v in self.sizes.items() if k not in _NOT_FITTED}
         if self.section == "matmul":
             sizes["quantised"] = self.dynamic  # type: ignore[assignment]
-        return FITS[self.section][0](**sizes, measured_s=self.measured_s, defaults=defaults)
+        fit = FITS[self.section][0](**sizes, measured_s=self.measured_s, defaults=defaults)
+        found = {k: v for k, v in fit.parameters.items() if k not in _NOT_FITTED}
+        return replace(fit, parameters=found)
 
     def residuals(self, parameters: dict[str, float]) -> Array:
         """Return log(predicted/measured) of each row."""
@@ -131,6 +136,7 @@ def calibrate(
     family: str,
     accelerator: str | None = None,
     library: str | None = None,
+    prior: Calibration | None = None,
 ) -> Calibrated:
     """Return the calibration fitted to tables of measured kernels.
 
@@ -139,7 +145,10 @@ def calibrate(
     tables
         Measured rows, those of one device a table, with that device's record.
     start
-        What unidentified parameters keep: the family's defaults.
+        What sections without rows keep: the family's record.
+    prior
+        What is taken for likely before measuring, and kept where rows identify nothing: ``start``
+        unless it was itself fitted to these rows.
     name, family, accelerator, library
         Name of the new record, its architecture family, the device it is for (none: a family
         default, whose error is that on devices left out), and the kernel library it stands for.
@@ -157,7 +166,7 @@ def calibrate(
         if len(part.measured_s) < FEWEST:
             left_out["too few rows to fit"] += len(part.measured_s)
             continue
-        found, residuals, fit = _fitted(part, start, data)
+        found, residuals, fit = _fitted(part, prior or start, data)
         base = part.key.partition("@")[0]
         if part.key != base and base in data[part.section]:
             usual = SECTIONS[part.section].model_validate(data[part.section][base])
@@ -251,7 +260,16 @@ def _usual(of_library: Sequence[Sample]) -> dict[tuple[str, str], str]:
     for sample in of_library:
         base = sample.key.partition("@")[0]
         rows.setdefault((sample.section, base), Counter())[sample.key] += len(sample.rows)
-    return {at: max(sorted(c), key=lambda k: c[k]) for at, c in rows.items()}
+    # of two versions of a library the later one, where both have rows enough
+    return {
+        at: max(c, key=lambda k: (c[k] >= 0.5 * max(c.values()), _versions(k), c[k], k))
+        for at, c in rows.items()
+    }
+
+
+def _versions(key: str) -> tuple[int, ...]:
+    kernel = key.partition("@")[2]
+    return tuple(int(n) for n in re.findall(r"\d+", kernel)) if VERSIONED.match(kernel) else ()
 
 
 def _pooled(section: str, key: str, parts: Sequence[tuple[Sample, Array, int]]) -> Points:

@@ -154,7 +154,7 @@ def kernel_seconds(table: KernelTable, device: Accelerator, fit: Calibration) ->
 
 def samples(table: KernelTable, device: Accelerator) -> Iterator[Sample]:
     """Yield the rows of one accelerator's table by set of parameters, as calls of its form."""
-    columns = ("dtype", "kv_dtype", "kernel", "op", "mode", "phase")
+    columns = ("backend", "dtype", "kv_dtype", "kernel", "op", "mode", "phase")
     names = [c for c in columns if c in table.text]
     labels = np.array(["\x1f".join(k) for k in zip(*(table.text[n] for n in names), strict=True)])
     for label in np.unique(labels):
@@ -190,7 +190,9 @@ def _gemm(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Foun
         return None
     fmt, sizes = found
     shape = {name: rows.numbers[name] for name in ("m", "n", "k")}
-    return "matmul", fmt.key, (fmt.compute, "bf16"), {**shape, **sizes}, fmt.dynamic
+    sizes["split_k"] = matmul.split_k(fmt.activation_bytes)
+    key = f"{fmt.key}@{label['backend']}"
+    return "matmul", key, (fmt.compute, "bf16"), {**shape, **sizes}, fmt.dynamic
 
 
 def _moe(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found | None:
@@ -288,7 +290,7 @@ def _all_reduce(rows: KernelTable, device: Accelerator, label: dict[str, str]) -
         "ranks": rows.numbers["num_gpus"],
         "bandwidth_bytes_per_s": device.scale_up.bandwidth_bytes_per_s,
     }
-    return "all_reduce", "custom", (), sizes, False
+    return "all_reduce", f"custom@{label['backend']}", (), sizes, False
 
 
 def _nccl(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found:

@@ -118,9 +118,9 @@ def _section(op: Op, on: Hardware) -> tuple[str, ...]:
         case "prefill_attention" | "decode_attention":
             phase = op.kind.removesuffix("_attention")
             section = f"latent_{phase}" if op.name.startswith("latent") else op.kind
-            if on.kv_bytes >= ACTIVATION_BYTES:
-                return section, "bf16"
-            return (section, "fp8", "kv8", "bf16") if phase == "prefill" else (section, "kv8")
+            narrow = on.kv_bytes < ACTIVATION_BYTES
+            names = ("fp8", "kv8", "bf16") if narrow else ("bf16",)
+            return section, *(names if phase == "prefill" or not narrow else names[1:])
         case "all_reduce":
             return op.kind, "custom"
         case "dispatch":
@@ -152,7 +152,8 @@ def _matmul(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     widths = _widths(op, on)
     fit = parameters(op, on)[2].keywords(quantise=dynamic)
     roofs = _roofs(on, _compute_dtype(op, on))
-    seconds = matmul.matmul_s(**op.sizes, **widths, **roofs, **fit)
+    split_k = matmul.split_k(widths["activation_bytes"])
+    seconds = matmul.matmul_s(**op.sizes, **widths, **roofs, split_k=split_k, **fit)
     return seconds, matmul.matmul_flops(**op.sizes), matmul.matmul_bytes(**op.sizes, **widths)
 
 

@@ -26,7 +26,7 @@ BOUNDS = {
     "activation_passes": (0.05, 20.0),
 }
 #: Bits of the compute dtype → what a device without measurements gets: rounded centres of the fits
-#: of 43 accelerator × engine × dtype groups (``benchmarks/matmul_folds.py``), split-k by width.
+#: of 43 accelerator × engine × dtype groups (docs/accuracy.md), split-k by width.
 DEFAULTS = {
     16: {
         "compute_efficiency": 0.75,
@@ -209,6 +209,31 @@ def matmul_s(
     return overhead_s + joined + quantise
 
 
+def split_k(activation_bytes: float) -> float:
+    """Return from how many elements of k on kernels share one tile's main loop.
+
+    Parameters
+    ----------
+    activation_bytes : float
+        Size of an input element [B].
+
+    Returns
+    -------
+    float
+        Elements of k [-]: 4096 for 16-bit kernels, never (infinite) for narrower ones.
+
+    References
+    ----------
+    .. [1] Measured: see the notes of :func:`matmul_s`.
+
+    Examples
+    --------
+    >>> split_k(2.0), split_k(1.0)
+    (4096.0, inf)
+    """
+    return SPLIT_K if activation_bytes >= 2.0 else math.inf
+
+
 def _bits(activation_bytes: Real) -> int:
     width = float(np.max(activation_bytes))
     return 16 if width >= 2.0 else 8 if width >= 1.0 else 4
@@ -225,6 +250,7 @@ def fit_matmul(
     peak_flops_per_s: Real,
     bandwidth_bytes_per_s: Real,
     quantised: bool = False,
+    defaults: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit :func:`matmul_s` to measured kernels of one accelerator, dtype and engine.
 
@@ -243,6 +269,8 @@ def fit_matmul(
     quantised : bool
         Whether the times include run-time quantisation of the activations: fits
         ``quantise_passes`` too.
+    defaults : mapping, optional
+        Centres of the priors, e.g. the family's values; those of ``DEFAULTS`` otherwise.
 
     Returns
     -------
@@ -279,7 +307,7 @@ def fit_matmul(
 
     References
     ----------
-    .. [1] kernels.md §2, form R3 and T1; errors: ``benchmarks/matmul_folds.py``.
+    .. [1] kernels.md §2, form R3 and T1; errors: ``benchmarks/accuracy.py``.
 
     Examples
     --------
@@ -300,6 +328,7 @@ def fit_matmul(
     bits = _bits(activation_bytes)
     fixed = {"activation_passes"} if bits == 16 else {"sharpness"}
     start = dict(DEFAULTS[bits])
+    start |= {name: value for name, value in (defaults or {}).items() if name in BOUNDS}
     if not quantised:
         del start["quantise_passes"]
     bounds = {name: bound for name, bound in BOUNDS.items() if name not in fixed}

@@ -106,6 +106,8 @@ def read_kernels(path: Path) -> KernelTable:
             f"of {', '.join(KINDS)}"
         )
     names, numbers = KINDS[kind]
+    if "dtype" in header and "dtype" not in names:
+        names = (*names, "dtype")
     wanted = [*numbers, *(name for name in OPTIONAL if name in header)]
     at = {name: header.index(name) for name in [*names, *wanted]}
     body = [(i, r) for i, r in enumerate(rows[1:], start=2) if any(c.strip() for c in r)]

@@ -7,7 +7,7 @@ the library's usual one.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,10 @@ class Matmul(Parameters):
     """Attained share of memory bandwidth, η_m."""
     overhead_s: NonNegative
     """Fixed time of one kernel, t0, activations quantised beforehand."""
+    k_latency_s: NonNegative = 1e-9
+    """Main-loop time of one tile per element of k, τ_k."""
+    sharpness: Positive = 2.0
+    """Overlap of compute, memory and main loop, p."""
     quantise_passes: NonNegative = 0.0
     """Passes over the activations for run-time quantisation, c_q."""
     quantise_overhead_s: NonNegative = 0.0
@@ -209,7 +213,6 @@ SECTIONS: dict[str, type[Parameters]] = {
     "nvlink_exchange": NvlinkExchange,
     "elementwise": Elementwise,
 }
-P = TypeVar("P", bound=Parameters)
 
 
 class Calibration(Named):
