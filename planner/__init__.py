@@ -24,6 +24,7 @@ _LIBRARY = (
     "load_precision",
     "load_workload",
     "plan",
+    "simulate",
     "validate",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
@@ -44,6 +45,7 @@ __all__ = [
     "load_precision",
     "load_workload",
     "plan",
+    "simulate",
     "validate",
 ]
 
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
         load_precision,
         load_workload,
         plan,
+        simulate,
         validate,
     )
 

@@ -1,1 +1,1 @@
-"""The referee: a discrete-event simulation of the pools that the closed forms of serving describe."""
+"""The referee: an event-by-event simulation of the pools that the closed forms describe."""

@@ -89,10 +89,31 @@ class Replica:
     """
 
     __slots__ = (
-        "_book", "_chunked", "_context", "_count", "_done", "_finishing", "_held", "_joining", "_jump",
-        "_longest", "_partial", "_queue", "_reserved", "_role", "_slots", "_stage_free", "_start",
-        "_steps", "_taken", "_turns", "due_s", "handed", "load", "log",
-    )  # fmt: skip
+        "_book",
+        "_chunked",
+        "_context",
+        "_count",
+        "_done",
+        "_finishing",
+        "_held",
+        "_joining",
+        "_jump",
+        "_longest",
+        "_partial",
+        "_queue",
+        "_reserved",
+        "_role",
+        "_slots",
+        "_stage_free",
+        "_start",
+        "_steps",
+        "_taken",
+        "_turns",
+        "due_s",
+        "handed",
+        "load",
+        "log",
+    )
 
     def __init__(self, steps: Steps, role: Role, book: Book, longest: int) -> None:
         self._steps, self._role, self._book, self._longest = steps, role, book, longest

@@ -61,9 +61,13 @@ class _Router:
     """Chooses a pool by share and a replica by policy."""
 
     def __init__(
-        self, pools: Sequence[Pool], roles: tuple[Role, ...], count: int, route: Route,
+        self,
+        pools: Sequence[Pool],
+        roles: tuple[Role, ...],
+        count: int,
+        route: Route,
         rng: np.random.Generator,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.members = [k for k, p in enumerate(pools) if p.role in roles]
         self._route: Route = route
         self._next = [0] * len(pools)
@@ -71,7 +75,7 @@ class _Router:
             return
         shares = np.array([pools[k].share for k in self.members])
         chosen = rng.choice(len(self.members), size=count, p=shares / shares.sum())
-        self._pool = [self.members[k] for k in chosen.tolist()]
+        self._pool: list[int] = [self.members[k] for k in chosen.tolist()]
         self._uniform = rng.random(count).tolist() if route == "random" else []
 
     def pool(self, request: int) -> int:
@@ -189,9 +193,12 @@ def _book(requests: Requests) -> Book:
 
 
 def _outcome(
-    requests: Requests, book: Book, served: list[int], fleet: Sequence[Sequence[Replica]],
+    requests: Requests,
+    book: Book,
+    served: list[int],
+    fleet: Sequence[Sequence[Replica]],
     late_s: float,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Gather the results; the fixed time per request shifts everything after its arrival."""
     logs = [np.concatenate([np.frombuffer(x.log) for x in replicas]) for replicas in fleet]
     return Outcome(
