@@ -13,7 +13,7 @@ from planner.search.plans import Plan, PlanSet, Pool
 from planner.search.validate import FileErrors
 from planner.serving.evaluate import Evaluation
 from planner.simulation.closed import PoolUse
-from planner.simulation.results import Simulation
+from planner.simulation.results import PoolResult, Simulation
 from planner.units import format_bytes, format_seconds
 
 _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
@@ -206,14 +206,14 @@ def print_simulation(result: Simulation, out: Console) -> None:
             table.add_row(f"{metric.upper()} {statistic}", *cells)
     for r in result.slo:
         of = f" ({r.of})" if r.of else ""
-        points = 100.0 * (r.closed_form_share - r.share)
+        points = round(100.0 * (r.closed_form_share - r.share), 1) + 0.0  # no negative zero
         cells = (f"{r.share:.1%}", f"{r.closed_form_share:.1%}", f"{points:+.1f} points")
         table.add_row(f"within {r.bound}{of}", *cells)
     for p in result.pools:
-        pairs = zip(("batch", "KV", "busy"), _use(p.simulated), _use(p.closed_form), strict=True)
-        for name, one, other in pairs:
+        uses = zip(_USES, _use(p.simulated), _use(p.closed_form), strict=True)
+        for name, one, other in list(uses)[_first_use(p) :]:
             form = ".1f" if name == "batch" else ".0%"
-            table.add_row(f"{p.role} pool: {name}", format(one, form), format(other, form), "")
+            table.add_row(f"{_POOL[p.role]}: {name}", format(one, form), format(other, form), "")
     out.print()
     out.print(table)
     out.print()
@@ -224,6 +224,15 @@ def print_simulation(result: Simulation, out: Console) -> None:
         f"{result.goodput_per_s:.3g}/s of {result.requests_per_s:.3g}/s; "
         f"{result.output_tokens_per_s:,.0f} output tokens/s."
     )
+
+
+_USES = ("batch", "KV", "busy")
+_POOL = {"both": "colocated", "prefill": "prefill", "decode": "decode"}
+
+
+def _first_use(pool: PoolResult) -> int:
+    """Return where the columns of a pool start: a prefill pool holds no batch and no KV."""
+    return 2 if pool.role == "prefill" else 0
 
 
 def _use(pool: PoolUse) -> tuple[float, float, float]:
@@ -241,8 +250,8 @@ def _course(result: Simulation, rows: int = 6) -> Table:
     table.add_column("time", justify="right")
     table.add_column("waiting", justify="right")
     for p in result.pools:
-        for name in ("batch", "KV", "busy"):
-            table.add_column(f"{p.role} {name}", justify="right")
+        for name in _USES[_first_use(p) :]:
+            table.add_column(f"{_POOL[p.role]} {name}", justify="right")
     for k in range(rows):
         part = slice(k * size, (k + 1) * size)
 
@@ -250,8 +259,11 @@ def _course(result: Simulation, rows: int = 6) -> Table:
             return sum(values[part]) / size
 
         cells = [format_seconds(mean(course.time_s)), f"{mean(course.waiting):.1f}"]
-        for batch, kv, busy in zip(course.batch, course.kv_use, course.utilization, strict=True):
-            cells += [f"{mean(batch):.1f}", f"{mean(kv):.0%}", f"{mean(busy):.0%}"]
+        for p, batch, kv, busy in zip(
+            result.pools, course.batch, course.kv_use, course.utilization, strict=True
+        ):
+            shown = [f"{mean(batch):.1f}", f"{mean(kv):.0%}", f"{mean(busy):.0%}"]
+            cells += shown[_first_use(p) :]
         table.add_row(*cells)
     return table
 
