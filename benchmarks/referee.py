@@ -1,9 +1,10 @@
 """How far the closed forms are from the simulation of the same replicas, over a grid.
 
-Models × accelerators × colocated, disaggregated and pipelined pools (disaggregated, prefill in four
-stages) × burstiness × utilisation, with lognormal lengths. Utilisation is the share of the largest stable rate of the pool that binds. Each
-case prints closed form over simulation less one; attainment is the simulated share of requests
-within the closed form's own p90, less 90 points. Figures for a reader, not a test.
+Models × accelerators × colocated, disaggregated and pipelined pools (disaggregated, prefill in
+four stages) × burstiness × utilisation, with lognormal lengths. Utilisation is the share of the
+largest stable rate of the pool that binds. Each case prints closed form over simulation less one;
+attainment is the simulated share of requests within the closed form's own p90, less 90 points.
+Figures for a reader, not a test.
 
     python benchmarks/referee.py --requests 30000 --cv 1,3 --models llama-3.1-8b
 """
