@@ -192,7 +192,7 @@ def simulate(
     ] = None,
     speed: Annotated[float | None, typer.Option(help="Replay the trace so much faster")] = None,
     requests: Annotated[
-        int | None, typer.Option(help="Requests to draw (20000), or to replay (all)")
+        int | None, typer.Option(help="Requests to draw (20000 or more), or to replay (all)")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result")] = 0,
     route: Annotated[

@@ -23,14 +23,15 @@ from planner.serving.attainment import Constraint, Traffic, traffic_of
 from planner.serving.evaluate import transfer_s
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
 from planner.simulation.closed import Deployed, predict
-from planner.simulation.results import Judged, Simulation, compare
+from planner.simulation.results import WARM_UP, Judged, Simulation, compare
 from planner.simulation.run import ROUTES, Pool, Route, run
 from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.slo import Bound
 
-#: Requests drawn where neither a trace nor ``requests`` says how many.
-DRAWN = 20_000
+#: Requests drawn where neither a trace nor ``requests`` says how many: at least so many, and
+#: enough for so many stays of the longest (p99), which fill the replicas before measuring begins.
+DRAWN, STAYS = 20_000, 25.0
 MOST_REQUESTS = 10_000_000
 MOST_CV = 100.0
 
@@ -39,7 +40,11 @@ MOST_CV = 100.0
 class _Case:
     """One plan of a document, resolved."""
 
-    plan: dict[str, Any]
+    plan: str
+    mode: str
+    rate_per_s: float
+    longest_s: float
+    """E2E p99 that the plan states."""
     model: Model
     pools: tuple[Deployed, ...]
     stock: tuple[int, ...]
@@ -80,7 +85,8 @@ def simulate(
     speed
         How much faster than recorded a trace is replayed.
     requests
-        How many to draw (20,000 by default), or to replay from the start of the trace.
+        How many to draw (20,000 by default, more where requests stay long), or to replay from the
+        start of the trace.
     seed
         Of the draws and of random routing: the same seed gives the same result.
     route
@@ -106,10 +112,12 @@ def simulate(
     except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
     if trace is None:
-        wanted = float(case.plan["rate_per_s"]) if rate is None else rate
+        wanted = case.rate_per_s if rate is None else rate
         burst = case.traffic.arrival_cv if cv is None else cv
         traffic = replace(case.traffic, arrival_cv=burst)
-        offered = draw(traffic.lengths, wanted, burst, requests or DRAWN, seed)
+        enough = max(DRAWN, math.ceil(STAYS * wanted * case.longest_s))
+        count = requests or min(enough, MOST_REQUESTS)
+        offered = draw(traffic.lengths, wanted, burst, count, seed)
     else:
         offered, traffic = _replayed(case, trace, rate, cv, speed, requests, seed)
         wanted = (len(offered) - 1) / float(offered.arrival_s[-1] - offered.arrival_s[0])
@@ -128,18 +136,22 @@ def simulate(
     closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
     if chosen != "random" and any(p.replicas > 1 for p in pools):
         notes.append(f"the closed form assumes random routing, the simulation is {chosen}")
-    return compare(
+    found = compare(
         outcome,
         pools,
         case.judged,
         closed,
-        plan=case.plan["id"],
-        mode=case.plan["mode"],
+        plan=case.plan,
+        mode=case.mode,
         rate_per_s=wanted,
         arrival_cv=traffic.arrival_cv,
         whole=trace is not None,
         assumptions=notes,
     )
+    if trace is None and WARM_UP * len(offered) < wanted * found.simulated["e2e"]["p90"]:
+        hint = "the replicas were still filling up when measuring began: draw more --requests"
+        return replace(found, assumptions=(*found.assumptions, hint))
+    return found
 
 
 def _require(
@@ -214,7 +226,17 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
         for x in plan["slo"]
     )
     traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
-    return _Case(plan, model, tuple(pools), tuple(stock), judged, _constrained(traffic, judged))
+    return _Case(
+        str(plan["id"]),
+        str(plan["mode"]),
+        float(plan["rate_per_s"]),
+        float(plan["metrics"]["e2e_s"]["p99"]),
+        model,
+        tuple(pools),
+        tuple(stock),
+        judged,
+        _constrained(traffic, judged),
+    )
 
 
 def _choose(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
@@ -261,6 +283,8 @@ def _replayed(
     trace = trace.take(np.arange(min(count or MOST_REQUESTS, len(trace.arrival_s))))
     name = Path(path).name
     workload = workload_from_trace(trace, "trace", source=f"the trace {name}", licence="unknown")
+    if len(trace.arrival_s) < 2:
+        raise InputError(f"{path}: found {len(trace.arrival_s)} request, expected at least 2")
     span = float(trace.arrival_s[-1] - trace.arrival_s[0])
     arrival, stretch = trace.arrival_s, 1.0
     burst = workload.classes[0].arrival_cv
@@ -299,7 +323,7 @@ def _servable(
     for table, pool in zip(tables, case.pools, strict=True):
         if table.law.places[0] < 1.0:
             raise InfeasibleError(
-                f"plan {case.plan['id']}: no request of this traffic fits the KV memory of "
+                f"plan {case.plan}: no request of this traffic fits the KV memory of "
                 f"{pool.instances.layouts[0]} on {pool.instances.hardware.accelerator.name}"
             )
     room = min(t.kv_tokens for t, p in zip(tables, case.pools, strict=True) if p.role != "prefill")

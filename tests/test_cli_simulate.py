@@ -28,6 +28,10 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "other.json").write_text('{"a": 1}')
     (folder / "binary.json").write_bytes(b"\x00\xff")
     found = json.loads((folder / "colocated.json").read_text())
+    (folder / "norate.json").write_text(
+        json.dumps({**found, "plans": [{**found["plans"][0], "rate_per_s": None}]})
+    )
+    (folder / "one.csv").write_text("input_length,output_length\n500,90\n")
     del found["plans"][0]["pools"]
     (folder / "incomplete.json").write_text(json.dumps(found))
     return folder
@@ -90,6 +94,13 @@ def test_a_trace_is_replayed_at_its_pace_faster_or_at_a_rate(plans: Path):
     assert (untimed["requests"], untimed["arrival_cv"]) == (40, 1.5)
 
 
+def test_too_few_requests_are_said(plans: Path):
+    line = "simulate colocated.json --requests"
+    few, enough = (planner(plans, *f"{line} {n}".split()).stderr for n in (50, 8000))
+    assert "draw more --requests" in few
+    assert "draw more" not in enough
+
+
 def test_a_table_that_survives_80_columns(plans: Path):
     text = output(plans, "simulate disaggregated.json --requests 500")
     assert max(map(len, text.splitlines())) <= 80
@@ -116,6 +127,8 @@ def test_a_table_that_survives_80_columns(plans: Path):
         ("colocated.json --trace requests.csv --speed 0", ("--speed", "found 0")),
         ("colocated.json --trace requests.csv --cv 2", ("--cv", "arrival times")),
         ("colocated.json --trace lengths.csv", ("no arrival times", "--rate")),
+        ("colocated.json --trace one.csv --rate 1", ("found 1 request",)),
+        ("norate.json", ("incomplete",)),
         ("colocated.json --trace nowhere.csv", ("no such trace",)),
         ("colocated.json --trace other.json", ("other.json",)),
         ("colocated.json --json no/such/place.json", ("--json", "no/such")),

@@ -236,3 +236,26 @@ def test_chunks_of_a_prompt_follow_each_other_through_the_stages():
     one = Requests(*(np.array([x]) for x in (0.0, 300, 1, 0, 0)))
     # 3 chunks of 4 s through 4 stages of 1 s: n + p − 1 stage times
     assert served(steps, one, "prefill").first_s[0] == pytest.approx(6.0)
+
+
+def test_ranks_wait_for_the_fullest_and_share_experts():
+    """Two prompts go to two ranks: the step is the longer one's, the experts see both."""
+    seen: list[tuple[float, float]] = []
+
+    class Ranks(Queue):
+        def mixed(self, count: int, tokens: float, chunk: float, busy: float) -> float:
+            seen.append((chunk, busy))
+            return 1.0
+
+    none = np.zeros(3, dtype=np.int64)
+    arrived = Requests(np.array([0.0, 0.5, 0.6]), np.array([10, 100, 50]), none + 1, none, none)
+    outcome = served(Ranks(token_budget=200, ranks=2), arrived, "prefill")
+    assert seen == [(10, 0.5), (100, 0.75)]
+    assert outcome.first_s.tolist() == [1.0, 2.0, 2.0]
+
+
+def test_a_colocated_pipeline_takes_chunks_in_whole_passes():
+    steps = Queue(token_budget=100, stages=2, chunk=lambda tokens: 0.04 * tokens)
+    one = Requests(*(np.array([x]) for x in (0.0, 300, 1, 0, 0)))
+    # two of its three chunks follow each other in the first pass of 4 s
+    assert served(steps, one, "both").first_s[0] == pytest.approx(8.0)

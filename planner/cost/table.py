@@ -95,7 +95,7 @@ class StepTable:
         chunk
             Prompt tokens of the fullest slot [tok].
         busy
-            Share of the ranks that hold a chunk.
+            Prompt tokens of all slots, as a share of what they would be if all were as full.
         """
         rows = self._mixed_rows.get(count)
         if rows is None:
@@ -111,7 +111,8 @@ class StepTable:
         seconds = shared[j - 1] + part * (shared[j] - shared[j - 1])
         if self.ranks > 1:
             alone = lonely[j - 1] + part * (lonely[j] - lonely[j - 1])
-            seconds = alone + (seconds - alone) * (busy * self.ranks - 1.0) / (self.ranks - 1.0)
+            spread = max(busy * self.ranks - 1.0, 0.0) / (self.ranks - 1.0)
+            seconds = alone + (seconds - alone) * spread
         if count:  # the grid is at the mean context
             seconds += self.decode(count, tokens)[0] - shared[0]
         return seconds

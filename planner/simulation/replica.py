@@ -43,7 +43,10 @@ class Steps(Protocol):
         """Return the time of a pure decode step and what each further one adds [s]."""
 
     def mixed(self, count: int, tokens: float, chunk: float, busy: float) -> float:
-        """Return the time of a step with prompt tokens, without their attention [s]."""
+        """Return the time of a step with prompt tokens, without their attention [s].
+
+        ``chunk`` is that of the fullest slot, ``busy`` the mean over slots relative to it.
+        """
 
     def attention(self, done: float, new: float) -> float:
         """Return the attention of a chunk behind ``done`` tokens of its prompt [s]."""
@@ -223,7 +226,8 @@ class Replica:
         self._chunked = chunk > 0
         if not self._chunked:
             return
-        busy = sum(x < room for x in free) / self._slots
+        # ranks wait for the fullest, but experts see the tokens that there are
+        busy = sum(room - x for x in free) / (self._slots * chunk)
         seconds = steps.mixed(self._count, self._context, chunk, busy) + max(extra)
         self._jump = (seconds, 0.0, 1)
         self.due_s = now + seconds
