@@ -111,16 +111,7 @@ def simulate(
         case = _resolve(document, plan_id, catalog)
     except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
-    if trace is None:
-        wanted = case.rate_per_s if rate is None else rate
-        burst = case.traffic.arrival_cv if cv is None else cv
-        traffic = replace(case.traffic, arrival_cv=burst)
-        enough = max(DRAWN, math.ceil(STAYS * wanted * case.longest_s))
-        count = requests or min(enough, MOST_REQUESTS)
-        offered = draw(traffic.lengths, wanted, burst, count, seed)
-    else:
-        offered, traffic = _replayed(case, trace, rate, cv, speed, requests, seed)
-        wanted = (len(offered) - 1) / float(offered.arrival_s[-1] - offered.arrival_s[0])
+    offered, traffic, wanted = _offered(case, trace, rate, cv, speed, requests, seed)
     tables = [step_table(p.instances, traffic.lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
     moved = _transfers(case, traffic.lengths, offered)
@@ -267,6 +258,28 @@ def _constrained(traffic: Traffic, judged: tuple[Judged, ...]) -> Traffic:
             weight = np.where(lengths.cls == one.cls, weight, 0.0)
         constraints.append(Constraint(one.bound, weight / weight.sum(), one.of))
     return replace(traffic, constraints=tuple(constraints))
+
+
+def _offered(
+    case: _Case,
+    trace: str | Path | None,
+    rate: float | None,
+    cv: float | None,
+    speed: float | None,
+    count: int | None,
+    seed: int,
+) -> tuple[Requests, Traffic, float]:
+    """Return the requests to simulate, their traffic as the closed form sees it, and their rate."""
+    if trace is None:
+        wanted = case.rate_per_s if rate is None else rate
+        burst = case.traffic.arrival_cv if cv is None else cv
+        enough = max(DRAWN, math.ceil(STAYS * wanted * case.longest_s))
+        count = count or min(enough, MOST_REQUESTS)
+        traffic = replace(case.traffic, arrival_cv=burst)
+        return draw(traffic.lengths, wanted, burst, count, seed), traffic, wanted
+    requests, traffic = _replayed(case, trace, rate, cv, speed, count, seed)
+    own = (len(requests) - 1) / float(requests.arrival_s[-1] - requests.arrival_s[0])
+    return requests, traffic, own
 
 
 def _replayed(
