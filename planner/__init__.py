@@ -25,6 +25,7 @@ _LIBRARY = (
     "load_precision",
     "load_workload",
     "plan",
+    "simulate",
     "validate",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
@@ -46,6 +47,7 @@ __all__ = [
     "load_precision",
     "load_workload",
     "plan",
+    "simulate",
     "validate",
 ]
 
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         load_precision,
         load_workload,
         plan,
+        simulate,
         validate,
     )
 

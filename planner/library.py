@@ -40,6 +40,7 @@ from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
 from planner.serving.evaluate import Evaluation, Group, evaluate_groups
+from planner.simulated import simulate
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
@@ -314,5 +315,6 @@ __all__ = [
     "load_workload",
     "plan",
     "provenance",
+    "simulate",
     "validate",
 ]

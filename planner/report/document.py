@@ -17,6 +17,7 @@ from planner.errors import InputError
 from planner.search.plans import Plan, PlanSet, Pool
 from planner.search.validate import FileErrors
 from planner.serving.evaluate import Evaluation
+from planner.simulation.results import Simulation
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 
@@ -24,6 +25,7 @@ PLAN_SCHEMA = "planner/plan/1"
 EVALUATE_SCHEMA = "planner/evaluate/1"
 LIST_SCHEMA = "planner/list/1"
 VALIDATE_SCHEMA = "planner/validate/1"
+SIMULATE_SCHEMA = "planner/simulate/1"
 
 
 def plain(value: Any) -> Any:
@@ -104,6 +106,19 @@ def evaluate_document(result: Evaluation, inputs: Mapping[str, Any]) -> dict[str
         "planner_version": planner.__version__,
         "inputs": plain(inputs),
     }
+    return {**head, **body}
+
+
+def simulate_document(result: Simulation, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner simulate --json``."""
+    head = {
+        "schema": SIMULATE_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+    }
+    body: dict[str, Any] = plain(result)
+    for key in ("simulated", "closed_form", "relative_difference"):
+        body[key] = {f"{metric}_s": values for metric, values in body[key].items()}
     return {**head, **body}
 
 
