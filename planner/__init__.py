@@ -23,6 +23,7 @@ _LIBRARY = (
     "load_model",
     "load_precision",
     "load_workload",
+    "mix",
     "plan",
     "validate",
 )
@@ -43,6 +44,7 @@ __all__ = [
     "load_model",
     "load_precision",
     "load_workload",
+    "mix",
     "plan",
     "validate",
 ]
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
         load_model,
         load_precision,
         load_workload,
+        mix,
         plan,
         validate,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import planner
 from planner.catalog.store import is_directory
 from planner.errors import InputError
+from planner.search.matrix import Mix
 from planner.search.plans import Plan, PlanSet, Pool
 from planner.search.validate import FileErrors
 from planner.serving.evaluate import Evaluation
@@ -24,6 +25,7 @@ PLAN_SCHEMA = "planner/plan/1"
 EVALUATE_SCHEMA = "planner/evaluate/1"
 LIST_SCHEMA = "planner/list/1"
 VALIDATE_SCHEMA = "planner/validate/1"
+MIX_SCHEMA = "planner/mix/1"
 
 
 def plain(value: Any) -> Any:
@@ -133,6 +135,16 @@ def validate_document(files: list[FileErrors]) -> dict[str, Any]:
             for f in files
         ],
     }
+
+
+def mix_document(result: Mix, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner mix --json``."""
+    head = {
+        "schema": MIX_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+    }
+    return {**head, **plain(result)}
 
 
 def dumps(document: Mapping[str, Any]) -> str:

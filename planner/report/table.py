@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from planner.cost.calibrate import Calibrated
+from planner.search.matrix import Mix
 from planner.search.plans import Plan, PlanSet, Pool
 from planner.search.validate import FileErrors
 from planner.serving.evaluate import Evaluation
@@ -184,6 +185,30 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     for name, text in rows:
         facts.add_row(name, text)
     out.print(facts)
+
+
+def print_mix(result: Mix, out: Console) -> None:
+    """Print what to buy, how busy it is, and where requests of each size go."""
+    bought = [g for g, n in result.counts.items() if n]
+    devices = " + ".join(f"{result.counts[g]} × {g}" for g in bought)
+    proof = "optimal" if result.optimality == "optimal" else "stopped early"
+    out.print(
+        f"Buy {devices} at ${result.cost:.10g}/h ({proof}, lower bound ${result.bound:.10g}/h), "
+        f"found in {format_seconds(result.seconds)}."
+    )
+    out.print()
+    print_rows(
+        ["name", "GPUs", "busy"],
+        [[g, str(result.counts[g]), f"{result.busy[g]:.1%}"] for g in bought],
+        out,
+    )
+    out.print()
+    shares = [
+        [f"[{b.replace(',', '][')}]", f"{result.rate_per_s[b]:.3g}"]
+        + [f"{of[g]:.1%}".replace(".0%", "%") if of[g] else "-" for g in bought]
+        for b, of in result.assignment.items()
+    ]
+    print_rows(["bucket", "requests/s", *bought], shares, out)
 
 
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
