@@ -266,7 +266,7 @@ def mix(instance: str | Path | Mapping[str, Any], *, split: Split = "slices") ->
             f"split: found {split!r}, expected slices or continuous"
             f"{did_you_mean(split, get_args(Split))}"
         )
-    if isinstance(instance, Mapping):
+    if not isinstance(instance, (str, Path)):
         return cheapest_mix(instance_of(instance), split)
     path = Path(instance)
     try:

@@ -79,7 +79,10 @@ def test_every_key_of_the_json_documents_is_documented() -> None:
         "llama-3.1-8b", gpus="h100:2", workload="1000/100", rate=1.0, slo="ttft=1s,tpot=50ms"
     )
     evaluated = planner.evaluate("llama-3.1-8b", gpu="h100", rate=1.0, prompt=1000, output=100)
+    mix = planner.mix(tools.ROOT / "docs" / "examples" / "throughputs.json")
+    mixed = dict.fromkeys(document.mix_document(mix, {}))  # below are the file's own names
     documents = [document.plan_document(found, {}, {}), document.evaluate_document(evaluated, {})]
+    documents.append(mixed)
 
     def keys(value: object) -> set[str]:
         if isinstance(value, dict):

@@ -193,8 +193,7 @@ def print_mix(result: Mix, out: Console) -> None:
     devices = " + ".join(f"{result.counts[g]} × {g}" for g in bought)
     proof = "optimal" if result.optimality == "optimal" else "stopped early"
     out.print(
-        f"Buy {devices} at ${result.cost:.10g}/h ({proof}, lower bound ${result.bound:.10g}/h), "
-        f"found in {format_seconds(result.seconds)}."
+        f"Buy {devices} at ${result.cost:.10g}/h ({proof}, lower bound ${result.bound:.10g}/h)."
     )
     out.print()
     print_rows(
@@ -209,6 +208,8 @@ def print_mix(result: Mix, out: Console) -> None:
         for b, of in result.assignment.items()
     ]
     print_rows(["bucket", "requests/s", *bought], shares, out)
+    out.print()
+    out.print(f"Found in {format_seconds(result.seconds)}.")
 
 
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
