@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import planner
-from planner.library import Split
+from planner.search.matrix import Split
 
 
 def solve(instance: dict[str, object], split: Split) -> tuple[float, float]:

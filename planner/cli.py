@@ -173,12 +173,12 @@ def mix(
     json_path: JsonOpt = None,
 ) -> None:
     """Find the cheapest mix of GPU types for a throughput matrix of your own."""
-    from planner import library
+    from planner import mixing
     from planner.report import document, table
 
     if json_path is not None:
         document.require_writable(json_path)
-    result = library.mix(instance, split=split)  # type: ignore[arg-type]
+    result = mixing.mix(instance, split=split)  # type: ignore[arg-type]
     for note in result.assumptions:
         typer.echo(f"note: {note}", err=True)
     written = document.mix_document(result, {"instance": instance, "split": split})

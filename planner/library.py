@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
 
 from planner.cost.step import Instances
-from planner.errors import InfeasibleError, InputError, did_you_mean
-from planner.ingest.melange import instance_of, read_instance
+from planner.errors import InfeasibleError, InputError
 from planner.load import (
     Catalog,
     load_accelerator,
@@ -22,6 +20,7 @@ from planner.load import (
     load_workload,
 )
 from planner.measured import calibrate, validate
+from planner.mixing import mix
 from planner.resolve import (
     evaluated_traffic,
     hardware_of,
@@ -38,7 +37,7 @@ from planner.resolve import (
     within_context,
 )
 from planner.search.candidates import Stock
-from planner.search.matrix import Mix, Split, cheapest_mix
+from planner.search.matrix import Mix
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
@@ -232,47 +231,6 @@ def evaluate(
         require_layout(the_model, layout, hardware, count)
         groups.append(Group(Instances(the_model, hardware, the_engine, (layout,)), count))
     return evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)
-
-
-def mix(instance: str | Path | Mapping[str, Any], *, split: Split = "slices") -> Mix:
-    """Return the cheapest mix of GPU types for a throughput matrix of your own.
-
-    Parameters
-    ----------
-    instance
-        Path of a JSON file in Mélange's format (docs/cli.md), or what such a file holds.
-    split
-        ``slices``: each request size's rate is cut into ``slice_factor`` equal slices, each served
-        by one GPU type; ``continuous``: it may be split at will.
-
-    Returns
-    -------
-    Mix
-        Cost, GPUs per type, share of each request size per type, lower bound, seconds.
-
-    Raises
-    ------
-    InputError
-        If the instance or ``split`` is wrong: one clear sentence.
-    InfeasibleError
-        If requests of some size can be served by no GPU, or too few GPUs are available.
-
-    Notes
-    -----
-    Mélange §5.4 (arXiv:2404.14527): load is additive, rate / throughput, on whole GPUs.
-    """
-    if split not in get_args(Split):
-        raise InputError(
-            f"split: found {split!r}, expected slices or continuous"
-            f"{did_you_mean(split, get_args(Split))}"
-        )
-    if not isinstance(instance, (str, Path)):
-        return cheapest_mix(instance_of(instance), split)
-    path = Path(instance)
-    try:
-        return cheapest_mix(read_instance(path), split)
-    except InfeasibleError as error:
-        raise InfeasibleError(f"{path}: {error}") from None
 
 
 def explain(path: str | Path, plan_id: str | None = None) -> str:

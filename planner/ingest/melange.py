@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from planner.catalog.yaml import read_text
+from planner.catalog.text import read_text
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array
 

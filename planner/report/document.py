@@ -9,17 +9,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import planner
-from planner.catalog.store import is_directory
+from planner.catalog.text import is_directory, read_text
 from planner.errors import InputError
-from planner.search.matrix import Mix
-from planner.search.plans import Plan, PlanSet, Pool
-from planner.search.validate import FileErrors
-from planner.serving.evaluate import Evaluation
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
+
+if TYPE_CHECKING:  # a document of one verb needs nothing of the others
+    from planner.search.matrix import Mix
+    from planner.search.plans import Plan, PlanSet, Pool
+    from planner.search.validate import FileErrors
+    from planner.serving.evaluate import Evaluation
 
 PLAN_SCHEMA = "planner/plan/1"
 EVALUATE_SCHEMA = "planner/evaluate/1"
@@ -230,8 +232,6 @@ def read_document(path: Path) -> dict[str, Any]:
     InputError
         If the file is missing, no JSON, or no plan document of this version.
     """
-    from planner.catalog.yaml import read_text
-
     text = read_text(path, "plan document")
     try:
         document = json.loads(text)

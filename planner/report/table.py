@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from planner.cost.calibrate import Calibrated
-from planner.search.matrix import Mix
-from planner.search.plans import Plan, PlanSet, Pool
-from planner.search.validate import FileErrors
-from planner.serving.evaluate import Evaluation
 from planner.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:  # a table of one verb needs nothing of the others
+    from planner.cost.calibrate import Calibrated
+    from planner.search.matrix import Mix
+    from planner.search.plans import Plan, PlanSet, Pool
+    from planner.search.validate import FileErrors
+    from planner.serving.evaluate import Evaluation
 
 _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
 
