@@ -48,8 +48,8 @@ def mix(instance: str | Path | Mapping[str, Any], *, split: Split = "slices") ->
         )
     if not isinstance(instance, (str, Path)):
         return cheapest_mix(instance_of(instance), split)
-    path = Path(instance)
+    read = read_instance(Path(instance))
     try:
-        return cheapest_mix(read_instance(path), split)
-    except InfeasibleError as error:
-        raise InfeasibleError(f"{path}: {error}") from None
+        return cheapest_mix(read, split)
+    except (InfeasibleError, InputError) as error:
+        raise type(error)(f"{instance}: {error}") from None

@@ -225,6 +225,16 @@ def test_a_tiny_rate_still_needs_one():
         assert found.counts.tolist() == [0, 1]
 
 
+def test_tiny_and_vast_loads_are_solved_too():
+    """Coefficients far apart: HiGHS has called 3.1 optimal at the first and hung at the last."""
+    tiny = np.array([[1e9, 1e9], [1e9, 1e8]]), np.full(2, 5e-10), np.array([1.0, 2.1])
+    assert assign(*tiny).cost == 1.0
+    vast = np.array([[1e3, 1e-6, 1e3], [1e3, 2e3, 1e-6]]), np.full(2, 5e5), np.array([1, 1.5, 1.2])
+    for slices in (8, None):
+        found = assign(*vast, slices=slices)
+        assert (found.cost, found.counts.tolist()) == (875.0, [500, 250, 0])
+
+
 def test_out_of_time_gives_each_bucket_its_cheapest_column():
     throughput, rate, price = (np.array(x) for x in profile(3, columns=5, buckets=60))
     found = assign(throughput, rate, price, slices=8, time_limit_s=0.0)
@@ -347,6 +357,7 @@ BAD = {
     "half a slice": (instance(slice_factor=1.5), "slice_factor: found 1.5, expected a whole"),
     "no slice": (instance(slice_factor=0), "slice_factor: found 0, expected a whole number from 1"),
     "too slow": (gpus("L4", tputs=[[1e-9] * 3] * 2), "tputs[0][0]: found 1e-09, expected 0 or"),
+    "units": (instance(total_request_rate=1e9), "GPUs, expected at most 100000: are total_request"),
     "stock": (gpus("L4", available=-2), "gpu_info.L4.available: found -2"),
 }
 

@@ -202,6 +202,14 @@ def test_commands_load_only_what_they_use(line: str, needless: set[str], tmp_pat
     assert found & needless == set()
 
 
+def test_mix_needs_no_cost_model(tmp_path: Path):
+    example = str(ROOT / "docs" / "examples" / "throughputs.json")
+    found = loaded(tmp_path, RUN, "mix", example)
+    assert "planner.search.assign" in found
+    rooms = ("cost", "spec.model", "serving", "library", "catalog.store")
+    assert [m for m in found if m.startswith(tuple(f"planner.{r}" for r in rooms))] == []
+
+
 def test_public_names():
     assert planner.__all__ == sorted(planner.__all__)
     assert dir(planner) == planner.__all__

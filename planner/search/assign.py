@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 #: Columns' worth of load by which a count may fall short: rounding, far below what is measured.
 SLACK = 1e-9
-#: Least load of a unit; less would hide within the slack and be served by nothing.
-LEAST = 1e-8
+#: Least load of a unit: less could hide within the slack and be served by nothing, and HiGHS has
+#: been seen to call a mix of twice the least cost optimal with coefficients of 1e-8.
+LEAST = 1e-6
+#: A column so many times slower for a bucket than the fastest one is not offered there: nobody
+#: would buy it, and coefficients far apart can keep HiGHS busy beyond its time limit.
+SLOWEST = 1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,10 @@ def lots(throughput_per_s: Array, rate_per_s: Array, slices: int | None) -> Lots
     (and, cut into slices, equal rates) join the same lot for the same reason.
     """
     busy = np.flatnonzero(rate_per_s > 0)
+    fast = throughput_per_s[busy]
+    fast = np.where(fast * SLOWEST >= fast.max(axis=1, keepdims=True, initial=0.0), fast, 0.0)
     with np.errstate(divide="ignore"):
-        seconds = 1.0 / throughput_per_s[busy]  # of a column, per request
+        seconds = 1.0 / fast  # of a column, per request
     cut = 1 if slices is None else slices
     rows = seconds if slices is None else seconds * (rate_per_s[busy, None] / cut)
     load, which = np.unique(rows, axis=0, return_inverse=True)
@@ -155,7 +161,9 @@ def assign(
 
     Notes
     -----
-    The load of a column is additive over buckets, rate / throughput (Mélange §5.4).
+    The load of a column is additive over buckets, rate / throughput (Mélange §5.4). What a unit
+    loads a column with counts as at least ``LEAST``, and a column ``SLOWEST`` times slower than the
+    fastest serves nothing.
     """
     most = np.full(len(price), np.inf) if limit is None else limit
     of = lots(np.where(most > 0, throughput_per_s, 0.0), rate_per_s, slices)
@@ -164,7 +172,9 @@ def assign(
     if not len(of.units):
         return _priced("optimal", of, np.zeros_like(of.load), slices, price, 0.0)
     problem = build(of, price, most, whole=slices is not None)
-    outcome = run(problem, time_limit_s, SLACK)
+    # the slack is a share of a large fleet: an absolute one would be below floating point there
+    least = float(of.units @ of.load.min(axis=1))
+    outcome = run(problem, time_limit_s, SLACK * max(1.0, least))
     if outcome.termination == "infeasible":
         return _none("infeasible", throughput_per_s)
     if outcome.termination == "stopped":

@@ -8,11 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from planner.errors import InfeasibleError
+from planner.errors import InfeasibleError, InputError
 from planner.ingest.melange import Instance
 from planner.search.assign import assign
 
 Split = Literal["slices", "continuous"]
+#: GPUs beyond which units were mistaken: the solver's numbers hold far below this.
+MOST_GPUS = 1e5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ def cheapest_mix(instance: Instance, split: Split, time_limit_s: float = 30.0) -
 
     Raises
     ------
+    InputError
+        If no fleet anyone runs could serve it.
     InfeasibleError
         If no GPU type serves a bucket that has requests, or too few GPUs are available.
     """
@@ -106,6 +110,14 @@ def _require_servable(instance: Instance) -> None:
         )
         raise InfeasibleError(
             f"bucket [{i}][{j}] ({instance.rate_per_s[b]:.3g} requests/s) cannot be served: {why}"
+        )
+
+    busy = instance.rate_per_s > 0
+    least = (instance.rate_per_s[busy] / instance.throughput_per_s[busy].max(axis=1)).sum()
+    if least > MOST_GPUS:
+        raise InputError(
+            f"{instance.rate_per_s.sum():.6g} requests/s would take at least {least:.3g} GPUs, "
+            f"expected at most {MOST_GPUS:g}: are total_request_rate and tputs both per second?"
         )
 
 
