@@ -93,7 +93,7 @@ def plan_table(result: PlanSet, top: int, width: int) -> Table:
     for text, justify in headings:
         table.add_column(text, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for plan in result.plans[:top]:
-        mark = "*" if plan.recommended else ""
+        mark = "*" * plan.recommended + "°" * plan.knee
         row = [plan.id + mark, pools_text(plan.pools), str(plan.gpus), _number(plan.usd_per_hour)]
         row += [_number(plan.usd_per_million_output_tokens)] if wide else []
         row += [_slo_cell(plan, "ttft"), _slo_cell(plan, "tpot"), f"{plan.goodput_per_s:.3g}"]
@@ -116,11 +116,11 @@ def pareto_plot(result: PlanSet, width: int, height: int = 9) -> str:
     for plan, x, y in zip(plans, xs, ys, strict=True):
         c = round((x - min(xs)) / span_x * (columns - 3))
         r = height - 1 - round((y - min(ys)) / span_y * (height - 1))
-        label = "*" if plan.recommended else plan.id[1:]
+        label = ("*" if plan.recommended else plan.id[1:]) + "°" * plan.knee
         if all(cell == " " for cell in grid[r][max(0, c - 1) : c + len(label) + 1]):
             grid[r][c : c + len(label)] = label  # where labels would touch, the better plan stays
     unit = "$/h" if plans[0].usd_per_hour is not None else "GPUs"
-    lines = ["TPOT p90 [ms] of each plan over its cost (* recommended)"]
+    lines = ["TPOT p90 [ms] of each plan over its cost (* recommended, ° knee)"]
     for k, row in enumerate(grid):
         label = f"{max(ys):8.1f}" if k == 0 else f"{min(ys):8.1f}" if k == height - 1 else " " * 8
         lines.append(f"{label} │{''.join(row).rstrip()}")
@@ -143,6 +143,10 @@ def print_plan(result: PlanSet, top: int, out: Console) -> None:
         out.print(plot, markup=False, overflow="crop", no_wrap=True)
         out.print()
     out.print(f"Binds: {result.binding}.")
+    out.print(
+        f"Knee: {result.knee.id} ({pools_text(result.knee.pools)}), nearest to the best cost, "
+        "TTFT, TPOT and goodput at once."
+    )
     out.print(
         f"Shown {shown} of {result.pareto_size} Pareto plans over cost, TTFT, TPOT and goodput; "
         f"{result.considered} plans from {counts.get('kept', 0)} of "
