@@ -163,6 +163,34 @@ def evaluate(
 
 
 @app.command()
+def mix(
+    instance: Annotated[
+        str, typer.Argument(metavar="INSTANCE.json", help="Throughput matrix in Mélange's format")
+    ],
+    split: Annotated[
+        str, typer.Option(help="slices (slice_factor per request size) or continuous")
+    ] = "slices",
+    json_path: JsonOpt = None,
+) -> None:
+    """Find the cheapest mix of GPU types for a throughput matrix of your own."""
+    from planner import mixing
+    from planner.report import document, table
+
+    if json_path is not None:
+        document.require_writable(json_path)
+    result = mixing.mix(instance, split=split)  # type: ignore[arg-type]
+    for note in result.assumptions:
+        typer.echo(f"note: {note}", err=True)
+    written = document.mix_document(result, {"instance": instance, "split": split})
+    if json_path == "-":
+        typer.echo(document.dumps(written))
+        return
+    if json_path:
+        document.write_document(written, json_path)
+    table.print_mix(result, table.console())
+
+
+@app.command()
 def explain(
     path: Annotated[str, typer.Argument(metavar="PLAN.json", help="Document of plan --json")],
     plan_id: Annotated[
@@ -206,7 +234,7 @@ def simulate(
     from rich.progress import Progress
 
     from planner import library
-    from planner.report import document, table
+    from planner.report import course, document, table
 
     if json_path is not None:
         document.require_writable(json_path)
@@ -224,7 +252,7 @@ def simulate(
         return
     if json_path:
         document.write_document(written, json_path)
-    table.print_simulation(result, table.console())
+    course.print_simulation(result, table.console())
 
 
 @app.command()

@@ -20,6 +20,7 @@ from planner.load import (
     load_workload,
 )
 from planner.measured import calibrate, calibrations, validate
+from planner.mixing import mix
 from planner.resolve import (
     evaluated_traffic,
     hardware_of,
@@ -36,6 +37,7 @@ from planner.resolve import (
     within_context,
 )
 from planner.search.candidates import Stock
+from planner.search.matrix import Mix
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
@@ -301,6 +303,7 @@ def provenance(
 
 __all__ = [
     "Evaluation",
+    "Mix",
     "PlanSet",
     "calibrate",
     "calibrations",
@@ -313,6 +316,7 @@ __all__ = [
     "load_model",
     "load_precision",
     "load_workload",
+    "mix",
     "plan",
     "provenance",
     "simulate",

@@ -89,6 +89,9 @@ def test_every_key_of_the_json_documents_is_documented(tmp_path: Path) -> None:
     document.write_document(documents[0], str(tmp_path / "plan.json"))
     simulated = planner.simulate(tmp_path / "plan.json", requests=100)
     documents.append(document.simulate_document(simulated, {}))
+    mix = planner.mix(tools.ROOT / "docs" / "examples" / "throughputs.json")
+    mixed = dict.fromkeys(document.mix_document(mix, {}))  # below are the file's own names
+    documents.append(mixed)
 
     def keys(value: object) -> set[str]:
         if isinstance(value, dict):

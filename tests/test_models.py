@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from planner.catalog import store
-from planner.catalog.yaml import parse, read_text, validate
+from planner.catalog.text import read_text
+from planner.catalog.yaml import parse, validate
 from planner.ingest.huggingface import model_to_yaml
 from planner.spec.model import Gqa, Mla, Model, Moe
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from planner.catalog.store import load_all
-from planner.catalog.yaml import parse, read_text, validate
+from planner.catalog.text import read_text
+from planner.catalog.yaml import parse, validate
 from planner.errors import InputError
 from planner.ingest.traces import (
     fixed_workload,

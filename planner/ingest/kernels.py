@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from planner.catalog.yaml import read_text
+from planner.catalog.text import read_text
 from planner.errors import CatalogError, InputError, Mistake
 from planner.formulas.arrays import Array, BoolArray
 

@@ -9,23 +9,27 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import planner
-from planner.catalog.store import is_directory
+from planner.catalog.text import is_directory, read_text
 from planner.errors import InputError
-from planner.search.plans import Plan, PlanSet, Pool
-from planner.search.validate import FileErrors
-from planner.serving.evaluate import Evaluation
-from planner.simulation.results import Simulation
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
+
+if TYPE_CHECKING:  # a document of one verb needs nothing of the others
+    from planner.search.matrix import Mix
+    from planner.search.plans import Plan, PlanSet, Pool
+    from planner.search.validate import FileErrors
+    from planner.serving.evaluate import Evaluation
+    from planner.simulation.results import Simulation
 
 PLAN_SCHEMA = "planner/plan/1"
 EVALUATE_SCHEMA = "planner/evaluate/1"
 LIST_SCHEMA = "planner/list/1"
 VALIDATE_SCHEMA = "planner/validate/1"
 SIMULATE_SCHEMA = "planner/simulate/1"
+MIX_SCHEMA = "planner/mix/1"
 
 
 def plain(value: Any) -> Any:
@@ -150,6 +154,16 @@ def validate_document(files: list[FileErrors]) -> dict[str, Any]:
     }
 
 
+def mix_document(result: Mix, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner mix --json``."""
+    head = {
+        "schema": MIX_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+    }
+    return {**head, **plain(result)}
+
+
 def dumps(document: Mapping[str, Any]) -> str:
     """Return the text of a document."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
@@ -248,8 +262,6 @@ def read_document(path: Path) -> dict[str, Any]:
     InputError
         If the file is missing, no JSON, or no plan document of this version.
     """
-    from planner.catalog.yaml import read_text
-
     text = read_text(path, "plan document")
     try:
         document = json.loads(text)

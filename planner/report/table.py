@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from planner.cost.calibrate import Calibrated
-from planner.search.plans import Plan, PlanSet, Pool
-from planner.search.validate import FileErrors
-from planner.serving.evaluate import Evaluation
-from planner.simulation.closed import PoolUse
-from planner.simulation.results import PoolResult, Simulation
 from planner.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:  # a table of one verb needs nothing of the others
+    from planner.cost.calibrate import Calibrated
+    from planner.search.matrix import Mix
+    from planner.search.plans import Plan, PlanSet, Pool
+    from planner.search.validate import FileErrors
+    from planner.serving.evaluate import Evaluation
 
 T = TypeVar("T")
 _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
@@ -93,7 +94,7 @@ def plan_table(result: PlanSet, top: int, width: int) -> Table:
     for text, justify in headings:
         table.add_column(text, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for plan in result.plans[:top]:
-        mark = "*" if plan.recommended else ""
+        mark = "*" * plan.recommended + "°" * plan.knee
         row = [plan.id + mark, pools_text(plan.pools), str(plan.gpus), _number(plan.usd_per_hour)]
         row += [_number(plan.usd_per_million_output_tokens)] if wide else []
         row += [_slo_cell(plan, "ttft"), _slo_cell(plan, "tpot"), f"{plan.goodput_per_s:.3g}"]
@@ -116,11 +117,11 @@ def pareto_plot(result: PlanSet, width: int, height: int = 9) -> str:
     for plan, x, y in zip(plans, xs, ys, strict=True):
         c = round((x - min(xs)) / span_x * (columns - 3))
         r = height - 1 - round((y - min(ys)) / span_y * (height - 1))
-        label = "*" if plan.recommended else plan.id[1:]
+        label = ("*" if plan.recommended else plan.id[1:]) + "°" * plan.knee
         if all(cell == " " for cell in grid[r][max(0, c - 1) : c + len(label) + 1]):
             grid[r][c : c + len(label)] = label  # where labels would touch, the better plan stays
     unit = "$/h" if plans[0].usd_per_hour is not None else "GPUs"
-    lines = ["TPOT p90 [ms] of each plan over its cost (* recommended)"]
+    lines = ["TPOT p90 [ms] of each plan over its cost (* recommended, ° knee)"]
     for k, row in enumerate(grid):
         label = f"{max(ys):8.1f}" if k == 0 else f"{min(ys):8.1f}" if k == height - 1 else " " * 8
         lines.append(f"{label} │{''.join(row).rstrip()}")
@@ -143,6 +144,10 @@ def print_plan(result: PlanSet, top: int, out: Console) -> None:
         out.print(plot, markup=False, overflow="crop", no_wrap=True)
         out.print()
     out.print(f"Binds: {result.binding}.")
+    out.print(
+        f"Knee: {result.knee.id} ({pools_text(result.knee.pools)}), nearest to the best cost, "
+        "TTFT, TPOT and goodput at once."
+    )
     out.print(
         f"Shown {shown} of {result.pareto_size} Pareto plans over cost, TTFT, TPOT and goodput; "
         f"{result.considered} plans from {counts.get('kept', 0)} of "
@@ -189,84 +194,29 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     out.print(facts)
 
 
-def print_simulation(result: Simulation, out: Console) -> None:
-    """Print a simulated plan beside its closed form, the use of its pools and its course."""
+def print_mix(result: Mix, out: Console) -> None:
+    """Print what to buy, how busy it is, and where requests of each size go."""
+    bought = [g for g, n in result.counts.items() if n]
+    devices = " + ".join(f"{result.counts[g]} × {g}" for g in bought)
+    proof = "optimal" if result.optimality == "optimal" else "stopped early"
     out.print(
-        f"Plan {result.plan}, {result.mode}: {result.requests:,} requests in "
-        f"{format_seconds(result.duration_s)} at {result.rate_per_s:.3g}/s "
-        f"(CV {result.arrival_cv:.3g}), {result.measured:,} measured"
+        f"Buy {devices} at ${result.cost:.10g}/h ({proof}, lower bound ${result.bound:.10g}/h)."
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "simulated", "closed form", "difference"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for metric, values in result.simulated.items():
-        for statistic, value in values.items():
-            closed = result.closed_form[metric][statistic]
-            off = result.relative_difference[metric][statistic]
-            cells = (format_seconds(value), format_seconds(closed), _signed(off))
-            table.add_row(f"{metric.upper()} {statistic}", *cells)
-    for r in result.slo:
-        of = f" ({r.of})" if r.of else ""
-        points = round(100.0 * (r.closed_form_share - r.share), 1) + 0.0  # no negative zero
-        cells = (f"{r.share:.1%}", f"{r.closed_form_share:.1%}", f"{points:+.1f} points")
-        table.add_row(f"within {r.bound}{of}", *cells)
-    for p in result.pools:
-        uses = zip(_USES, _use(p.simulated), _use(p.closed_form), strict=True)
-        for name, one, other in list(uses)[_first_use(p) :]:
-            form = ".1f" if name == "batch" else ".0%"
-            table.add_row(f"{_POOL[p.role]}: {name}", format(one, form), format(other, form), "")
     out.print()
-    out.print(table)
-    out.print()
-    out.print(_course(result))
-    out.print()
-    out.print(
-        f"Within every bound: {result.attained:.1%} of the measured requests, "
-        f"{result.goodput_per_s:.3g}/s of {result.requests_per_s:.3g}/s; "
-        f"{result.output_tokens_per_s:,.0f} output tokens/s."
+    print_rows(
+        ["name", "GPUs", "busy"],
+        [[g, str(result.counts[g]), f"{result.busy[g]:.1%}"] for g in bought],
+        out,
     )
-
-
-_USES = ("batch", "KV", "busy")
-_POOL = {"both": "colocated", "prefill": "prefill", "decode": "decode"}
-
-
-def _first_use(pool: PoolResult) -> int:
-    """Return where the columns of a pool start: a prefill pool holds no batch and no KV."""
-    return 2 if pool.role == "prefill" else 0
-
-
-def _use(pool: PoolUse) -> tuple[float, float, float]:
-    return pool.batch_mean, pool.kv_use, pool.utilization
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1%}"
-
-
-def _course(result: Simulation, rows: int = 6) -> Table:
-    """Return the series over time in a few rows."""
-    course, size = result.series, len(result.series.time_s) // rows
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("time", justify="right")
-    table.add_column("waiting", justify="right")
-    for p in result.pools:
-        for name in _USES[_first_use(p) :]:
-            table.add_column(f"{_POOL[p.role]} {name}", justify="right")
-    for k in range(rows):
-        part = slice(k * size, (k + 1) * size)
-
-        def mean(values: Sequence[float], part: slice = part) -> float:
-            return sum(values[part]) / size
-
-        cells = [format_seconds(mean(course.time_s)), f"{mean(course.waiting):.1f}"]
-        for p, batch, kv, busy in zip(
-            result.pools, course.batch, course.kv_use, course.utilization, strict=True
-        ):
-            shown = [f"{mean(batch):.1f}", f"{mean(kv):.0%}", f"{mean(busy):.0%}"]
-            cells += shown[_first_use(p) :]
-        table.add_row(*cells)
-    return table
+    out.print()
+    shares = [
+        [f"[{b.replace(',', '][')}]", f"{result.rate_per_s[b]:.3g}"]
+        + [f"{of[g]:.1%}".replace(".0%", "%") if of[g] else "-" for g in bought]
+        for b, of in result.assignment.items()
+    ]
+    print_rows(["bucket", "requests/s", *bought], shares, out)
+    out.print()
+    out.print(f"Found in {format_seconds(result.seconds)}.")
 
 
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:

@@ -54,6 +54,7 @@ def plans_of(
             Plan(
                 "",
                 False,
+                False,
                 all(r.met for r in results),
                 _mode(pools),
                 pools,
