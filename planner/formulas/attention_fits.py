@@ -315,7 +315,8 @@ def fit_decode_attention(
     memory = np.asarray(kv_elements) * kv_bytes / bandwidth_bytes_per_s
     fixed = set() if np.max(compute / memory) > COMPUTE_VISIBLE else {"compute_efficiency"}
     start = {**DECODE_DEFAULTS, **(defaults or {})}
-    return _fit(predict, measured_s, start, DECODE_BOUNDS, DECODE_PRIOR, fixed)
+    prior = DECODE_PRIOR if fixed else {}  # latent kernels differ too much to know beforehand
+    return _fit(predict, measured_s, start, DECODE_BOUNDS, prior, fixed)
 
 
 def _fit(

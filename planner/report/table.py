@@ -185,6 +185,7 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
         ),
         ("KV capacity", f"{result.kv_capacity_tokens:,.0f} tokens"),
         ("power", f"{result.power_w:,.0f} W on {result.gpus} GPUs"),
+        ("80 % sure", _sure(result.interval_80_s)),
     ]
     if result.batch_latency_s is not None:
         rows.insert(0, ("batch latency", format_seconds(result.batch_latency_s)))
@@ -192,6 +193,14 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     for name, text in rows:
         facts.add_row(name, text)
     out.print(facts)
+
+
+def _sure(intervals: Mapping[str, tuple[float, float]]) -> str:
+    parts = [
+        f"{name.replace('_', ' ')} {format_seconds(low)} to {format_seconds(high)}"
+        for name, (low, high) in intervals.items()
+    ]
+    return ", ".join(parts)
 
 
 def print_mix(result: Mix, out: Console) -> None:
