@@ -129,7 +129,7 @@ def test_calibrations_attain_at_most_everything(name):
 
     record = store.find("calibration", name)
     assert isinstance(record, Calibration)
-    walk(record.model_dump(), name)
+    walk(record.model_dump(exclude={"fits"}), name)
     assert record.relative_error.median <= record.relative_error.p90
     assert "bf16" in record.matmul
     assert "bf16" in record.experts
