@@ -178,7 +178,7 @@ def explain(
 @app.command()
 def validate(
     paths: Annotated[
-        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
+        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels or runs")
     ],
     json_path: JsonOpt = None,
     out: Annotated[
@@ -186,14 +186,14 @@ def validate(
     ] = None,
     catalog: CatalogOpt = None,
 ) -> None:
-    """Compare predictions with measured kernels: error per operator, device, dtype, library."""
+    """Compare predictions with measured kernels or serving runs: errors by group, and the order."""
     from planner import library
     from planner.report import document, table
 
     for path in (json_path, out):
         if path is not None:
             document.require_writable(path)
-    files = library.validate(paths, catalog)
+    files = library.validate(paths, catalog, progress=table.tracked("predicting runs"))
     if out is not None:
         document.write_predictions(files, out)
     written = document.validate_document(files)

@@ -39,7 +39,8 @@ from planner.search.candidates import Stock
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
-from planner.serving.evaluate import Evaluation, Group, evaluate_groups
+from planner.serving.evaluate import Evaluation, evaluate_groups
+from planner.serving.outcome import Group
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine

@@ -1,8 +1,8 @@
-"""The verbs on measured kernels: judge predictions by them, fit a device to them."""
+"""The verbs on measurements: judge predictions by kernels or runs, fit a device to kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +11,26 @@ from planner.cost.calibrate import Calibrated
 from planner.cost.calibrate import calibrate as fit_calibration
 from planner.errors import InputError
 from planner.formulas.arrays import BoolArray
-from planner.ingest.kernels import KernelTable, read_kernels
+from planner.ingest.columns import read_columns
+from planner.ingest.kernels import KernelTable, kernels_of, read_kernels
+from planner.ingest.runs import is_runs, runs_of
 from planner.load import Catalog, load_accelerator, load_calibration, load_engine, load_family
-from planner.search.validate import FileErrors, validate_kernels
+from planner.runs import cases_of
+from planner.search.runs import predictions_of, validate_runs
+from planner.search.statistics import FileErrors
+from planner.search.validate import validate_kernels
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 from planner.spec.engine import Engine
 
+#: Passes the numbers of rows through, telling somebody.
+Progress = Callable[[Iterable[int]], Iterable[int]]
 
-def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileErrors]:
-    """Return how far predictions are off on tables of measured kernels.
+
+def validate(
+    paths: Sequence[str | Path], catalog: Catalog = None, *, progress: Progress | None = None
+) -> list[FileErrors]:
+    """Return how far predictions are off on tables of measured kernels or serving runs.
 
     Parameters
     ----------
@@ -28,6 +38,8 @@ def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileE
         CSV files, recognised by their header (docs/validate.md).
     catalog
         Directory whose entries override the shipped ones.
+    progress
+        Wraps the rows of a table of runs as they are predicted, to show how far it is.
 
     Raises
     ------
@@ -39,7 +51,16 @@ def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileE
         device = load_accelerator(name, catalog)
         return device, load_calibration(device, catalog, backend.partition("-")[0])
 
-    return validate_kernels([Path(p) for p in paths], lookup)
+    found = []
+    for path in paths:
+        columns = read_columns(Path(path), "table of measurements")
+        if is_runs(columns):
+            table = runs_of(columns)
+            rows = predictions_of(table, lambda run: cases_of(run, catalog), progress or iter)
+            found.append(validate_runs(table, rows))
+        else:
+            found.append(validate_kernels(kernels_of(columns), lookup))
+    return found
 
 
 def calibrate(

@@ -10,7 +10,7 @@ from shop import instances, lengths
 from planner import load_workload
 from planner.cost.step import Lengths
 from planner.serving.attainment import Traffic, traffic_of
-from planner.serving.evaluate import statistics_of
+from planner.serving.outcome import statistics_of
 from planner.serving.open_loop import goodput_per_s, solve
 from planner.serving.prepared import prepare
 from planner.spec.layout import Layout

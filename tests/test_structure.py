@@ -28,7 +28,7 @@ LAYERS = (
     {"search"},
     {"explain", "report"},
     {"load"},
-    {"resolve", "measured"},
+    {"resolve", "runs", "measured"},
     {"library"},
     {"cli_catalog"},
     {"cli"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from planner.cost.calibrate import Calibrated
 from planner.search.plans import Plan, PlanSet, Pool
-from planner.search.validate import FileErrors
+from planner.search.statistics import ErrorStatistics, FileErrors
 from planner.serving.evaluate import Evaluation
 from planner.units import format_bytes, format_seconds
 
@@ -186,6 +186,16 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     out.print(facts)
 
 
+def tracked(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
+    """Return a wrapper that shows on stderr how far an iteration is, on a terminal only."""
+    from rich.progress import track
+
+    err = console(stderr=True)
+    return lambda rows: track(
+        list(rows), what, console=err, transient=True, disable=not err.is_terminal
+    )
+
+
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
     """Print a plain table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -205,28 +215,74 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
 def print_validation(files: Sequence[FileErrors], out: Console) -> None:
     """Print errors per file and per group, and why rows were left out."""
     for f in files:
-        whole = f.seconds
-        errors = (
-            ""
-            if whole is None
-            else (
-                f": median {whole.median_ape:.1%}, p90 {whole.p90_ape:.1%}, bias {whole.bias:+.1%}"
+        share = f" ({f.predicted / f.rows:.1%})" if f.kind == "runs" else ""
+        one = f.metrics.get("seconds")
+        whole = f": {_errors(one)}" if one else ""
+        out.print(f"{f.path} ({f.kind}): {f.predicted} of {f.rows} rows predicted{share}{whole}")
+        for name, errors in f.metrics.items():
+            if name != "seconds":
+                out.print(f"  {name} ({errors.n}): {_errors(errors)}")
+        if f.rank is not None:
+            out.print(
+                f"  order of configurations: median Kendall τ {f.rank.tau:.2f} over "
+                f"{f.rank.groups} loads"
             )
-        )
-        out.print(f"{f.path} ({f.kind}): {f.predicted} of {f.rows} rows predicted{errors}")
         for reason, rows in f.unpredicted.items():
             out.print(f"  left out: {rows} rows, {reason}")
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("group", overflow="fold")
-        for heading in ("rows", "median", "p90", "bias"):
-            table.add_column(heading, justify="right")
-        for g in f.groups:
-            if g.seconds is not None:
-                s = g.seconds
-                cells = (f"{s.n}", f"{s.median_ape:.1%}", f"{s.p90_ape:.1%}", f"{s.bias:+.1%}")
-                table.add_row(" ".join(g.key.values()), *cells)
-        out.print(table)
+        for reason, rows in f.partial.items():
+            out.print(f"  in part: {rows} rows, {reason}")
+        _print_kernel_groups(f, out) if one else _print_run_groups(f, out)
         out.print()
+
+
+def _errors(s: ErrorStatistics) -> str:
+    return f"median {s.median_ape:.1%}, p90 {s.p90_ape:.1%}, bias {s.bias:+.1%}"
+
+
+def _print_kernel_groups(f: FileErrors, out: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("group", overflow="fold")
+    for heading in ("rows", "median", "p90", "bias"):
+        table.add_column(heading, justify="right")
+    for g in f.groups:
+        s = g.metrics.get("seconds")
+        if s is not None:
+            cells = (f"{s.n}", f"{s.median_ape:.1%}", f"{s.p90_ape:.1%}", f"{s.bias:+.1%}")
+            table.add_row(" ".join(g.key.values()), *cells)
+    out.print(table)
+
+
+#: Metrics of runs that the table shows, with their headings.
+_SHOWN = {
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "output_tokens_per_s": "tokens/s",
+    "batch_latency": "batch",
+}
+
+
+def _print_run_groups(f: FileErrors, out: Console) -> None:
+    """Print a block per source: median/p90/bias of each metric in percent."""
+    out.print("median/p90/bias in %:", markup=False)
+    for source in dict.fromkeys(g.key["source"] for g in f.groups):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(source, overflow="fold")
+        groups = [g for g in f.groups if g.key["source"] == source]
+        shown = [m for m in _SHOWN if any(m in g.metrics for g in groups)]
+        for heading in ("rows", "pred.", *(_SHOWN[m] for m in shown)):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for g in groups:
+            cells = []
+            for metric in shown:
+                s = g.metrics.get(metric)
+                cells.append(
+                    f"{100 * s.median_ape:.0f}/{100 * s.p90_ape:.0f}/{100 * s.bias:+.0f}"
+                    if s
+                    else "-"
+                )
+            name = " ".join(v for k, v in g.key.items() if k != "source")
+            table.add_row(name, str(g.rows), f"{g.predicted / g.rows:.0%}", *cells)
+        out.print(table)
 
 
 def print_calibration(found: Calibrated, out: Console) -> None:

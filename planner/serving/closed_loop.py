@@ -156,10 +156,19 @@ def _quantiles(cdf: Callable[[Array], Array]) -> dict[str, float]:
 def static_batch_s(law: Law, lengths: Lengths, size: int) -> tuple[float, float, float]:
     """Return (prompt phase, decode step, whole batch) times of one static batch [s].
 
-    All ``size`` prompts are processed first, then every request decodes to the end together.
+    All ``size`` prompts are processed first, then every request decodes to the end together. What
+    exceeds the places runs as further batches after it.
     """
+    places = max(int(law.places[0]), 1)
+    tokens = float(lengths.mean(lengths.decode))
     busy = float(_mean_at(law, law.service_s, np.zeros(1), lengths)[0])
     alone = float(_mean_at(law, law.prompt_s, np.zeros(1), lengths)[0])
-    prompts = max(alone, size * busy)
-    step = float(along(law.batch, law.decode_s, np.array([[float(size)]]))[0, 0])
-    return prompts, step, prompts + float(lengths.mean(lengths.decode)) * step
+    waves, rest = divmod(size, places)
+    whole = 0.0
+    prompts = step = 0.0
+    for count, times in ((rest, float(rest > 0)), (min(size, places), float(waves))):
+        if times:
+            prompts = max(alone, count * busy)
+            step = float(along(law.batch, law.decode_s, np.array([[float(count)]]))[0, 0])
+            whole += times * (prompts + tokens * step)
+    return prompts, step, whole
