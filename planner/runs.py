@@ -16,7 +16,7 @@ from planner.cost.step import Instances, Lengths
 from planner.errors import InputError
 from planner.ingest.runs import Run
 from planner.load import Catalog, load_accelerator, load_engine, load_model, load_workload
-from planner.resolve import hardware_of, layout_of, precision_of, within_context
+from planner.resolve import hardware_of, layout_of, precision_of
 from planner.search.runs import Case
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.outcome import Group, Load
@@ -47,7 +47,7 @@ def cases_of(run: Run, catalog: Catalog = None) -> list[Case]:
     engine = engine_of(run, catalog)
     hardware = _hardware(run, model, device, engine, catalog)
     load = _load(run)
-    traffic = within_context(model, _traffic(run, model, catalog))[0]
+    traffic = _traffic(run, catalog)
     return [
         Case(*groups, traffic, load)
         for groups in _groups(run, Instances(model, hardware, engine, ()))
@@ -97,16 +97,25 @@ def _load(run: Run) -> Load:
     return Load("static_batch" if kind == "static_batch" else "concurrency", value)
 
 
-def _traffic(run: Run, model: Model, catalog: Catalog) -> Traffic:
-    """Return the lengths: fixed, uniform, or of a data set scaled to the row's own means."""
+def _traffic(run: Run, catalog: Catalog) -> Traffic:
+    """Return the lengths: fixed, uniform, or of a data set scaled to the row's own means.
+
+    What an engine was measured at is not held to the model's context window.
+    """
     if "beam" in run.text["prompt_dist"]:
         raise InputError("beam search is not modelled")
     prompt, output = (run.numbers.get(n) for n in ("prompt_tokens", "output_tokens"))
     named = _DATASET.match(run.text["prompt_dist"])
-    if named is not None and (prompt is None or output is None):
-        record = _data_set(named[1], model, catalog)
-        traffic = traffic_of(record)
-        return _scaled(traffic, prompt, output)
+    if named is not None:
+        try:  # an alias DATASET of a workload; its slashes are no path
+            return _scaled(
+                traffic_of(load_workload(named[1].replace("/", "+"), catalog)), prompt, output
+            )
+        except InputError:
+            if prompt is None or output is None:
+                raise InputError(
+                    f"lengths not stated, and no workload is named {named[1]!r}"
+                ) from None
     if prompt is None or output is None:
         raise InputError("prompt_tokens or output_tokens not stated")
     prompts = _spread(run.text["prompt_dist"], prompt)
@@ -127,14 +136,6 @@ def _spread(text: str, mean: float) -> tuple[float, ...]:
     low, high = (float(x) for x in uniform.groups())
     half = mean * (high - low) / (high + low) / np.sqrt(3.0)
     return (float(mean - half), float(mean + half))
-
-
-def _data_set(name: str, model: Model, catalog: Catalog) -> Workload:
-    """Return the workload of a data set named in a row: an alias ``DATASET`` of the catalogue."""
-    try:
-        return load_workload(name.replace("/", "+"), catalog)
-    except InputError:
-        raise InputError(f"lengths not stated, and no workload is named {name!r}") from None
 
 
 def _scaled(traffic: Traffic, prompt: float | None, output: float | None) -> Traffic:
