@@ -92,6 +92,8 @@ class Law:
         ``[C, G, b]`` the same when other prompts already fill the step.
     service_s
         ``[C, G, b]`` time of the replica's prompt capacity that a prompt uses when busy.
+    packed
+        ``[C, G, b]`` prompts that fill the token budget of one step, at least 1.
     start_s
         ``[C]`` fixed part of a step that only holds prompts.
     mixed_s
@@ -114,6 +116,7 @@ class Law:
     marginal_s: Array
     crowded_s: Array
     service_s: Array
+    packed: Array
     start_s: Array
     mixed_s: Array
     places: Array
@@ -267,6 +270,7 @@ def _prompt_tables(
         "marginal_s": marginal,  # ranks and micro-batches move in step: one chunk delays all
         "crowded_s": crowded / ranks,
         "service_s": service / ranks,
+        "packed": np.maximum(ranks * room / new, 1.0),
     }
 
 

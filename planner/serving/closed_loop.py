@@ -1,7 +1,7 @@
 """Closed-loop serving: N requests always in flight, as a benchmark's fixed concurrency keeps them.
 
 A birth–death chain on the number of requests in decode (the others wait for or are in prompt
-processing). It describes the steady state; the synchronised start of a benchmark is not in it.
+processing) gives the time of a cycle; the cohort that starts together, what of it is TTFT.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from planner.cost.step import Law, Lengths, along
 from planner.formulas.arrays import Array
 from planner.formulas.distributions import gamma_cdf
-from planner.formulas.queueing import delayed_cdf
 from planner.serving.attainment import quantiles
+from planner.serving.cohort import PromptSteps, Waves, waves_of
 from planner.serving.state import BRACKET_S
 
 
@@ -87,27 +87,54 @@ def solve_closed(
     rate, batch_mean = float((p * out).sum()), float((p * n).sum())
     tpot = batch_mean / (rate * tokens)
     fixed = transfer_s + prompt_law.request_s
-    ttft_mean = (population - batch_mean) / rate + fixed
-    rate = population / (ttft_mean + tokens * tpot)  # the fixed delays hold requests too
     # an arrival sees the others: the N − 1 of the arrival theorem
     met = batch_mean * (population - 1.0) / population / decode_servers
-    at = np.array([met if colocated else 0.0])
-    own = along(prompt_law.batch, prompt_law.prompt_s, at)[0] + fixed
-    wait = max(ttft_mean - float(lengths.mean(own)), 0.0)
+    steps = _prompt_steps(prompt_law, lengths, met if colocated else 0.0)
+    plain = float(along(decode_law.batch, decode_law.decode_s, np.array([[met]]))[0, 0])
+    pace = 1.0 if colocated else float(steps.holding(steps.most)) / plain
+    spread_steps = float(
+        np.sqrt(lengths.mean((lengths.output - lengths.mean(lengths.output)) ** 2))
+    )
+    waves = waves_of(
+        steps, admitted / prompt_servers, spread_steps / pace, tokens / pace, prompt_law.request_s
+    )
+    for_places = (population - admitted) / rate
+    ttft_mean = float(waves.mean_s.mean()) + fixed + for_places
+    if colocated:
+        # all prompt work of a cycle passes every request once: what its TTFT holds, TPOT does not
+        cycle = population / rate + fixed
+        tpot = max((cycle - ttft_mean) / tokens, plain)
+    rate = population / (ttft_mean + tokens * tpot)
+    own = along(prompt_law.batch, prompt_law.prompt_s, np.array([met if colocated else 0.0]))[0]
+    uneven = own - float(lengths.mean(own))
     decode = lengths.decode
     # the prompts of the N − 1 others fall into a request's decoding: λ·TPOT·E[x²]/o, as in Q6
     others = (population - 1.0) / population * rate / decode_servers if colocated else 0.0
-    stolen = along(prompt_law.batch, prompt_law.marginal_s, at)[0]
+    stolen = along(prompt_law.batch, prompt_law.marginal_s, np.array([met]))[0]
     spread = others * tpot * float(lengths.mean(stolen**2)) / np.maximum(decode, 1.0)
     busy = 1.0 if colocated else 1.0 - float(p[0])
+    variance = float(waves.variance_s2.mean() + waves.mean_s.var()) + for_places**2
     return ClosedState(
         rate,
         batch_mean,
         busy,
-        _ttft(own, lengths, ttft_mean),
+        _ttft(waves, uneven, fixed, for_places, lengths),
         _gamma_statistics(np.full_like(decode, tpot), spread, lengths),
-        _gamma_statistics(own + wait + decode * tpot, wait**2 + decode**2 * spread, lengths),
+        _gamma_statistics(
+            ttft_mean + uneven + decode * tpot, variance + decode**2 * spread, lengths
+        ),
     )
+
+
+def _prompt_steps(law: Law, lengths: Lengths, batch: float) -> PromptSteps:
+    """Return the times of a replica's steps beside ``batch`` decoding requests."""
+    at = np.array([batch])
+    plain = float(along(law.batch, law.decode_s, at[None, :])[0, 0]) if batch > 0 else 0.0
+    alone, crowded, packed = (
+        float(_mean_at(law, table, at, lengths)[0])
+        for table in (law.prompt_s, law.crowded_s, law.packed)
+    )
+    return PromptSteps(plain, alone, min(crowded, alone), packed)
 
 
 def _prompt_rates(
@@ -136,11 +163,17 @@ def _mean_at(law: Law, table: Array, batch: Array, lengths: Lengths) -> Array:
     return np.asarray(along(law.batch, mean, batch[None, :])[0])
 
 
-def _ttft(own: Array, lengths: Lengths, mean: float) -> dict[str, float]:
-    """Return TTFT statistics: the prompt's own time and an exponential wait that fills the mean."""
-    wait = max(mean - float(lengths.mean(own)), 1e-12)
-    found = _quantiles(lambda t: lengths.mean(delayed_cdf(t[..., None] - own, 1e-9, 1.0, wait)))
-    return {"mean": mean, **found}
+def _ttft(
+    waves: Waves, uneven: Array, fixed: float, for_places: float, lengths: Lengths
+) -> dict[str, float]:
+    """Return TTFT statistics: a mixture over waves and buckets, each Gamma, and a wait for KV."""
+    mean = waves.mean_s[:, None] + uneven + fixed + for_places  # [w, b]
+    mean = np.maximum(mean, 1e-9)
+    variance = (waves.variance_s2 + for_places**2)[:, None]
+    found = _quantiles(
+        lambda t: lengths.mean(gamma_cdf(t[..., None, None], mean, variance).mean(axis=-2))
+    )
+    return {"mean": float(lengths.mean(mean).mean()), **found}
 
 
 def _gamma_statistics(mean: Array, variance: Array | float, lengths: Lengths) -> dict[str, float]:
