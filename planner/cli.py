@@ -208,25 +208,28 @@ def validate(
 @app.command()
 def calibrate(
     paths: Annotated[
-        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
+        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels, or of runs")
     ],
-    gpu: Annotated[str, typer.Option(help="Accelerator whose rows are fitted")],
+    gpu: Annotated[
+        str | None, typer.Option(help="Accelerator whose rows are fitted; runs: default all")
+    ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Engine whose kernels are fitted; default: all rows")
+        str | None, typer.Option(help="Engine whose kernels or host times are fitted")
     ] = None,
     out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
     catalog: CatalogOpt = None,
 ) -> None:
-    """Fit an accelerator's calibration to measured kernels: parameters, errors, what is kept."""
+    """Fit an accelerator to measured kernels, or an engine's host times to measured runs."""
     from planner import library
-    from planner.ingest.calibration_yaml import calibration_to_yaml
     from planner.report import document, table
 
     if out is not None:
         document.require_writable(out)
-    found = library.calibrate(paths, gpu=gpu, engine=engine, catalog=catalog)
-    text = calibration_to_yaml(found.calibration)
+    found = library.calibrate(
+        paths, gpu=gpu, engine=engine, catalog=catalog, progress=table.tracked("predicting runs")
+    )
     table.print_calibration(found, table.console(stderr=out is None))
+    text = document.calibration_text(found)
     if out is None:
         typer.echo(text, nl=False)
     else:

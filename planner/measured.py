@@ -1,4 +1,4 @@
-"""The verbs on measurements: judge predictions by kernels or runs, fit a device to kernels."""
+"""The verbs on measurements: judge predictions by them, fit devices and engines to them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from planner.cost.calibrate import calibrate as fit_calibration
 from planner.errors import InputError
 from planner.formulas.arrays import BoolArray
 from planner.ingest.columns import read_columns
-from planner.ingest.kernels import KernelTable, kernels_of, read_kernels
-from planner.ingest.runs import is_runs, runs_of
+from planner.ingest.kernels import KernelTable, kernels_of
+from planner.ingest.runs import RunTable, is_runs, runs_of
 from planner.load import Catalog, load_accelerator, load_calibration, load_engine, load_family
-from planner.runs import cases_of
+from planner.runs import load_run_engine, resolver
+from planner.search.host_times import FittedEngine, fit_host_times
 from planner.search.runs import predictions_of, validate_runs
-from planner.search.statistics import FileErrors
+from planner.search.statistics import FileErrors, keys_of
 from planner.search.validate import validate_kernels
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
@@ -56,7 +57,7 @@ def validate(
         columns = read_columns(Path(path), "table of measurements")
         if is_runs(columns):
             table = runs_of(columns)
-            rows = predictions_of(table, lambda run: cases_of(run, catalog), progress or iter)
+            rows = predictions_of(table, resolver(catalog), progress or iter)
             found.append(validate_runs(table, rows))
         else:
             found.append(validate_kernels(kernels_of(columns), lookup))
@@ -66,58 +67,99 @@ def validate(
 def calibrate(
     paths: Sequence[str | Path],
     *,
-    gpu: str,
+    gpu: str | None = None,
     engine: str | Engine | None = None,
     catalog: Catalog = None,
-) -> Calibrated:
-    """Return the calibration of a device fitted to tables of measured kernels.
+    progress: Progress | None = None,
+) -> Calibrated | FittedEngine:
+    """Return what measurements say of a device, or of an engine, by the kind of the tables.
 
     Parameters
     ----------
     paths
-        CSV files, recognised by their header (docs/validate.md).
+        CSV files, recognised by their header (docs/validate.md): tables of kernels give the
+        calibration of a device, a table of serving runs the host times of an engine.
     gpu
-        Accelerator whose rows are fitted.
+        Accelerator whose rows are fitted; runs of every accelerator by default.
     engine
-        Engine whose kernel library's rows are fitted; by default all rows of the device.
+        Kernels: engine whose library's rows are fitted, by default all rows of the device. Runs:
+        engine whose profile is fitted.
     catalog
         Directory whose entries override the shipped ones.
+    progress
+        Wraps the rows of a table of runs as they are predicted.
 
     Raises
     ------
     InputError
-        If a file is no known table, or holds too few rows of that device to fit anything.
+        If a file is no known table, the tables are of both kinds, or hold too few rows.
     """
-    device = load_accelerator(gpu, catalog)
     record = load_engine(engine, catalog) if isinstance(engine, str) else engine
-    library = record.kernels if record else None
+    device = load_accelerator(gpu, catalog) if gpu is not None else None
+    columns = [read_columns(Path(path), "table of measurements") for path in paths]
+    runs = [runs_of(c) for c in columns if is_runs(c)]
+    if runs and len(columns) > 1:
+        raise InputError(f"{runs[0].path}: fit one table of runs at a time, without others")
+    if runs:
+        if record is None:
+            raise InputError(f"{runs[0].path} holds serving runs: give the --engine to fit")
+        return _fitted_engine(runs[0], record, device, catalog, progress)
+    if device is None:
+        raise InputError("tables of kernels calibrate an accelerator: give --gpu")
+    return _calibrated([kernels_of(c) for c in columns], device, record, catalog)
+
+
+def _fitted_engine(
+    table: RunTable,
+    engine: Engine,
+    device: Accelerator | None,
+    catalog: Catalog,
+    progress: Progress | None,
+) -> FittedEngine:
+    names = keys_of(table.text, ("engine", "engine_version", "source"))
+    own = np.zeros(len(table), dtype=bool)
+    for key in np.unique(names):
+        name, version, source = str(key).split("\x1f")
+        try:
+            found = load_run_engine(name, version, source, catalog)
+        except InputError:
+            continue
+        own |= (names == key) & (found.name == engine.name)
+    if device is not None:
+        own &= _of_device(table.text["accelerator"], device, catalog)
+    return fit_host_times(table.take(own), resolver(catalog), engine, progress or iter)
+
+
+def _calibrated(
+    read: Sequence[KernelTable], device: Accelerator, engine: Engine | None, catalog: Catalog
+) -> Calibrated:
+    library = engine.kernels if engine else None
     tables = []
-    for path in paths:
-        table = read_kernels(Path(path))
-        table = table.take(_rows_of(table, device, catalog))
+    for table in read:
+        part = table.take(_of_device(table.text["gpu"], device, catalog))
         if library is not None:
-            own = np.char.startswith(table.text["backend"], library)
-            table = table.take(own) if own.any() else _shared_rows(table)
-        if len(table):
-            tables.append(table)
+            own = np.char.startswith(part.text["backend"], library)
+            part = part.take(own) if own.any() else _shared_rows(part)
+        if len(part):
+            tables.append(part)
     start = load_family(device, catalog)
     name = f"{device.name}.{library}" if library else device.name
     try:
         return fit_calibration(tables, device, start, name, library)
     except ValueError as error:
-        files = ", ".join(str(p) for p in paths)
+        files = ", ".join(t.path for t in read)
         raise InputError(f"{files}: rows of {device.name}: {error}") from None
 
 
-def _rows_of(table: KernelTable, device: Accelerator, catalog: Catalog) -> BoolArray:
+def _of_device(names: np.ndarray, device: Accelerator, catalog: Catalog) -> BoolArray:
     """Return which rows are of a device, under any of its names."""
     same = {}
-    for name in np.unique(table.text["gpu"]):
+    for name in np.unique(names):
         try:
             same[name] = load_accelerator(str(name), catalog).name == device.name
         except InputError:
             same[name] = False
-    return np.array([same[name] for name in table.text["gpu"]], dtype=bool)
+    return np.array([same[name] for name in names], dtype=bool)
 
 
 def _shared_rows(table: KernelTable) -> KernelTable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from planner.errors import InputError
 from planner.ingest.runs import Run
 from planner.load import Catalog, load_accelerator, load_engine, load_model, load_workload
 from planner.resolve import hardware_of, layout_of, precision_of
-from planner.search.runs import Case
+from planner.search.runs import Case, Resolve
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.outcome import Group, Load
 from planner.spec.accelerator import Accelerator
@@ -34,35 +35,48 @@ _UNIFORM = re.compile(r"uniform\(([\d.]+)x,([\d.]+)x nominal\)")
 _DATASET = re.compile(r"^(?:dataset:\s*)+([^\s,]+)")
 
 
-def cases_of(run: Run, catalog: Catalog = None) -> list[Case]:
-    """Return the deployments a row may have been: one, or several where its layout is unknown.
+def resolver(catalog: Catalog = None) -> Resolve:
+    """Return a function from a row to the deployments it may have been, entries read once.
 
-    Raises
-    ------
-    InputError
-        With the reason why the row cannot be predicted.
+    There are several where the row does not state its layout. It raises ``InputError`` with the
+    reason why a row cannot be predicted.
     """
-    model = load_model(run.text["model"], catalog)
-    device = load_accelerator(run.text["accelerator"], catalog)
-    engine = engine_of(run, catalog)
-    hardware = _hardware(run, model, device, engine, catalog)
-    load = _load(run)
-    traffic = _traffic(run, catalog)
-    return [
-        Case(*groups, traffic, load)
-        for groups in _groups(run, Instances(model, hardware, engine, ()))
-    ]
+
+    @lru_cache(maxsize=1024)
+    def instances(
+        model: str, device: str, weights: str, kv: str, engine: str, version: str, source: str
+    ) -> Instances:
+        record = load_model(model, catalog)
+        profile = load_run_engine(engine, version, source, catalog)
+        accelerator = load_accelerator(device, catalog)
+        hardware = _hardware(record, accelerator, profile, weights, kv, catalog)
+        return Instances(record, hardware, profile, ())
+
+    @lru_cache(maxsize=1024)
+    def traffic(prompts: str, outputs: str, prompt: float | None, output: float | None) -> Traffic:
+        return _traffic(prompts, outputs, prompt, output, catalog)
+
+    def cases(run: Run) -> list[Case]:
+        t = run.text
+        what = instances(
+            t["model"], t["accelerator"], t["weight_dtype"], t["kv_dtype"],
+            t["engine"], t["engine_version"], t["source"],
+        )  # fmt: skip
+        load = _load(run)
+        lengths = (run.numbers.get("prompt_tokens"), run.numbers.get("output_tokens"))
+        requests = traffic(t["prompt_dist"], t["output_dist"], *lengths)
+        return [Case(*groups, requests, load) for groups in _groups(run, what)]
+
+    return cases
 
 
-def engine_of(run: Run, catalog: Catalog = None) -> Engine:
-    """Return the profile of a row's engine: the most specific alias that is known.
+def load_run_engine(engine: str, version: str, source: str, catalog: Catalog = None) -> Engine:
+    """Return the profile of an engine that a row names: the most specific alias that is known.
 
     Sought in order: ``ENGINE-SOURCE``, ``ENGINE-MAJOR.MINOR`` of its version, ``ENGINE``.
     """
-    engine, text = run.text["engine"], run.text["engine_version"]
-    version = re.search(r"\d+\.\d+", text)
-    names = [f"{engine}-{run.text['source']}", f"{engine}-{version[0] if version else ''}"]
-    for name in names:
+    number = re.search(r"\d+\.\d+", version)
+    for name in (f"{engine}-{source}", f"{engine}-{number[0] if number else ''}"):
         try:
             return load_engine(name, catalog)
         except InputError:
@@ -71,17 +85,16 @@ def engine_of(run: Run, catalog: Catalog = None) -> Engine:
 
 
 def _hardware(
-    run: Run, model: Model, device: Accelerator, engine: Engine, catalog: Catalog
+    model: Model, device: Accelerator, engine: Engine, weights: str, kv: str, catalog: Catalog
 ) -> Hardware:
-    name = run.text["weight_dtype"] or "auto"
+    name = weights or "auto"
     try:
         precision = precision_of(model, device, name, catalog)
     except InputError:
         if name not in WEIGHT_ONLY:
             raise
         precision = precision_of(model, device, WEIGHT_ONLY[name], catalog)
-    kv = run.text["kv_dtype"] or "auto"
-    return hardware_of(device, precision, kv, None, 1.0, catalog, engine.kernels)
+    return hardware_of(device, precision, kv or "auto", None, 1.0, catalog, engine.kernels)
 
 
 def _load(run: Run) -> Load:
@@ -97,20 +110,20 @@ def _load(run: Run) -> Load:
     return Load("static_batch" if kind == "static_batch" else "concurrency", value)
 
 
-def _traffic(run: Run, catalog: Catalog) -> Traffic:
+def _traffic(
+    prompts: str, outputs: str, prompt: float | None, output: float | None, catalog: Catalog
+) -> Traffic:
     """Return the lengths: fixed, uniform, or of a data set scaled to the row's own means.
 
     What an engine was measured at is not held to the model's context window.
     """
-    if "beam" in run.text["prompt_dist"]:
+    if "beam" in prompts:
         raise InputError("beam search is not modelled")
-    prompt, output = (run.numbers.get(n) for n in ("prompt_tokens", "output_tokens"))
-    named = _DATASET.match(run.text["prompt_dist"])
+    named = _DATASET.match(prompts)
     if named is not None:
         try:  # an alias DATASET of a workload; its slashes are no path
-            return _scaled(
-                traffic_of(load_workload(named[1].replace("/", "+"), catalog)), prompt, output
-            )
+            record = load_workload(named[1].replace("/", "+"), catalog)
+            return _scaled(traffic_of(record), prompt, output)
         except InputError:
             if prompt is None or output is None:
                 raise InputError(
@@ -118,10 +131,8 @@ def _traffic(run: Run, catalog: Catalog) -> Traffic:
                 ) from None
     if prompt is None or output is None:
         raise InputError("prompt_tokens or output_tokens not stated")
-    prompts = _spread(run.text["prompt_dist"], prompt)
-    outputs = _spread(run.text["output_dist"], output)
-    lengths = tuple((p, o, 1.0) for p in prompts for o in outputs)
-    known = TrafficClass(name="all", lengths=lengths)
+    pairs = ((p, o) for p in _spread(prompts, prompt) for o in _spread(outputs, output))
+    known = TrafficClass(name="all", lengths=tuple((p, o, 1.0) for p, o in pairs))
     return traffic_of(Workload(name="run", sources=("the row",), classes=(known,)))
 
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import planner
 from planner.catalog.store import is_directory
+from planner.cost.calibrate import Calibrated
 from planner.errors import InputError
+from planner.search.host_times import FittedEngine
 from planner.search.plans import Plan, PlanSet, Pool
 from planner.search.statistics import FileErrors
 from planner.serving.evaluate import Evaluation
@@ -138,6 +140,16 @@ def validate_document(files: list[FileErrors]) -> dict[str, Any]:
             for f in files
         ],
     }
+
+
+def calibration_text(found: Calibrated | FittedEngine) -> str:
+    """Return the YAML of what was fitted."""
+    from planner.ingest.calibration_yaml import calibration_to_yaml
+    from planner.ingest.engine_yaml import engine_to_yaml
+
+    if isinstance(found, FittedEngine):
+        return engine_to_yaml(found.engine)
+    return calibration_to_yaml(found.calibration)
 
 
 def dumps(document: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from planner.cost.calibrate import Calibrated
+from planner.search.host_times import FittedEngine
 from planner.search.plans import Plan, PlanSet, Pool
 from planner.search.statistics import ErrorStatistics, FileErrors
 from planner.serving.evaluate import Evaluation
@@ -285,8 +286,11 @@ def _print_run_groups(f: FileErrors, out: Console) -> None:
         out.print(table)
 
 
-def print_calibration(found: Calibrated, out: Console) -> None:
+def print_calibration(found: Calibrated | FittedEngine, out: Console) -> None:
     """Print how well each section fits, what it kept, and which rows were left out."""
+    if isinstance(found, FittedEngine):
+        _print_host_times(found, out)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("section")
     for heading in ("rows", "median", "p90", "bias"):
@@ -298,6 +302,26 @@ def print_calibration(found: Calibrated, out: Console) -> None:
     out.print(table)
     for reason, rows in found.left_out.items():
         out.print(f"left out: {rows} rows, {reason}")
+
+
+def _print_host_times(found: FittedEngine, out: Console) -> None:
+    out.print(f"{found.engine.name}: host times fitted to {found.rows} rows")
+    for name, error in found.fit.standard_errors.items():
+        value = format_seconds(getattr(found.engine, name))
+        known = "kept" if name in found.fit.kept else f"± {format_seconds(error)}"
+        out.print(f"  {name[:-2]}: {value} {known}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("metric", "rows", "before", "", "bias", "after", "", "bias"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, old in found.before.items():
+        new = found.after[name]
+        cells = [
+            text
+            for s in (old, new)
+            for text in (f"{s.median_ape:.1%}", f"{s.p90_ape:.1%}", f"{s.bias:+.1%}")
+        ]
+        table.add_row(name, str(new.n), *cells)
+    out.print(table)
 
 
 def print_record(record: Mapping[str, Any], out: Console) -> None:
