@@ -10,8 +10,8 @@ from shop import instances, lengths
 from planner import load_workload
 from planner.cost.step import Lengths
 from planner.serving.attainment import Traffic, traffic_of
-from planner.serving.outcome import statistics_of
 from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.outcome import latency_of
 from planner.serving.prepared import prepare
 from planner.spec.layout import Layout
 
@@ -48,7 +48,7 @@ def compare(case: str, role: str, share: float) -> dict[tuple[str, str], tuple[f
         simulated = np.mean(
             [r[metric].mean() if statistic == "mean" else np.quantile(r[metric], 0.9) for r in runs]
         )
-        closed = statistics_of(state, mix, metric)[statistic]
+        closed = latency_of(state, mix, metric).at(statistic)
         found[metric, statistic] = (closed, float(simulated))
     return found
 

@@ -14,8 +14,8 @@ from planner.search.drafts import Draft
 from planner.search.plans import Plan, Pool, SloResult
 from planner.serving.attainment import Traffic
 from planner.serving.evaluate import memory_of
+from planner.serving.latency import Statistics
 from planner.serving.open_loop import own_constraints, place_share, solve
-from planner.serving.outcome import Statistics
 from planner.serving.state import METRICS, attained
 
 _STATISTICS: dict[str, float | None] = {"mean": None, "p50": 0.5, "p90": 0.9, "p99": 0.99}

@@ -139,7 +139,7 @@ def _fit(targets: list[_Target], engine: Engine) -> Fit:
         law = laws_at(HostTimes(*(parameters[name] for name in BOUNDS)))
         values = []
         for target in targets:
-            figures = predict([target.case], law).figures
+            figures = predict([target.case], law, tuple(target.measured)).figures
             values += [figures[name] for name in target.measured]
         return np.array(values)
 

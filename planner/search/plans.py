@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from planner.cost.breakdown import Line
 from planner.serving.evaluate import Memory
-from planner.serving.outcome import Statistics
+from planner.serving.latency import Statistics
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -25,6 +25,7 @@ from planner.search.statistics import (
 from planner.serving.attainment import Traffic
 from planner.serving.outcome import Group, Load, Outcome, outcome_of
 
+STATISTICS = ("mean", "p50", "p90", "p99")
 #: Metric → (statistic, measured column) in order of preference.
 SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "tpot": (("p50", "tpot_p50_s"), ("mean", "tpot_mean_s")),
@@ -35,6 +36,11 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "ttft_p99": (("p99", "ttft_p99_s"),),
     "tpot_p99": (("p99", "tpot_p99_s"),),
 }
+#: Everything that is predicted of a run.
+FIGURES = (
+    *(f"{metric}_{statistic}" for metric in ("ttft", "tpot") for statistic in STATISTICS),
+    "itl_mean", "output_tokens_per_s_mean", "batch_latency_mean",
+)  # fmt: skip
 GROUP_BY = ("source", "engine", "accelerator", "model")
 RANKED_WITHIN = ("model", "accelerator", "load")
 UNSTABLE = "no TTFT: the rate exceeds the predicted capacity"
@@ -67,13 +73,17 @@ class Prediction:
 Resolve = Callable[[Run], list[Case]]
 
 
-def predict(cases: list[Case], law: Callable[[Instances, Lengths], Law]) -> Prediction:
-    """Return the prediction for the fastest of the deployments that a row may have been."""
-    found = [_predict(case, law) for case in cases]
+def predict(
+    cases: list[Case], law: Callable[[Instances, Lengths], Law], wanted: Collection[str] = FIGURES
+) -> Prediction:
+    """Return the figures of the fastest of the deployments that a row may have been."""
+    found = [_predict(case, law, wanted) for case in cases]
     return max(found, key=lambda p: (not p.reason, p.figures.get("output_tokens_per_s_mean", 0.0)))
 
 
-def _predict(case: Case, law: Callable[[Instances, Lengths], Law]) -> Prediction:
+def _predict(
+    case: Case, law: Callable[[Instances, Lengths], Law], wanted: Collection[str]
+) -> Prediction:
     for group in dict.fromkeys((case.prompt, case.decode)):
         hardware = group.instances.hardware
         why = why_illegal(group.instances.model, group.layout, hardware.scale_up_devices)
@@ -97,19 +107,24 @@ def _predict(case: Case, law: Callable[[Instances, Lengths], Law]) -> Prediction
         saturated = replace(case.load, kind="offline")
         outcome = outcome_of(case.prompt, case.decode, laws, case.traffic, saturated)
         partly = UNSTABLE
-    return Prediction(_figures(outcome, lengths, ttft=not partly), "", partly)
+    known = [f for f in wanted if not (partly and f.startswith("ttft"))]
+    return Prediction(_figures(outcome, lengths, known), "", partly)
 
 
-def _figures(outcome: Outcome, lengths: Lengths, *, ttft: bool) -> dict[str, float]:
-    figures = {f"tpot_{k}": v for k, v in outcome.tpot_s.items()}
-    if ttft:
-        figures |= {f"ttft_{k}": v for k, v in outcome.ttft_s.items()}
+def _figures(outcome: Outcome, lengths: Lengths, wanted: Collection[str]) -> dict[str, float]:
+    figures = {}
+    latencies = {"ttft": outcome.ttft, "tpot": outcome.tpot, "itl": outcome.tpot}
+    for name, latency in latencies.items():
+        own = [f for f in wanted if f.startswith(f"{name}_")]
+        if own == [f"{name}_mean"]:
+            figures[own[0]] = latency.mean_s
+        elif own:
+            figures |= {f"{name}_{k}": v for k, v in latency.statistics().items()}
     tokens = float(lengths.mean(lengths.output))
-    figures["itl_mean"] = outcome.tpot_s["mean"]
     figures["output_tokens_per_s_mean"] = outcome.requests_per_s * tokens
     if outcome.batch_latency_s is not None:
         figures["batch_latency_mean"] = outcome.batch_latency_s
-    return figures
+    return {k: v for k, v in figures.items() if k in wanted}
 
 
 def shared_laws() -> Callable[[Instances, Lengths], Law]:

@@ -6,7 +6,6 @@ processing) gives the time of a cycle; the cohort that starts together, what of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from planner.formulas.arrays import Array
 from planner.formulas.distributions import gamma_cdf
 from planner.serving.attainment import quantiles
 from planner.serving.cohort import PromptSteps, Waves, waves_of
+from planner.serving.latency import Latency
 from planner.serving.state import BRACKET_S
 
 
@@ -23,18 +23,15 @@ from planner.serving.state import BRACKET_S
 class ClosedState:
     """Steady state of a population of N requests over prompt and decode servers.
 
-    ``ttft_s`` and ``tpot_s`` hold mean, p50, p90, p99; rates are of the whole deployment.
+    Rates are of the whole deployment.
     """
 
     requests_per_s: float
     batch_mean: float
     utilisation: float
-    ttft_s: dict[str, float]
-    tpot_s: dict[str, float]
-    e2e_s: dict[str, float]
-
-
-_QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+    ttft: Latency
+    tpot: Latency
+    e2e: Latency
 
 
 def solve_closed(
@@ -119,10 +116,8 @@ def solve_closed(
         batch_mean,
         busy,
         _ttft(waves, uneven, fixed, for_places, lengths),
-        _gamma_statistics(np.full_like(decode, tpot), spread, lengths),
-        _gamma_statistics(
-            ttft_mean + uneven + decode * tpot, variance + decode**2 * spread, lengths
-        ),
+        _mixture(np.full_like(decode, tpot), spread, lengths.weight),
+        _mixture(ttft_mean + uneven + decode * tpot, variance + decode**2 * spread, lengths.weight),
     )
 
 
@@ -165,25 +160,23 @@ def _mean_at(law: Law, table: Array, batch: Array, lengths: Lengths) -> Array:
 
 def _ttft(
     waves: Waves, uneven: Array, fixed: float, for_places: float, lengths: Lengths
-) -> dict[str, float]:
-    """Return TTFT statistics: a mixture over waves and buckets, each Gamma, and a wait for KV."""
+) -> Latency:
+    """Return the TTFT: a mixture over waves and buckets, each Gamma, and a wait for KV."""
     mean = waves.mean_s[:, None] + uneven + fixed + for_places  # [w, b]
     mean = np.maximum(mean, 1e-9)
-    variance = (waves.variance_s2 + for_places**2)[:, None]
-    found = _quantiles(
-        lambda t: lengths.mean(gamma_cdf(t[..., None, None], mean, variance).mean(axis=-2))
+    variance = np.broadcast_to((waves.variance_s2 + for_places**2)[:, None], mean.shape)
+    weight = np.broadcast_to(lengths.weight / len(mean), mean.shape)
+    return _mixture(mean.ravel(), variance.ravel(), weight.ravel())
+
+
+def _mixture(mean: Array, variance: Array, weight: Array) -> Latency:
+    """Return a mixture of Gamma distributions, ``[m]`` each."""
+    return Latency(
+        float(mean @ weight),
+        lambda q: quantiles(
+            lambda t: gamma_cdf(t[..., None], mean, variance) @ weight, q, *BRACKET_S, 1
+        )[:, 0],
     )
-    return {"mean": float(lengths.mean(mean).mean()), **found}
-
-
-def _gamma_statistics(mean: Array, variance: Array | float, lengths: Lengths) -> dict[str, float]:
-    found = _quantiles(lambda t: lengths.mean(gamma_cdf(t[..., None], mean, variance)))
-    return {"mean": float(lengths.mean(mean)), **found}
-
-
-def _quantiles(cdf: Callable[[Array], Array]) -> dict[str, float]:
-    values = quantiles(cdf, [q for _, q in _QUANTILES], *BRACKET_S, 1)[:, 0]
-    return {name: float(v) for (name, _), v in zip(_QUANTILES, values, strict=True)}
 
 
 def static_batch_s(law: Law, lengths: Lengths, size: int) -> tuple[float, float, float]:

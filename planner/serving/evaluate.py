@@ -13,7 +13,8 @@ from planner.cost.step import Law, Lengths, law
 from planner.errors import InfeasibleError
 from planner.formulas.energy import power_w
 from planner.serving.attainment import Traffic
-from planner.serving.outcome import Group, Load, Statistics, outcome_of
+from planner.serving.latency import Statistics
+from planner.serving.outcome import Group, Load, outcome_of
 from planner.units import format_bytes
 
 
@@ -96,9 +97,9 @@ def evaluate_groups(
     calibration = decode.instances.hardware.calibration
     tokens = result.requests_per_s * float(lengths.mean(lengths.output))
     return Evaluation(
-        ttft_s=result.ttft_s,
-        tpot_s=result.tpot_s,
-        e2e_s=result.e2e_s,
+        ttft_s=result.ttft.statistics(),
+        tpot_s=result.tpot.statistics(),
+        e2e_s=result.e2e.statistics(),
         output_tokens_per_s=tokens,
         requests_per_s=result.requests_per_s,
         output_tokens_per_s_per_gpu=tokens / gpus,

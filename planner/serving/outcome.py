@@ -16,15 +16,14 @@ from planner.formulas.arrays import Array
 from planner.formulas.collectives import send_s
 from planner.serving.attainment import Traffic
 from planner.serving.closed_loop import solve_closed, static_batch_s
+from planner.serving.latency import Latency
 from planner.serving.open_loop import goodput_per_s, solve
 from planner.serving.prepared import prepare
 from planner.serving.state import State, handed_over, metric_mean_s, metric_quantiles_s
 from planner.spec.layout import Layout
 
-Statistics = dict[str, float]
 #: Requests queued per place of a saturated engine: enough that it never runs empty.
 OFFLINE_BACKLOG = 10.0
-_QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +82,12 @@ def transfer_s(
     )
 
 
-def statistics_of(state: State, lengths: Lengths, metric: str) -> Statistics:
-    """Return mean, p50, p90 and p99 of a metric for a single row of state [s]."""
-    mean = float(metric_mean_s(state, lengths, metric, lengths.weight)[0])
-    values = metric_quantiles_s(state, lengths, metric, [q for _, q in _QUANTILES], lengths.weight)
-    found = {name: float(v[0]) for (name, _), v in zip(_QUANTILES, values, strict=True)}
-    return {"mean": mean, **found}
+def latency_of(state: State, lengths: Lengths, metric: str) -> Latency:
+    """Return the distribution of a metric for a single row of state."""
+    return Latency(
+        float(metric_mean_s(state, lengths, metric, lengths.weight)[0]),
+        lambda q: metric_quantiles_s(state, lengths, metric, q, lengths.weight)[:, 0],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +98,9 @@ class Outcome:
     batch: float
     busy: float
     prompt_busy: float
-    ttft_s: Statistics
-    tpot_s: Statistics
-    e2e_s: Statistics
+    ttft: Latency
+    tpot: Latency
+    e2e: Latency
     batch_latency_s: float | None = None
 
 
@@ -149,7 +148,7 @@ def _open(
         raise InfeasibleError(
             f"rate {rate:g}/s is unstable: this deployment sustains at most {best:.3g} requests/s"
         )
-    ttft, tpot, e2e = (statistics_of(state, lengths, m) for m in ("ttft", "tpot", "e2e"))
+    ttft, tpot, e2e = (latency_of(state, lengths, m) for m in ("ttft", "tpot", "e2e"))
     batch = float(state.batch_mean[0]) * decode.replicas
     busy = float(after.utilisation[0]), float(before.utilisation[0])
     return Outcome(rate, batch, *busy, ttft, tpot, e2e)
@@ -177,7 +176,7 @@ def _closed(
     if load.kind == "static_batch":
         size = int(np.ceil(load.value / decode.replicas))
         prompts, step, whole = static_batch_s(laws[1], lengths, size)
-        flat = [dict.fromkeys(("mean", "p50", "p90", "p99"), v) for v in (prompts, step, whole)]
+        flat = [_constant(v) for v in (prompts, step, whole)]
         return Outcome(load.value / whole, load.value, 1.0, 1.0, flat[0], flat[1], flat[2], whole)
     mean_move = 0.0 if moved is None else float(lengths.mean(moved)[0])
     places = float(laws[1].places[0]) * decode.replicas
@@ -198,7 +197,11 @@ def _closed(
         state.batch_mean,
         state.utilisation,
         state.utilisation if moved is None else min(1.0, state.requests_per_s * own),
-        state.ttft_s,
-        state.tpot_s,
-        state.e2e_s,
+        state.ttft,
+        state.tpot,
+        state.e2e,
     )
+
+
+def _constant(value_s: float) -> Latency:
+    return Latency(value_s, lambda q: np.full(len(q), value_s))
