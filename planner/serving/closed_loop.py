@@ -64,12 +64,59 @@ def solve_closed(
 
     Notes
     -----
-    With n requests in decode, N − n wait or are processed; detailed balance gives p_n. Mean TTFT
-    and TPOT follow from Little's law. Derived in docs/model.md.
+    The chain gives the time of a cycle, the cohort how much of it is TTFT; all prompt work of a
+    cycle passes every request once, so what its TTFT does not hold, its TPOT does. Derived in
+    docs/model.md.
     """
     tokens = max(float(lengths.mean(lengths.decode)), 1e-9)
     places = float(decode_law.places[0]) * decode_servers
     admitted = int(min(population, max(places, 1.0)))  # the others wait for KV, not for prompts
+    servers = prompt_servers, decode_servers
+    rate, batch_mean, idle = _chain(prompt_law, decode_law, lengths, admitted, servers, colocated)
+    # an arrival sees the others: the N − 1 of the arrival theorem
+    met = batch_mean * (population - 1.0) / population / decode_servers
+    at = np.array([met if colocated else 0.0])
+    plain = float(along(decode_law.batch, decode_law.decode_s, np.array([[met]]))[0, 0])
+    waves = _waves(prompt_law, lengths, admitted / prompt_servers, float(at[0]), plain)
+    fixed = transfer_s + prompt_law.request_s
+    for_places = (population - admitted) / rate
+    ttft_mean = float(waves.mean_s.mean()) + fixed + for_places
+    tpot = batch_mean / (rate * tokens)
+    if colocated:
+        tpot = max((population / rate + fixed - ttft_mean) / tokens, plain)
+    rate = population / (ttft_mean + tokens * tpot)
+    own = along(prompt_law.batch, prompt_law.prompt_s, at)[0]
+    uneven = own - float(lengths.mean(own))
+    decode = lengths.decode
+    # the prompts of the N − 1 others fall into a request's decoding: λ·TPOT·E[x²]/o, as in Q6
+    others = (population - 1.0) / population * rate / decode_servers if colocated else 0.0
+    stolen = along(prompt_law.batch, prompt_law.marginal_s, at)[0]
+    spread = others * tpot * float(lengths.mean(stolen**2)) / np.maximum(decode, 1.0)
+    variance = float(waves.variance_s2.mean() + waves.mean_s.var()) + for_places**2
+    return ClosedState(
+        rate,
+        batch_mean,
+        1.0 if colocated else 1.0 - idle,
+        _ttft(waves, uneven, fixed, for_places, lengths),
+        _mixture(np.full_like(decode, tpot), spread, lengths.weight),
+        _mixture(ttft_mean + uneven + decode * tpot, variance + decode**2 * spread, lengths.weight),
+    )
+
+
+def _chain(
+    prompt_law: Law,
+    decode_law: Law,
+    lengths: Lengths,
+    admitted: int,
+    servers: tuple[int, int],
+    colocated: bool,
+) -> tuple[float, float, float]:
+    """Return rate, mean number in decode, and the probability that nobody decodes.
+
+    With n requests in decode the other A − n wait or are processed; detailed balance gives p_n.
+    """
+    prompt_servers, decode_servers = servers
+    tokens = max(float(lengths.mean(lengths.decode)), 1e-9)
     n = np.arange(admitted + 1, dtype=np.float64)
     batch = n / decode_servers if colocated else np.zeros_like(n)
     waiting = admitted - n
@@ -81,44 +128,17 @@ def solve_closed(
     logs = np.concatenate([[0.0], np.cumsum(np.log(into[:-1]) - np.log(out[1:]))])
     p = np.exp(logs - logs.max())
     p /= p.sum()
-    rate, batch_mean = float((p * out).sum()), float((p * n).sum())
-    tpot = batch_mean / (rate * tokens)
-    fixed = transfer_s + prompt_law.request_s
-    # an arrival sees the others: the N − 1 of the arrival theorem
-    met = batch_mean * (population - 1.0) / population / decode_servers
-    steps = _prompt_steps(prompt_law, lengths, met if colocated else 0.0)
-    plain = float(along(decode_law.batch, decode_law.decode_s, np.array([[met]]))[0, 0])
-    pace = 1.0 if colocated else float(steps.holding(steps.most)) / plain
-    spread_steps = float(
-        np.sqrt(lengths.mean((lengths.output - lengths.mean(lengths.output)) ** 2))
-    )
-    waves = waves_of(
-        steps, admitted / prompt_servers, spread_steps / pace, tokens / pace, prompt_law.request_s
-    )
-    for_places = (population - admitted) / rate
-    ttft_mean = float(waves.mean_s.mean()) + fixed + for_places
-    if colocated:
-        # all prompt work of a cycle passes every request once: what its TTFT holds, TPOT does not
-        cycle = population / rate + fixed
-        tpot = max((cycle - ttft_mean) / tokens, plain)
-    rate = population / (ttft_mean + tokens * tpot)
-    own = along(prompt_law.batch, prompt_law.prompt_s, np.array([met if colocated else 0.0]))[0]
-    uneven = own - float(lengths.mean(own))
-    decode = lengths.decode
-    # the prompts of the N − 1 others fall into a request's decoding: λ·TPOT·E[x²]/o, as in Q6
-    others = (population - 1.0) / population * rate / decode_servers if colocated else 0.0
-    stolen = along(prompt_law.batch, prompt_law.marginal_s, np.array([met]))[0]
-    spread = others * tpot * float(lengths.mean(stolen**2)) / np.maximum(decode, 1.0)
-    busy = 1.0 if colocated else 1.0 - float(p[0])
-    variance = float(waves.variance_s2.mean() + waves.mean_s.var()) + for_places**2
-    return ClosedState(
-        rate,
-        batch_mean,
-        busy,
-        _ttft(waves, uneven, fixed, for_places, lengths),
-        _mixture(np.full_like(decode, tpot), spread, lengths.weight),
-        _mixture(ttft_mean + uneven + decode * tpot, variance + decode**2 * spread, lengths.weight),
-    )
+    return float((p * out).sum()), float((p * n).sum()), float(p[0])
+
+
+def _waves(law: Law, lengths: Lengths, requests: float, batch: float, decode_s: float) -> Waves:
+    """Return TTFT by wave of one replica; where it decodes, its steps are those of its requests."""
+    steps = _prompt_steps(law, lengths, batch)
+    pace = 1.0 if batch > 0 else float(steps.holding(steps.most)) / decode_s
+    output = lengths.output
+    spread = float(np.sqrt(lengths.mean((output - lengths.mean(output)) ** 2)))
+    tokens = float(lengths.mean(lengths.decode))
+    return waves_of(steps, requests, spread / pace, tokens / pace, law.request_s)
 
 
 def _prompt_steps(law: Law, lengths: Lengths, batch: float) -> PromptSteps:

@@ -112,12 +112,13 @@ def _later_waves(
     window = np.clip(window, 1.0, max(tokens, 1.0))
     each = np.minimum(requests / window, steps.most)
     others = 1.0 - 1.0 / requests
-    own = np.minimum(1.0 + (requests - 1.0) / window, steps.most)
+    near = np.minimum((requests - 1.0) / window, steps.most)  # others that end in a given step
+    own = np.minimum(1.0 + near, steps.most)
     if steps.decode_s > 0.0:
         # where all end in one step the engine is idle, and who comes first has a step alone
         together = window <= 1.0
-        own = np.where(together, own * others + 1.0 - others, own)
-        before = np.maximum(each * (1.0 - 1.0 / window), others)
+        own = np.where(together, near * others + 1.0 - others, own)
+        before = np.where(together, others, near * (1.0 - 1.0 / window))
         running = steps.holding(before) * min(1.0, requests - 1.0)
         wait = np.maximum(running - hand_over_s, running / 2.0)
     else:
