@@ -24,6 +24,8 @@ BOUNDS = {
     "host_sequence_s": (1e-8, 2e-3),
     "request_s": (1e-5, 1.0),
 }
+#: Loads fitted: an open loop may turn unstable on the way, a full queue shows the batch policy.
+LOADS = ("closed_loop", "static_batch")
 #: Latencies fitted: (measured column, predicted figure), the first that a row states.
 TARGETS = (
     (("tpot_p50_s", "tpot_p50"), ("tpot_mean_s", "tpot_mean")),
@@ -110,6 +112,8 @@ class _Target:
 def _targets(table: RunTable, known: list[Prediction], resolve: Resolve) -> list[_Target]:
     usable = []
     for index, prediction in enumerate(known):
+        if str(table.text["load"][index]) not in LOADS:
+            continue
         measured = {}
         for choices in TARGETS:
             for column, figure in choices:
