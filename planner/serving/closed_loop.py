@@ -21,7 +21,7 @@ from planner.serving.state import BRACKET_S
 
 @dataclass(frozen=True, slots=True)
 class ClosedState:
-    """Steady state of a population of N requests over prompt and decode servers.
+    """State of a population of N requests over prompt and decode servers.
 
     Rates are of the whole deployment.
     """
@@ -45,7 +45,7 @@ def solve_closed(
     transfer_s: float = 0.0,
     colocated: bool = True,
 ) -> ClosedState:
-    """Return the steady state of ``population`` requests in flight.
+    """Return what ``population`` requests in flight meet, all started at once.
 
     Parameters
     ----------
