@@ -14,7 +14,7 @@ from command import planner as run
 import planner
 from planner.catalog.yaml import parse, validate
 from planner.cost.host import HostTimes, laws_by_host
-from planner.cost.step import Instances, law
+from planner.cost.step import law
 from planner.errors import CatalogError, InputError
 from planner.ingest.columns import read_columns
 from planner.ingest.engine_yaml import engine_to_yaml
