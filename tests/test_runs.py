@@ -140,6 +140,18 @@ def test_engines_are_found_by_source_version_or_name(engine, version, source, pr
     assert load_run_engine(engine, version, source).name == profile
 
 
+def test_multi_token_prediction_yields_its_tokens_per_step(tmp_path: Path) -> None:
+    header = HEADER + ",speculative"
+    row = ROW.replace("llama-3.1-8b", "deepseek-r1").replace("h100-sxm-80gb,1", "h200,8")
+    row = row.replace("loop,1,8", "loop,8,1")
+    path = table(tmp_path, row + ",none", row + ",mtp", row + ",unknown", header=header)
+    plain, mtp, unknown = planner.validate([path])[0].predictions["tpot_mean"]
+    assert unknown == plain
+    engine = load_engine("vllm").model_copy(update={"draft_tokens": 1, "acceptance": 0.85})
+    assert engine.tokens_per_step == pytest.approx(1.85)
+    assert 1 / 1.85 < mtp / plain < 0.8  # a step of two tokens reads more experts
+
+
 # Judging ----------------------------------------------------------------------------------------
 
 

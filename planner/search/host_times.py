@@ -89,7 +89,7 @@ def fit_host_times(
     fitted = engine.model_copy(update={**values, "sources": sources})
 
     def refitted(run: Run) -> list[Case]:
-        return [_with_engine(case, fitted) for case in resolve(run)]
+        return [_with_host(case, values) for case in resolve(run)]
 
     after = predictions_of(table, refitted, progress)
     return FittedEngine(
@@ -155,9 +155,14 @@ def _fit(targets: list[_Target], engine: Engine) -> Fit:
     return fit_log(predicted, measured, start, BOUNDS)
 
 
-def _with_engine(case: Case, engine: Engine) -> Case:
+def _with_host(case: Case, values: Mapping[str, float]) -> Case:
     groups = [
-        replace(g, instances=replace(g.instances, engine=engine))
+        replace(
+            g,
+            instances=replace(
+                g.instances, engine=g.instances.engine.model_copy(update=dict(values))
+            ),
+        )
         for g in dict.fromkeys((case.prompt, case.decode))
     ]
     return replace(case, prompt=groups[0], decode=groups[-1])
