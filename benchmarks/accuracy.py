@@ -20,7 +20,7 @@ from planner.cost.kernels import keywords
 from planner.cost.uncertainty import SHARED, Z80
 from planner.formulas.arrays import Array
 from planner.load import load_accelerator, load_datasheet
-from planner.measured import LIBRARIES, calibrations, engine_tables
+from planner.records import LIBRARIES, calibrations, engine_tables
 
 TABLES = (
     "gemm", "attention_prefill", "attention_decode", "mla_prefill", "mla_decode", "moe",

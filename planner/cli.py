@@ -258,7 +258,7 @@ def simulate(
 @app.command()
 def validate(
     paths: Annotated[
-        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
+        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels or runs")
     ],
     json_path: JsonOpt = None,
     out: Annotated[
@@ -266,14 +266,14 @@ def validate(
     ] = None,
     catalog: CatalogOpt = None,
 ) -> None:
-    """Compare predictions with measured kernels: error per operator, device, dtype, library."""
+    """Compare predictions with measured kernels or serving runs: errors by group, and the order."""
     from planner import library
-    from planner.report import document, table
+    from planner.report import document, errors, table
 
     for path in (json_path, out):
         if path is not None:
             document.require_writable(path)
-    files = library.validate(paths, catalog)
+    files = library.validate(paths, catalog, progress=table.tracked("predicting runs"))
     if out is not None:
         document.write_predictions(files, out)
     written = document.validate_document(files)
@@ -282,19 +282,19 @@ def validate(
         return
     if json_path:
         document.write_document(written, json_path)
-    table.print_validation(files, table.console())
+    errors.print_validation(files, table.console())
 
 
 @app.command()
 def calibrate(
     paths: Annotated[
-        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
+        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels, or of runs")
     ],
     gpu: Annotated[
         str | None, typer.Option(help="Accelerator whose rows are fitted; default: every one")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Engine whose kernels are fitted; default: all rows")
+        str | None, typer.Option(help="Engine whose kernels or host times are fitted")
     ] = None,
     out: Annotated[
         str | None,
@@ -302,26 +302,34 @@ def calibrate(
     ] = None,
     catalog: CatalogOpt = None,
 ) -> None:
-    """Fit an accelerator's calibration to measured kernels: parameters, errors, what is kept.
+    """Fit accelerators to measured kernels, or an engine's host times to measured runs.
 
-    Without --gpu, every accelerator, library and family in the tables gets its record in --out.
+    Tables of kernels without --gpu: every accelerator, library and family in them gets its record
+    in the directory --out.
     """
     from planner import library
     from planner.ingest.calibration_yaml import calibration_to_yaml
-    from planner.report import document, table
+    from planner.ingest.engine_yaml import engine_to_yaml
+    from planner.report import document, errors, table
+    from planner.search.host_times import FittedEngine
 
-    if gpu is None:
+    if gpu is None and engine is None:
         where = document.require_directory(out, "--out")
         every = library.calibrations(paths, catalog)
-        for found in table.progress(every, "fitting accelerators, families and libraries"):
-            target = str(where / f"{found.calibration.name}.yaml")
-            document.write_text(calibration_to_yaml(found.calibration), target, "--out")
+        for one in table.progress(every, "fitting accelerators, families and libraries"):
+            target = str(where / f"{one.calibration.name}.yaml")
+            document.write_text(calibration_to_yaml(one.calibration), target, "--out")
         return
     if out is not None:
         document.require_writable(out)
-    found = library.calibrate(paths, gpu=gpu, engine=engine, catalog=catalog)
-    text = calibration_to_yaml(found.calibration)
-    table.print_calibration(found, table.console(stderr=out is None))
+    found = library.calibrate(
+        paths, gpu=gpu, engine=engine, catalog=catalog, progress=table.tracked("predicting runs")
+    )
+    errors.print_calibration(found, table.console(stderr=out is None))
+    if isinstance(found, FittedEngine):
+        text = engine_to_yaml(found.engine)
+    else:
+        text = calibration_to_yaml(found.calibration)
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -19,8 +19,9 @@ from planner.load import (
     load_precision,
     load_workload,
 )
-from planner.measured import calibrate, calibrations, validate
+from planner.measured import calibrate, validate
 from planner.mixing import mix
+from planner.records import calibrations
 from planner.resolve import (
     evaluated_traffic,
     hardware_of,
@@ -41,7 +42,8 @@ from planner.search.matrix import Mix
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
-from planner.serving.evaluate import Evaluation, Group, evaluate_groups
+from planner.serving.evaluate import Evaluation, evaluate_groups
+from planner.serving.outcome import Group
 from planner.simulated import simulate
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster

@@ -1,41 +1,37 @@
-"""The verbs on measured kernels: judge predictions by them, fit calibrations to them."""
+"""The verbs on measurements: judge predictions by them, fit devices and engines to them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from planner.cost.calibrate import Calibrated, relative_error
-from planner.cost.calibrate import calibrate as fit_calibration
+from planner.cost.calibrate import Calibrated
 from planner.errors import InputError
-from planner.ingest.kernels import KernelTable, read_kernels
-from planner.load import (
-    Catalog,
-    load_accelerator,
-    load_calibration,
-    load_datasheet,
-    load_engine,
-    load_family,
-)
-from planner.search.validate import FileErrors, validate_kernels
+from planner.formulas.arrays import BoolArray
+from planner.ingest.columns import read_columns
+from planner.ingest.kernels import kernels_of
+from planner.ingest.runs import RunTable, is_runs, runs_of
+from planner.load import Catalog, load_accelerator, load_calibration, load_engine
+from planner.records import device_record
+from planner.runs import load_run_engine, resolver
+from planner.search.host_times import FittedEngine, fit_host_times
+from planner.search.runs import predictions_of, validate_runs
+from planner.search.statistics import FileErrors, keys_of
+from planner.search.validate import validate_kernels
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 from planner.spec.engine import Engine
 
-#: Kernel libraries with tables of their own; others (NCCL) serve every engine. ``vidur`` stands
-#: for the cuBLAS and vLLM kernels of 2023.
-LIBRARIES = ("sglang", "trtllm", "vidur", "vllm")
-#: What vLLM calls where it has no rows of its own, and so on.
-STAND_INS = {"vllm": "sglang", "sglang": "trtllm", "trtllm": "sglang"}
-_Rows = Sequence[tuple[KernelTable, Accelerator]]
+#: Passes the numbers of rows through, telling somebody.
+Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
-def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileErrors]:
-    """Return how far predictions are off on tables of measured kernels.
+def validate(
+    paths: Sequence[str | Path], catalog: Catalog = None, *, progress: Progress | None = None
+) -> list[FileErrors]:
+    """Return how far predictions are off on tables of measured kernels or serving runs.
 
     Parameters
     ----------
@@ -43,6 +39,8 @@ def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileE
         CSV files, recognised by their header (docs/validate.md).
     catalog
         Directory whose entries override the shipped ones.
+    progress
+        Wraps the rows of a table of runs as they are predicted, to show how far it is.
 
     Raises
     ------
@@ -54,162 +52,91 @@ def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileE
         device = load_accelerator(name, catalog)
         return device, load_calibration(device, catalog, backend.partition("-")[0])
 
-    return validate_kernels([Path(p) for p in paths], lookup)
+    found = []
+    for path in paths:
+        columns = read_columns(Path(path), "table of measurements")
+        if is_runs(columns):
+            table = runs_of(columns)
+            rows = predictions_of(table, resolver(catalog), progress or iter)
+            found.append(validate_runs(table, rows))
+        else:
+            found.append(validate_kernels(kernels_of(columns), lookup))
+    return found
 
 
 def calibrate(
     paths: Sequence[str | Path],
     *,
-    gpu: str,
+    gpu: str | None = None,
     engine: str | Engine | None = None,
     catalog: Catalog = None,
-) -> Calibrated:
-    """Return the calibration of a device fitted to tables of measured kernels.
+    progress: Progress | None = None,
+) -> Calibrated | FittedEngine:
+    """Return what measurements say of a device, or of an engine, by the kind of the tables.
 
     Parameters
     ----------
     paths
-        CSV files, recognised by their header (docs/validate.md).
+        CSV files, recognised by their header (docs/validate.md): tables of kernels give the
+        calibration of a device, a table of serving runs the host times of an engine.
     gpu
-        Accelerator whose rows are fitted.
+        Accelerator whose rows are fitted; runs of every accelerator by default.
     engine
-        Engine whose kernel library's rows are fitted; by default all rows of the device.
+        Kernels: engine whose library's rows are fitted, by default all rows of the device. Runs:
+        engine whose profile is fitted.
     catalog
         Directory whose entries override the shipped ones.
+    progress
+        Wraps the rows of a table of runs as they are predicted.
 
     Raises
     ------
     InputError
-        If a file is no known table, or holds too few rows of that device to fit anything.
+        If a file is no known table, the tables are of both kinds, or hold too few rows.
     """
-    device = load_accelerator(gpu, catalog)
     record = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    device = load_accelerator(gpu, catalog) if gpu is not None else None
+    columns = [read_columns(Path(path), "table of measurements") for path in paths]
+    runs = [runs_of(c) for c in columns if is_runs(c)]
+    if runs and len(columns) > 1:
+        raise InputError(f"{runs[0].path}: fit one table of runs at a time, without others")
+    if runs:
+        if record is None:
+            raise InputError(f"{runs[0].path} holds serving runs: give the --engine to fit")
+        return _fitted_engine(runs[0], record, device, catalog, progress)
+    if device is None:
+        raise InputError("tables of kernels calibrate an accelerator: give --gpu")
     library = record.kernels if record else None
-    tables = _by_device([read_kernels(Path(p)) for p in paths], catalog)
-    start = load_family(device, catalog, library)
-    files = ", ".join(str(p) for p in paths)
-    try:
-        return _device(_rows(tables, library, [device]), device, start, library)
-    except ValueError as error:
-        raise InputError(f"{files}: rows of {device.name}: {error}") from None
+    return device_record([kernels_of(c) for c in columns], device, library, catalog)
 
 
-def calibrations(paths: Sequence[str | Path], catalog: Catalog = None) -> Iterator[Calibrated]:
-    """Yield the calibration of every family, accelerator and kernel library in the tables.
-
-    Every fit starts from the datasheet's defaults; what a device has no rows of it has from its
-    family. A family
-    measured on one device alone is said to be as wrong as the other families' parameters are on
-    that device: what a relative of it may expect at worst.
-
-    Parameters
-    ----------
-    paths
-        CSV files, recognised by their header (docs/validate.md).
-    catalog
-        Directory whose entries override the shipped ones.
-    """
-    tables = _by_device([read_kernels(Path(p)) for p in paths], catalog)
-    devices = sorted({d.name: d for _, d in tables}.values(), key=lambda d: d.name)
-    prior = load_datasheet(catalog)
-    families = dict.fromkeys(sorted({d.family for d in devices}), prior)
-    for library in (None, *LIBRARIES):
-        records: dict[str, Calibration] = {}
-        for family, start in families.items():
-            own = _rows(tables, library, [d for d in devices if d.family == family])
-            if own:
-                found = _family(own, _rows(tables, library, devices), start, library, prior)
-                records[family] = found.calibration
-                yield found
-        for device in devices:
-            own = _rows(tables, library, [device])
-            if own:
-                yield _device(own, device, records[device.family], library, prior)
-        if library is None:
-            families = records
-
-
-def engine_tables(
-    paths: Sequence[str | Path], catalog: Catalog = None
-) -> dict[tuple[str, str], list[tuple[KernelTable, Accelerator]]]:
-    """Return the rows of each accelerator and kernel library, stand-ins and common rows too."""
-    tables = _by_device([read_kernels(Path(p)) for p in paths], catalog)
-    devices = sorted({d.name: d for _, d in tables}.values(), key=lambda d: d.name)
-    found = {(d.name, x): _rows(tables, x, [d]) for d in devices for x in LIBRARIES}
-    return {at: rows for at, rows in found.items() if rows}
-
-
-def _family(
-    own: _Rows, everyone: _Rows, start: Calibration, library: str | None, prior: Calibration
-) -> Calibrated:
-    family = own[0][1].family
-    name = f"{family}.{library}" if library else family
-    found = fit_calibration(own, start, name, family=family, library=library, prior=prior)
-    others = [(t, d) for t, d in everyone if d.family != family]
-    if len({d.name for _, d in own}) > 1 or not others:
-        return found
-    elsewhere = fit_calibration(others, prior, "others", family=family).calibration
-    update = {"relative_error": relative_error(own, elsewhere)}
-    return replace(found, calibration=found.calibration.model_copy(update=update))
-
-
-def _device(
-    own: _Rows,
-    device: Accelerator,
-    start: Calibration,
-    library: str | None,
-    prior: Calibration | None = None,
-) -> Calibrated:
-    return fit_calibration(
-        own,
-        start,
-        f"{device.name}.{library}" if library else device.name,
-        family=device.family,
-        accelerator=device.name,
-        library=library,
-        prior=prior,
-    )
-
-
-def _by_device(
-    tables: Sequence[KernelTable], catalog: Catalog
-) -> list[tuple[KernelTable, Accelerator]]:
-    """Return the tables split by accelerator, those that the catalogue does not know left out."""
-    found = []
-    for table in tables:
-        known: dict[str, Accelerator] = {}
-        for name in np.unique(table.text["gpu"]).tolist():
-            try:
-                known[name] = load_accelerator(name, catalog)
-            except InputError:
-                continue
-        for device in {d.name: d for d in known.values()}.values():
-            names = [n for n, d in known.items() if d.name == device.name]
-            found.append((table.take(np.isin(table.text["gpu"], names)), device))
-    return found
-
-
-def _rows(
-    tables: _Rows, library: str | None, devices: Sequence[Accelerator]
-) -> list[tuple[KernelTable, Accelerator]]:
-    """Return the rows of some devices that stand for a library.
-
-    What a library has no rows of (vLLM: latent attention) another one's stand in for.
-    """
-    wanted = {d.name for d in devices}
-    found: list[tuple[KernelTable, Accelerator]] = []
-    own = False
-    for table, device in tables:
-        if device.name not in wanted:
+def _fitted_engine(
+    table: RunTable,
+    engine: Engine,
+    device: Accelerator | None,
+    catalog: Catalog,
+    progress: Progress | None,
+) -> FittedEngine:
+    names = keys_of(table.text, ("engine", "engine_version", "source"))
+    own = np.zeros(len(table), dtype=bool)
+    for key in np.unique(names):
+        name, version, source = str(key).split("\x1f")
+        try:
+            found = load_run_engine(name, version, source, catalog)
+        except InputError:
             continue
-        backend: Any = np.array([b.partition("-")[0] for b in table.text["backend"].tolist()])
-        rows = np.ones(len(table), dtype=bool)
-        if library is not None:
-            neutral = ~np.isin(backend, LIBRARIES)
-            rows = (backend == library) | neutral
-            if not rows.any():
-                rows = backend == STAND_INS.get(library)
-            own = own or bool((backend == library).any())
-        if rows.any():
-            found.append((table.take(rows), device))
-    return found if own or library is None or library in STAND_INS else []
+        own |= (names == key) & (found.name == engine.name)
+    if device is not None:
+        own &= _of_device(table.text["accelerator"], device, catalog)
+    return fit_host_times(table.take(own), resolver(catalog), engine, progress or iter)
+
+
+def _of_device(names: np.ndarray, device: Accelerator, catalog: Catalog) -> BoolArray:
+    """Return which rows are of a device, under any of its names."""
+    same = {}
+    for name in np.unique(names):
+        try:
+            same[name] = load_accelerator(str(name), catalog).name == device.name
+        except InputError:
+            same[name] = False
+    return np.array([same[name] for name in names], dtype=bool)

@@ -28,7 +28,7 @@ from planner.load import (
 from planner.search.candidates import Stock
 from planner.search.mix import Objective
 from planner.serving.attainment import Traffic, traffic_of
-from planner.serving.evaluate import Load
+from planner.serving.outcome import Load
 from planner.spec.accelerator import Accelerator, Link
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine

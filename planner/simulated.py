@@ -20,7 +20,7 @@ from planner.ingest.traces import workload_from_trace
 from planner.load import Catalog, load_engine, load_model, load_workload
 from planner.resolve import MOST_BEYOND_CONTEXT, require_rate, stocks_of, within_context
 from planner.serving.attainment import Constraint, Traffic, traffic_of
-from planner.serving.evaluate import transfer_s
+from planner.serving.outcome import transfer_s
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
 from planner.simulation.closed import Deployed, predict
 from planner.simulation.results import WARM_UP, Judged, Simulation, compare

@@ -10,8 +10,8 @@ from planner import load_workload
 from planner.cost.step import Lengths
 from planner.cost.table import step_table
 from planner.serving.attainment import Traffic, traffic_of
-from planner.serving.evaluate import statistics_of
 from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.outcome import latency_of
 from planner.serving.prepared import prepare
 from planner.simulation.arrivals import draw
 from planner.simulation.results import latencies, measured_part, statistics
@@ -52,7 +52,7 @@ def compare(case: str, role: str, share: float) -> dict[tuple[str, str], tuple[f
         if metric == "tpot" and role == "prefill":
             continue
         simulated = np.mean([statistics(r[metric][part])[statistic] for r in runs])
-        closed = statistics_of(state, mix, metric)[statistic]
+        closed = latency_of(state, mix, metric).at(statistic)
         found[metric, statistic] = (closed, float(simulated))
     return found
 

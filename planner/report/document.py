@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -20,7 +22,7 @@ from planner.spec.slo import Bound
 if TYPE_CHECKING:  # a document of one verb needs nothing of the others
     from planner.search.matrix import Mix
     from planner.search.plans import Plan, PlanSet, Pool
-    from planner.search.validate import FileErrors
+    from planner.search.statistics import FileErrors
     from planner.serving.evaluate import Evaluation
     from planner.simulation.results import Simulation
 
@@ -138,13 +140,16 @@ def validate_document(files: list[FileErrors]) -> dict[str, Any]:
                 "rows": f.rows,
                 "predicted": f.predicted,
                 "unpredicted": [{"reason": r, "rows": n} for r, n in f.unpredicted.items()],
-                "metrics": {} if f.seconds is None else {"seconds": plain(f.seconds)},
+                "partial": [{"reason": r, "rows": n} for r, n in f.partial.items()],
+                "metrics": plain(f.metrics),
+                "rank": plain(f.rank),
                 "groups": [
                     {
                         **g.key,
                         "rows": g.rows,
                         "predicted": g.predicted,
-                        "metrics": {} if g.seconds is None else {"seconds": plain(g.seconds)},
+                        "metrics": plain(g.metrics),
+                        "rank": plain(g.rank),
                     }
                     for g in f.groups
                 ],
@@ -217,14 +222,27 @@ def write_document(document: Mapping[str, Any], path: str) -> None:
 
 
 def write_predictions(files: Sequence[FileErrors], path: str) -> None:
-    """Write ``file,row,predicted_s`` of every row, the prediction empty where there is none."""
-    lines = ["file,row,predicted_s"]
+    """Write every row's predictions, empty where there are none.
+
+    Kernels: ``file,row,predicted_s``. Runs: the row as given, ``predicted_…`` and the reason.
+    """
+    lines: list[list[str]] = []
     for f in files:
-        for row, value in enumerate(f.predictions_s.tolist(), start=1):
-            lines.append(
-                f"{f.path},{row},{value:.6g}" if math.isfinite(value) else f"{f.path},{row},"
-            )
-    write_text("\n".join(lines) + "\n", path, "--out")
+        names = [n if n.startswith("predicted") else f"predicted_{n}" for n in f.predictions]
+        body = zip(*(f.predictions[n].tolist() for n in f.predictions), strict=True)
+        cells = [[f"{v:.6g}" if math.isfinite(v) else "" for v in row] for row in body]
+        if f.given:
+            header, *given = f.given
+            lines.append([*header, *names, "reason"])
+            rows = zip(given, cells, f.reasons, strict=True)
+            lines += [[*row, *values, reason] for row, values, reason in rows]
+        else:
+            if lines[:1] != [["file", "row", *names]]:
+                lines.append(["file", "row", *names])
+            lines += [[f.path, str(k), *values] for k, values in enumerate(cells, start=1)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(text.getvalue(), path, "--out")
 
 
 def write_text(text: str, path: str, option: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -11,10 +11,8 @@ from rich.table import Table
 from planner.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:  # a table of one verb needs nothing of the others
-    from planner.cost.calibrate import Calibrated
     from planner.search.matrix import Mix
     from planner.search.plans import Plan, PlanSet, Pool
-    from planner.search.validate import FileErrors
     from planner.serving.evaluate import Evaluation
 
 T = TypeVar("T")
@@ -228,6 +226,16 @@ def print_mix(result: Mix, out: Console) -> None:
     out.print(f"Found in {format_seconds(result.seconds)}.")
 
 
+def tracked(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
+    """Return a wrapper that shows on stderr how far an iteration is, on a terminal only."""
+    from rich.progress import track
+
+    err = console(stderr=True)
+    return lambda rows: track(
+        list(rows), what, console=err, transient=True, disable=not err.is_terminal
+    )
+
+
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
     """Print a plain table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -242,48 +250,6 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
     for row in rows:
         table.add_row(*row)
     out.print(table)
-
-
-def print_validation(files: Sequence[FileErrors], out: Console) -> None:
-    """Print errors per file and per group, and why rows were left out."""
-    for f in files:
-        whole = f.seconds
-        errors = (
-            ""
-            if whole is None
-            else (
-                f": median {whole.median_ape:.1%}, p90 {whole.p90_ape:.1%}, bias {whole.bias:+.1%}"
-            )
-        )
-        out.print(f"{f.path} ({f.kind}): {f.predicted} of {f.rows} rows predicted{errors}")
-        for reason, rows in f.unpredicted.items():
-            out.print(f"  left out: {rows} rows, {reason}")
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("group", overflow="fold")
-        for heading in ("rows", "median", "p90", "bias"):
-            table.add_column(heading, justify="right")
-        for g in f.groups:
-            if g.seconds is not None:
-                s = g.seconds
-                cells = (f"{s.n}", f"{s.median_ape:.1%}", f"{s.p90_ape:.1%}", f"{s.bias:+.1%}")
-                table.add_row(" ".join(g.key.values()), *cells)
-        out.print(table)
-        out.print()
-
-
-def print_calibration(found: Calibrated, out: Console) -> None:
-    """Print how well each section fits, what it kept, and which rows were left out."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("section")
-    for heading in ("rows", "median", "p90", "bias"):
-        table.add_column(heading, justify="right")
-    table.add_column("kept at defaults", overflow="fold")
-    for name, fit in found.calibration.fits.items():
-        cells = (f"{fit.median_error:.1%}", f"{fit.p90_error:.1%}", f"{fit.bias:+.1%}")
-        table.add_row(name, str(fit.rows), *cells, ", ".join(fit.kept))
-    out.print(table)
-    for reason, rows in found.left_out.items():
-        out.print(f"left out: {rows} rows, {reason}")
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from planner.cost.breakdown import Line
-from planner.serving.evaluate import Memory, Statistics
+from planner.serving.evaluate import Memory
+from planner.serving.latency import Statistics
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 

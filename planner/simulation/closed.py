@@ -10,7 +10,7 @@ import numpy as np
 from planner.cost.step import Instances, Law, Lengths, law
 from planner.formulas.arrays import Array
 from planner.serving.attainment import Constraint, Traffic
-from planner.serving.evaluate import Statistics
+from planner.serving.latency import Statistics
 from planner.serving.open_loop import solve
 from planner.serving.prepared import Role, prepare
 from planner.serving.state import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.formulas.arrays import Array, BoolArray, IntArray
-from planner.serving.evaluate import Statistics
+from planner.serving.latency import Statistics
 from planner.simulation.closed import QUANTILES, PoolUse, Prediction
 from planner.simulation.run import Outcome, Pool
 from planner.spec.slo import Bound
