@@ -99,7 +99,6 @@ def test_five_points_suffice():
     fit = fits.fit_prefill_attention(tokens[pick], noisy(seconds[pick]), defaults=PREFILL, **few)
     error = prefill_attention_s(tokens, **shape, **fit.parameters) / seconds - 1.0
     assert np.median(np.abs(error)) < 0.03
-    assert len(fit.kept) == 5
 
     batch, context, shape = steps(400)
     few = {k: v[pick] if isinstance(v, np.ndarray) else v for k, v in shape.items()}

@@ -15,16 +15,11 @@ from command import ROOT
 from planner.formulas.arrays import Array
 from planner.formulas.collectives import (
     all_reduce_s,
-    dispatch_s,
-    nvlink_exchange_s,
     two_line_exchange_s,
 )
-from planner.formulas.collectives_fits import (
-    fit_all_reduce,
-    fit_dispatch,
-    fit_nvlink_exchange,
-    fit_two_line_exchange,
-)
+from planner.formulas.collectives_fits import fit_all_reduce, fit_two_line_exchange
+from planner.formulas.dispatch import dispatch_s, nvlink_exchange_s
+from planner.formulas.dispatch_fits import fit_dispatch, fit_nvlink_exchange
 from planner.formulas.energy import fit_power, power_w
 from planner.formulas.fitting import Fit
 

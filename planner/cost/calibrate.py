@@ -17,12 +17,8 @@ import numpy as np
 from planner.cost.kernels import FORMATS, Sample, artefacts, keywords, samples
 from planner.formulas.arrays import Array, IntArray
 from planner.formulas.attention_fits import fit_decode_attention, fit_prefill_attention
-from planner.formulas.collectives_fits import (
-    fit_all_reduce,
-    fit_dispatch,
-    fit_nvlink_exchange,
-    fit_two_line_exchange,
-)
+from planner.formulas.collectives_fits import fit_all_reduce, fit_two_line_exchange
+from planner.formulas.dispatch_fits import fit_dispatch, fit_nvlink_exchange
 from planner.formulas.elementwise import fit_elementwise
 from planner.formulas.experts import fit_experts
 from planner.formulas.fitting import Fit

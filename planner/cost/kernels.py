@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.formulas import attention, collectives, elementwise, experts, matmul
+from planner.formulas import attention, collectives, dispatch, elementwise, experts, matmul
 from planner.formulas.arrays import Array, BoolArray, IntArray, Real
 from planner.formulas.attention_fits import kv_from_memory
 from planner.ingest.kernels import KernelTable
@@ -58,8 +58,8 @@ SECONDS: dict[str, Callable[..., Real]] = {
     "experts": experts.experts_s,
     "all_reduce": collectives.all_reduce_s,
     "exchange": collectives.two_line_exchange_s,
-    "dispatch": collectives.dispatch_s,
-    "nvlink_exchange": collectives.nvlink_exchange_s,
+    "dispatch": dispatch.dispatch_s,
+    "nvlink_exchange": dispatch.nvlink_exchange_s,
     "elementwise": elementwise.elementwise_s,
 }
 
@@ -190,7 +190,7 @@ def _gemm(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Foun
         return None
     fmt, sizes = found
     shape = {name: rows.numbers[name] for name in ("m", "n", "k")}
-    sizes["split_k"] = matmul.split_k(fmt.activation_bytes)
+    sizes["split_k"] = matmul.split_k(8.0 * fmt.activation_bytes)
     key = f"{fmt.key}@{label['backend']}"
     return "matmul", key, (fmt.compute, "bf16"), {**shape, **sizes}, fmt.dynamic
 
@@ -304,7 +304,7 @@ def _nccl(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Foun
 
 
 def _deepep(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found:
-    x, dispatch = rows.numbers, label["phase"].startswith("dispatch")
+    x, sending = rows.numbers, label["phase"].startswith("dispatch")
     normal = label["mode"] != "low_latency"
     hidden, ranks = x["hidden"], x["nodes"] * device.node_devices
     distinct = ranks * (1.0 - (1.0 - 1.0 / ranks) ** x["topk"])
@@ -313,14 +313,14 @@ def _deepep(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Fo
         # the normal mode sends a token once to each rank that needs it (kernels.md §5)
         "copies": distinct if normal else x["topk"],
         # an 8-bit dispatch carries a scale per 32 elements and a header (kernels.md §5)
-        "token_bytes": hidden * 33.0 / 32.0 + 16.0 if dispatch else 2.0 * hidden,
+        "token_bytes": hidden * 33.0 / 32.0 + 16.0 if sending else 2.0 * hidden,
         "ranks": ranks,
         "domain": float(device.node_devices),
         "experts": x["experts"],
         "scale_up_bytes_per_s": device.scale_up.bandwidth_bytes_per_s,
         "scale_out_bytes_per_s": device.scale_out.bandwidth_bytes_per_s,
     }
-    phase = "dispatch" if dispatch else "combine"
+    phase = "dispatch" if sending else "combine"
     mode = f"@{label['mode']}" if normal else ""
     return "dispatch", phase + mode, (phase, "dispatch"), sizes, False
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from planner.cost.work import ACTIVATION_BYTES, Op
-from planner.formulas import attention, collectives, elementwise, experts, matmul
+from planner.formulas import attention, collectives, dispatch, elementwise, experts, matmul
 from planner.formulas.arrays import Array, Real
 from planner.spec.accelerator import Accelerator, Link
 from planner.spec.calibration import Calibration
@@ -152,7 +152,7 @@ def _matmul(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     widths = _widths(op, on)
     fit = parameters(op, on)[2].keywords(quantise=dynamic)
     roofs = _roofs(on, _compute_dtype(op, on))
-    split_k = matmul.split_k(widths["activation_bytes"])
+    split_k = matmul.split_k(8.0 * widths["activation_bytes"])
     seconds = matmul.matmul_s(**op.sizes, **widths, **roofs, split_k=split_k, **fit)
     return seconds, matmul.matmul_flops(**op.sizes), matmul.matmul_bytes(**op.sizes, **widths)
 
@@ -217,7 +217,7 @@ def _all_reduce(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
 def _dispatch(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     s = op.sizes
     token_bytes = s["width"] * s["element_bytes"]
-    seconds = collectives.dispatch_s(
+    seconds = dispatch.dispatch_s(
         s["tokens"],
         copies=s["copies"],
         token_bytes=token_bytes,

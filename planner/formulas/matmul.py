@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +13,7 @@ from planner.formulas.fitting import Fit, fit_log
 K_LATENCY_S = 1e-9
 #: Elements of k from which 16-bit kernels split k over SMs; narrower kernels rarely do.
 SPLIT_K = 4096.0
+UNSPLIT_K = 1e9
 
 #: Physical ranges of the calibrated parameters: shares of a datasheet limit stay within it.
 BOUNDS = {
@@ -43,7 +43,7 @@ DEFAULTS = {
         "memory_efficiency": 0.85,
         "overhead_s": 6e-6,
         "k_latency_s": 0.9e-9,
-        "split_k": math.inf,
+        "split_k": UNSPLIT_K,
         "sharpness": 2.0,
         "quantise_passes": 2.0,
         "activation_passes": 1.5,
@@ -53,7 +53,7 @@ DEFAULTS = {
         "memory_efficiency": 0.75,
         "overhead_s": 5e-6,
         "k_latency_s": 1.5e-9,
-        "split_k": math.inf,
+        "split_k": UNSPLIT_K,
         "sharpness": 2.0,
         "quantise_passes": 1.2,
         "activation_passes": 1.0,
@@ -209,18 +209,18 @@ def matmul_s(
     return overhead_s + joined + quantise
 
 
-def split_k(activation_bytes: float) -> float:
+def split_k(bits: float) -> float:
     """Return from how many elements of k on kernels share one tile's main loop.
 
     Parameters
     ----------
-    activation_bytes : float
-        Size of an input element [B].
+    bits : float
+        Width of an input element in bits [-].
 
     Returns
     -------
     float
-        Elements of k [-]: 4096 for 16-bit kernels, never (infinite) for narrower ones.
+        Elements of k [-]: 4096 for 16-bit kernels, beyond any model's for narrower ones.
 
     References
     ----------
@@ -228,10 +228,10 @@ def split_k(activation_bytes: float) -> float:
 
     Examples
     --------
-    >>> split_k(2.0), split_k(1.0)
-    (4096.0, inf)
+    >>> split_k(16.0), split_k(8.0)
+    (4096.0, 1000000000.0)
     """
-    return SPLIT_K if activation_bytes >= 2.0 else math.inf
+    return SPLIT_K if bits >= 16.0 else UNSPLIT_K
 
 
 def _bits(activation_bytes: Real) -> int:

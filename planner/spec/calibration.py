@@ -128,7 +128,7 @@ class Exchange(Parameters):
 
 
 class Dispatch(Parameters):
-    """Parameters of ``formulas.collectives.dispatch_s``: sending tokens to experts and back."""
+    """Parameters of ``formulas.dispatch.dispatch_s``: sending tokens to experts and back."""
 
     latency_s: NonNegative = 15e-6
     """α of the kernel."""
@@ -145,7 +145,7 @@ class Dispatch(Parameters):
 
 
 class NvlinkExchange(Parameters):
-    """Parameters of ``formulas.collectives.nvlink_exchange_s``: all-to-all inside one domain."""
+    """Parameters of ``formulas.dispatch.nvlink_exchange_s``: all-to-all inside one domain."""
 
     latency_s: NonNegative = 12e-6
     """α at two ranks."""
