@@ -331,9 +331,12 @@ def hardware_of(
 ) -> Hardware:
     """Return a device with its calibration, formats and links."""
     kv = 2.0 if kv_precision == "auto" else load_precision(kv_precision, catalog).kv_bytes
+    calibration = load_calibration(device, catalog, library)
+    if precision.narrow in calibration.experts:
+        precision = load_precision(str(precision.narrow), catalog)
     return Hardware(
         device,
-        load_calibration(device, catalog, library),
+        calibration,
         precision,
         kv,
         device.scale_up,

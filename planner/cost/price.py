@@ -110,6 +110,13 @@ def parameters(op: Op, on: Hardware) -> tuple[str, str, Any]:
     return section, *on.calibration.of(section, *keys)
 
 
+def _kernels(op: Op, on: Hardware) -> list[dict[str, float]]:
+    """Return the parameters of every kernel measured for an operator's format."""
+    section, key, _ = parameters(op, on)
+    table = getattr(on.calibration, section)
+    return [p.keywords() for k, p in table.items() if k.partition("@")[0] == key]
+
+
 def _section(op: Op, on: Hardware) -> tuple[str, ...]:
     """Return the section of the calibration and the keys to seek there, the best first."""
     match op.kind:
@@ -195,8 +202,11 @@ def _experts(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     active = experts.coverage(tokens, *moe) * moe[0] / ranks
     active = np.minimum(active, np.maximum(pairs, 1e-9))
     widths, roofs = _widths(op, on), _roofs(on, _compute_dtype(op, on))
-    fit = parameters(op, on)[2].keywords()
-    seconds = experts.experts_s(pairs, active, **s, tokens=tokens, **widths, **roofs, **fit)
+    # engines try the kernels they have for a format and keep the fastest for the number of tokens
+    seconds: Real = np.inf
+    for fit in _kernels(op, on):
+        one = experts.experts_s(pairs, active, **s, tokens=tokens, **widths, **roofs, **fit)
+        seconds = np.minimum(seconds, one)
     weights = s["matrices"] * s["width"] * s["intermediate"]
     return seconds, 2.0 * pairs * weights, active * weights * widths["weight_bytes"]
 
