@@ -118,7 +118,7 @@ def test_against_a_count_of_steps(requests, width, most):
 
 
 def test_evaluate_shows_the_cohort():
-    case = {"gpu": "h100", "prompt": 2000, "output": 200, "engine": "trtllm"}
+    case = {"gpu": "h100", "prompt": 2000, "output": 200, "engine": "nim-2024"}
     one = planner.evaluate("llama-3-8b", concurrency=1, **case)
     five = planner.evaluate("llama-3-8b", concurrency=5, **case)
     ratio = five.ttft_s["mean"] / one.ttft_s["mean"]
