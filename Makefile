@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHONS ?= python3.13 python3.12 python3.11 python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs wheel-check clean
+.PHONY: help demo test lint docs calibrate wheel-check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -67,6 +67,16 @@ lint: $(VENV)/.installed-dev ## Check style, types and the catalogue
 
 docs: $(VENV)/.installed-dev ## Print the documentation's outputs, tables and schemas anew
 	UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_docs.py
+
+# Tables of measured kernels (docs/validate.md); the shipped records come from these.
+KERNELS ?= ../shared/data/kernels
+KERNEL_TABLES := gemm gemm_external attention_prefill attention_decode mla_prefill mla_decode moe \
+	custom_allreduce nccl deepep nvlink_alltoall elementwise
+
+calibrate: $(VENV)/.installed ## Fit the shipped calibrations anew to $(KERNELS), and their accuracy page
+	$(BIN)/planner calibrate $(KERNEL_TABLES:%=$(KERNELS)/%.csv) --out hardware/calibrations
+	$(BIN)/planner hardware check
+	$(BIN)/python benchmarks/accuracy.py $(KERNELS) > docs/accuracy.md
 
 wheel-check: $(VENV)/.made ## Build the wheel and run it from an empty environment, in another place
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _LIBRARY = (
     "calibrate",
+    "calibrations",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -23,7 +24,9 @@ _LIBRARY = (
     "load_model",
     "load_precision",
     "load_workload",
+    "mix",
     "plan",
+    "simulate",
     "validate",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
@@ -35,6 +38,7 @@ __all__ = [
     "PlannerError",
     "__version__",
     "calibrate",
+    "calibrations",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -43,7 +47,9 @@ __all__ = [
     "load_model",
     "load_precision",
     "load_workload",
+    "mix",
     "plan",
+    "simulate",
     "validate",
 ]
 
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
     from planner.errors import CatalogError, InfeasibleError, InputError, PlannerError
     from planner.library import (
         calibrate,
+        calibrations,
         evaluate,
         explain,
         load_accelerator,
@@ -59,7 +66,9 @@ if TYPE_CHECKING:
         load_model,
         load_precision,
         load_workload,
+        mix,
         plan,
+        simulate,
         validate,
     )
 

@@ -163,6 +163,34 @@ def evaluate(
 
 
 @app.command()
+def mix(
+    instance: Annotated[
+        str, typer.Argument(metavar="INSTANCE.json", help="Throughput matrix in Mélange's format")
+    ],
+    split: Annotated[
+        str, typer.Option(help="slices (slice_factor per request size) or continuous")
+    ] = "slices",
+    json_path: JsonOpt = None,
+) -> None:
+    """Find the cheapest mix of GPU types for a throughput matrix of your own."""
+    from planner import mixing
+    from planner.report import document, table
+
+    if json_path is not None:
+        document.require_writable(json_path)
+    result = mixing.mix(instance, split=split)  # type: ignore[arg-type]
+    for note in result.assumptions:
+        typer.echo(f"note: {note}", err=True)
+    written = document.mix_document(result, {"instance": instance, "split": split})
+    if json_path == "-":
+        typer.echo(document.dumps(written))
+        return
+    if json_path:
+        document.write_document(written, json_path)
+    table.print_mix(result, table.console())
+
+
+@app.command()
 def explain(
     path: Annotated[str, typer.Argument(metavar="PLAN.json", help="Document of plan --json")],
     plan_id: Annotated[
@@ -176,9 +204,61 @@ def explain(
 
 
 @app.command()
+def simulate(
+    path: Annotated[str, typer.Argument(metavar="PLAN.json", help="Document of plan --json")],
+    plan_id: Annotated[
+        str | None, typer.Option("--plan", help="Plan id; default recommended")
+    ] = None,
+    trace: Annotated[
+        str | None, typer.Option(help="Replay a trace; default: draw from the plan's workload")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests per second; default: the plan's or the trace's")
+    ] = None,
+    cv: Annotated[
+        float | None, typer.Option(help="CV of drawn arrivals; default: the workload's")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="Replay the trace so much faster")] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="Requests to draw (20000 or more), or to replay (all)")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same result")] = 0,
+    route: Annotated[
+        str, typer.Option(help="least-loaded, random or round-robin")
+    ] = "least-loaded",
+    json_path: JsonOpt = None,
+    catalog: CatalogOpt = None,
+) -> None:
+    """Simulate a plan request by request, beside the closed form's prediction."""
+    arguments = {k: v for k, v in locals().items() if k not in ("path", "json_path")}
+    from rich.progress import Progress
+
+    from planner import library
+    from planner.report import course, document, table
+
+    if json_path is not None:
+        document.require_writable(json_path)
+    terminal = table.console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task("simulating", total=None)
+        result = library.simulate(
+            path, **arguments, progress=lambda n, of: bar.update(task, completed=n, total=of)
+        )
+    written = document.simulate_document(result, {"path": path, **arguments})
+    for note in result.assumptions:
+        typer.echo(f"note: {note}", err=True)
+    if json_path == "-":
+        typer.echo(document.dumps(written))
+        return
+    if json_path:
+        document.write_document(written, json_path)
+    course.print_simulation(result, table.console())
+
+
+@app.command()
 def validate(
     paths: Annotated[
-        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
+        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels or runs")
     ],
     json_path: JsonOpt = None,
     out: Annotated[
@@ -186,14 +266,14 @@ def validate(
     ] = None,
     catalog: CatalogOpt = None,
 ) -> None:
-    """Compare predictions with measured kernels: error per operator, device, dtype, library."""
+    """Compare predictions with measured kernels or serving runs: errors by group, and the order."""
     from planner import library
-    from planner.report import document, table
+    from planner.report import document, errors, table
 
     for path in (json_path, out):
         if path is not None:
             document.require_writable(path)
-    files = library.validate(paths, catalog)
+    files = library.validate(paths, catalog, progress=table.tracked("predicting runs"))
     if out is not None:
         document.write_predictions(files, out)
     written = document.validate_document(files)
@@ -202,31 +282,54 @@ def validate(
         return
     if json_path:
         document.write_document(written, json_path)
-    table.print_validation(files, table.console())
+    errors.print_validation(files, table.console())
 
 
 @app.command()
 def calibrate(
     paths: Annotated[
-        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels")
+        list[str], typer.Argument(metavar="FILE.csv", help="Tables of measured kernels, or of runs")
     ],
-    gpu: Annotated[str, typer.Option(help="Accelerator whose rows are fitted")],
-    engine: Annotated[
-        str | None, typer.Option(help="Engine whose kernels are fitted; default: all rows")
+    gpu: Annotated[
+        str | None, typer.Option(help="Accelerator whose rows are fitted; default: every one")
     ] = None,
-    out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Engine whose kernels or host times are fitted")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="YAML file to write, a directory without --gpu; default: stdout"),
+    ] = None,
     catalog: CatalogOpt = None,
 ) -> None:
-    """Fit an accelerator's calibration to measured kernels: parameters, errors, what is kept."""
+    """Fit accelerators to measured kernels, or an engine's host times to measured runs.
+
+    Tables of kernels without --gpu: every accelerator, library and family in them gets its record
+    in the directory --out.
+    """
     from planner import library
     from planner.ingest.calibration_yaml import calibration_to_yaml
-    from planner.report import document, table
+    from planner.ingest.engine_yaml import engine_to_yaml
+    from planner.report import document, errors, table
+    from planner.search.host_times import FittedEngine
 
+    if gpu is None and engine is None:
+        where = document.require_directory(out, "--out")
+        every = library.calibrations(paths, catalog)
+        for one in table.progress(every, "fitting accelerators, families and libraries"):
+            target = str(where / f"{one.calibration.name}.yaml")
+            document.write_text(calibration_to_yaml(one.calibration), target, "--out")
+        return
     if out is not None:
         document.require_writable(out)
-    found = library.calibrate(paths, gpu=gpu, engine=engine, catalog=catalog)
-    text = calibration_to_yaml(found.calibration)
-    table.print_calibration(found, table.console(stderr=out is None))
+    found = library.calibrate(
+        paths, gpu=gpu, engine=engine, catalog=catalog, progress=table.tracked("predicting runs")
+    )
+    errors.print_calibration(found, table.console(stderr=out is None))
+    if isinstance(found, FittedEngine):
+        text = engine_to_yaml(found.engine)
+    else:
+        text = calibration_to_yaml(found.calibration)
     if out is None:
         typer.echo(text, nl=False)
     else:

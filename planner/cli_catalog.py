@@ -73,7 +73,8 @@ def _print_record(
 def _check(kinds: tuple[str, ...], paths: list[str] | None, catalog: str | None) -> None:
     """Check files, or every entry of the kinds; all mistakes at once."""
     from planner.catalog import store
-    from planner.catalog.yaml import parse, read_text
+    from planner.catalog.text import read_text
+    from planner.catalog.yaml import parse
     from planner.errors import CatalogError, Mistake
 
     mistakes: list[Mistake] = []
@@ -133,7 +134,8 @@ def hardware_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> Non
 def _hardware_entry(name: str, catalog: str | None) -> Named:
     """Return the entry of the first kind that knows the name, an accelerator before all others."""
     from planner.catalog import store
-    from planner.catalog.yaml import parse, read_text
+    from planner.catalog.text import read_text
+    from planner.catalog.yaml import parse
     from planner.errors import CatalogError, InputError
 
     if store.looks_like_path(name):

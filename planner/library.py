@@ -20,6 +20,8 @@ from planner.load import (
     load_workload,
 )
 from planner.measured import calibrate, validate
+from planner.mixing import mix
+from planner.records import calibrations
 from planner.resolve import (
     evaluated_traffic,
     hardware_of,
@@ -36,10 +38,13 @@ from planner.resolve import (
     within_context,
 )
 from planner.search.candidates import Stock
+from planner.search.matrix import Mix
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
-from planner.serving.evaluate import Evaluation, Group, evaluate_groups
+from planner.serving.evaluate import Evaluation, evaluate_groups
+from planner.serving.outcome import Group
+from planner.simulated import simulate
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
@@ -300,8 +305,10 @@ def provenance(
 
 __all__ = [
     "Evaluation",
+    "Mix",
     "PlanSet",
     "calibrate",
+    "calibrations",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -311,7 +318,9 @@ __all__ = [
     "load_model",
     "load_precision",
     "load_workload",
+    "mix",
     "plan",
     "provenance",
+    "simulate",
     "validate",
 ]

@@ -64,9 +64,16 @@ def load_cluster(name: str, catalog: Catalog = None) -> Cluster:
     return cast("Cluster", store.find("cluster", name, catalog))
 
 
-def load_family(accelerator: Accelerator, catalog: Catalog = None) -> Calibration:
+def load_datasheet(catalog: Catalog = None) -> Calibration:
+    """Return the calibration that needs no measurement: what any device is first taken for."""
+    return cast("Calibration", store.find("calibration", "datasheet", catalog))
+
+
+def load_family(
+    accelerator: Accelerator, catalog: Catalog = None, library: str | None = None
+) -> Calibration:
     """Return the default calibration of an accelerator's architecture family."""
-    return cast("Calibration", store.find("calibration", accelerator.family, catalog))
+    return _calibration([f"{accelerator.family}.{library}", accelerator.family], catalog)
 
 
 def load_calibration(
@@ -74,14 +81,18 @@ def load_calibration(
 ) -> Calibration:
     """Return the calibration fitted to a device with a kernel library, else its family's defaults.
 
-    Sought in order: ``DEVICE.LIBRARY``, ``DEVICE``, ``FAMILY``.
+    Sought in order: ``DEVICE.LIBRARY``, ``DEVICE``, ``FAMILY.LIBRARY``, ``FAMILY``.
     """
+    wanted = [f"{accelerator.name}.{library}", accelerator.name]
+    return _calibration([*wanted, f"{accelerator.family}.{library}", accelerator.family], catalog)
+
+
+def _calibration(names: list[str], catalog: Catalog) -> Calibration:
     known = store.names("calibration", store.roots(catalog))
-    wanted = [f"{accelerator.name}.{library}", accelerator.name, accelerator.family]
-    for name in wanted:
+    for name in names:
         if name in known:
             return cast("Calibration", store.find("calibration", name, catalog))
     raise InputError(
-        f"no calibration for family {accelerator.family!r} of {accelerator.name}"
-        f"{did_you_mean(accelerator.family, known)}"
+        f"no calibration for family {names[-1]!r}, expected one of hardware/calibrations"
+        f"{did_you_mean(names[-1], known)}"
     )

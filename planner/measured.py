@@ -1,26 +1,37 @@
-"""The verbs on measured kernels: judge predictions by them, fit a device to them."""
+"""The verbs on measurements: judge predictions by them, fit devices and engines to them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from planner.cost.calibrate import Calibrated
-from planner.cost.calibrate import calibrate as fit_calibration
 from planner.errors import InputError
 from planner.formulas.arrays import BoolArray
-from planner.ingest.kernels import KernelTable, read_kernels
-from planner.load import Catalog, load_accelerator, load_calibration, load_engine, load_family
-from planner.search.validate import FileErrors, validate_kernels
+from planner.ingest.columns import read_columns
+from planner.ingest.kernels import kernels_of
+from planner.ingest.runs import RunTable, is_runs, runs_of
+from planner.load import Catalog, load_accelerator, load_calibration, load_engine
+from planner.records import device_record
+from planner.runs import load_run_engine, resolver
+from planner.search.host_times import FittedEngine, fit_host_times
+from planner.search.runs import predictions_of, validate_runs
+from planner.search.statistics import FileErrors, keys_of
+from planner.search.validate import validate_kernels
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 from planner.spec.engine import Engine
 
+#: Passes the numbers of rows through, telling somebody.
+Progress = Callable[[Iterable[int]], Iterable[int]]
 
-def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileErrors]:
-    """Return how far predictions are off on tables of measured kernels.
+
+def validate(
+    paths: Sequence[str | Path], catalog: Catalog = None, *, progress: Progress | None = None
+) -> list[FileErrors]:
+    """Return how far predictions are off on tables of measured kernels or serving runs.
 
     Parameters
     ----------
@@ -28,6 +39,8 @@ def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileE
         CSV files, recognised by their header (docs/validate.md).
     catalog
         Directory whose entries override the shipped ones.
+    progress
+        Wraps the rows of a table of runs as they are predicted, to show how far it is.
 
     Raises
     ------
@@ -39,68 +52,91 @@ def validate(paths: Sequence[str | Path], catalog: Catalog = None) -> list[FileE
         device = load_accelerator(name, catalog)
         return device, load_calibration(device, catalog, backend.partition("-")[0])
 
-    return validate_kernels([Path(p) for p in paths], lookup)
+    found = []
+    for path in paths:
+        columns = read_columns(Path(path), "table of measurements")
+        if is_runs(columns):
+            table = runs_of(columns)
+            rows = predictions_of(table, resolver(catalog), progress or iter)
+            found.append(validate_runs(table, rows))
+        else:
+            found.append(validate_kernels(kernels_of(columns), lookup))
+    return found
 
 
 def calibrate(
     paths: Sequence[str | Path],
     *,
-    gpu: str,
+    gpu: str | None = None,
     engine: str | Engine | None = None,
     catalog: Catalog = None,
-) -> Calibrated:
-    """Return the calibration of a device fitted to tables of measured kernels.
+    progress: Progress | None = None,
+) -> Calibrated | FittedEngine:
+    """Return what measurements say of a device, or of an engine, by the kind of the tables.
 
     Parameters
     ----------
     paths
-        CSV files, recognised by their header (docs/validate.md).
+        CSV files, recognised by their header (docs/validate.md): tables of kernels give the
+        calibration of a device, a table of serving runs the host times of an engine.
     gpu
-        Accelerator whose rows are fitted.
+        Accelerator whose rows are fitted; runs of every accelerator by default.
     engine
-        Engine whose kernel library's rows are fitted; by default all rows of the device.
+        Kernels: engine whose library's rows are fitted, by default all rows of the device. Runs:
+        engine whose profile is fitted.
     catalog
         Directory whose entries override the shipped ones.
+    progress
+        Wraps the rows of a table of runs as they are predicted.
 
     Raises
     ------
     InputError
-        If a file is no known table, or holds too few rows of that device to fit anything.
+        If a file is no known table, the tables are of both kinds, or hold too few rows.
     """
-    device = load_accelerator(gpu, catalog)
     record = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    device = load_accelerator(gpu, catalog) if gpu is not None else None
+    columns = [read_columns(Path(path), "table of measurements") for path in paths]
+    runs = [runs_of(c) for c in columns if is_runs(c)]
+    if runs and len(columns) > 1:
+        raise InputError(f"{runs[0].path}: fit one table of runs at a time, without others")
+    if runs:
+        if record is None:
+            raise InputError(f"{runs[0].path} holds serving runs: give the --engine to fit")
+        return _fitted_engine(runs[0], record, device, catalog, progress)
+    if device is None:
+        raise InputError("tables of kernels calibrate an accelerator: give --gpu")
     library = record.kernels if record else None
-    tables = []
-    for path in paths:
-        table = read_kernels(Path(path))
-        table = table.take(_rows_of(table, device, catalog))
-        if library is not None:
-            own = np.char.startswith(table.text["backend"], library)
-            table = table.take(own) if own.any() else _shared_rows(table)
-        if len(table):
-            tables.append(table)
-    start = load_family(device, catalog)
-    name = f"{device.name}.{library}" if library else device.name
-    try:
-        return fit_calibration(tables, device, start, name, library)
-    except ValueError as error:
-        files = ", ".join(str(p) for p in paths)
-        raise InputError(f"{files}: rows of {device.name}: {error}") from None
+    return device_record([kernels_of(c) for c in columns], device, library, catalog)
 
 
-def _rows_of(table: KernelTable, device: Accelerator, catalog: Catalog) -> BoolArray:
+def _fitted_engine(
+    table: RunTable,
+    engine: Engine,
+    device: Accelerator | None,
+    catalog: Catalog,
+    progress: Progress | None,
+) -> FittedEngine:
+    names = keys_of(table.text, ("engine", "engine_version", "source"))
+    own = np.zeros(len(table), dtype=bool)
+    for key in np.unique(names):
+        name, version, source = str(key).split("\x1f")
+        try:
+            found = load_run_engine(name, version, source, catalog)
+        except InputError:
+            continue
+        own |= (names == key) & (found.name == engine.name)
+    if device is not None:
+        own &= _of_device(table.text["accelerator"], device, catalog)
+    return fit_host_times(table.take(own), resolver(catalog), engine, progress or iter)
+
+
+def _of_device(names: np.ndarray, device: Accelerator, catalog: Catalog) -> BoolArray:
     """Return which rows are of a device, under any of its names."""
     same = {}
-    for name in np.unique(table.text["gpu"]):
+    for name in np.unique(names):
         try:
             same[name] = load_accelerator(str(name), catalog).name == device.name
         except InputError:
             same[name] = False
-    return np.array([same[name] for name in table.text["gpu"]], dtype=bool)
-
-
-def _shared_rows(table: KernelTable) -> KernelTable:
-    """Return the rows of libraries that every engine uses: NCCL, DeepEP."""
-    if table.kind in ("nccl", "deepep", "elementwise", "mla_prefill", "mla_decode"):
-        return table
-    return table.take(np.zeros(len(table), dtype=bool))
+    return np.array([same[name] for name in names], dtype=bool)

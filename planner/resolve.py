@@ -28,7 +28,7 @@ from planner.load import (
 from planner.search.candidates import Stock
 from planner.search.mix import Objective
 from planner.serving.attainment import Traffic, traffic_of
-from planner.serving.evaluate import Load
+from planner.serving.outcome import Load
 from planner.spec.accelerator import Accelerator, Link
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
@@ -331,9 +331,12 @@ def hardware_of(
 ) -> Hardware:
     """Return a device with its calibration, formats and links."""
     kv = 2.0 if kv_precision == "auto" else load_precision(kv_precision, catalog).kv_bytes
+    calibration = load_calibration(device, catalog, library)
+    if precision.narrow in calibration.experts:
+        precision = load_precision(str(precision.narrow), catalog)
     return Hardware(
         device,
-        load_calibration(device, catalog, library),
+        calibration,
         precision,
         kv,
         device.scale_up,

@@ -225,15 +225,17 @@ def suffix_table(_: str) -> str:
 
 
 def calibration_table(_: str) -> str:
-    """Return the calibrations with the error each expects, and how many devices use it."""
-    devices = load_all("accelerator", ROOT)
-    rows = [
-        "| calibration | stands on | median error | 90 % within | devices |",
-        "|---|---|---|---|---|",
-    ]
-    for c in sorted(load_all("calibration", ROOT), key=lambda c: c.relative_error.median):
-        used = sum(load_calibration(d, ROOT).name == c.name for d in devices)
-        error = c.relative_error
+    """Return what vLLM's kernels are priced by on each device, and the error it expects."""
+    devices: dict[str, list[str]] = {}
+    records = {}
+    for d in load_all("accelerator", ROOT):
+        c = load_calibration(d, ROOT, "vllm")
+        records[c.name] = c
+        devices.setdefault(c.name, []).append(d.name)
+    rows = ["| calibration | stands on | median error | 90 % within | devices |",
+            "|---|---|---|---|---|"]  # fmt: skip
+    for c in sorted(records.values(), key=lambda c: c.relative_error.median):
+        error, used = c.relative_error, ", ".join(devices[c.name])
         basis = {"fit": "a fit", "default": "family defaults"}[c.basis]
         rows.append(f"| {c.name} | {basis} | ±{error.median:.0%} | ±{error.p90:.0%} | {used} |")
     return "\n".join(rows) + "\n"

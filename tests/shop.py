@@ -27,8 +27,8 @@ def hardware(
 ) -> Hardware:
     device = load_accelerator(gpu) if isinstance(gpu, str) else gpu
     return Hardware(
-        device, load_calibration(device), load_precision(precision), kv_bytes, device.scale_up,
-        domain or device.scale_up.devices, device.scale_out,
+        device, load_calibration(device, library="vllm"), load_precision(precision), kv_bytes,
+        device.scale_up, domain or device.scale_up.devices, device.scale_out,
     )
 
 

@@ -54,7 +54,7 @@ def test_plan_text(tmp_path: Path):
     assert header.split()[:5] == ["plan", "pools", "GPUs", "$/h", "TTFT"]
     assert "TTFT p90 ≤1 s" in header
     assert "TPOT p90 ≤40 ms" in header
-    assert [r.split()[0] for r in rows if not r.startswith(" ")] == ["P1*", "P2", "P3"]
+    assert [r.split()[0] for r in rows if not r.startswith(" ")] == ["P1*", "P2", "P3°"]
     assert len(re.findall(r"^Binds: .+", text, re.M)) == 1
 
 
@@ -71,7 +71,7 @@ def test_plan_document(planned: dict[str, Any]):
     assert planned["inputs"]["gpus"] == "h100-sxm-80gb:2,l40s:4"
     assert planned["inputs"]["rate"] == 4
     of_a_plan = {
-        "id", "recommended", "meets_slo", "mode", "pools", "gpus", "usd_per_hour",
+        "id", "recommended", "knee", "meets_slo", "mode", "pools", "gpus", "usd_per_hour",
         "usd_per_million_output_tokens", "metrics",
     }
     assert [of_a_plan - set(p) for p in planned["plans"]] == [set()] * len(planned["plans"])
@@ -123,6 +123,28 @@ def test_no_listed_plan_is_dominated(planned: dict[str, Any]):
     assert beaten == []
     recommended = next(p for p in planned["plans"] if p["recommended"])
     assert recommended["usd_per_hour"] == min(p["usd_per_hour"] for p in planned["plans"])
+
+
+def test_the_knee_is_nearest_to_the_best_of_everything(planned: dict[str, Any], tmp_path: Path):
+    points = [
+        (
+            p["usd_per_hour"], p["metrics"]["ttft_s"]["p90"], p["metrics"]["tpot_s"]["p90"],
+            -p["metrics"]["goodput_per_s"],
+        )
+        for p in planned["plans"]
+    ]
+    least, most = ([f(x) for x in zip(*points, strict=True)] for f in (min, max))
+
+    def distance(k: int) -> float:
+        spans = zip(points[k], least, most, strict=True)
+        return sum(((x - a) / (b - a)) ** 2 for x, a, b in spans if b > a)
+
+    assert len(points) > 2
+    (marked,) = [k for k, p in enumerate(planned["plans"]) if p["knee"]]
+    assert marked == min(range(len(points)), key=distance)
+    text = output(tmp_path, f"{PLAN} --top 24")
+    (row,) = [x.split()[0] for x in text.splitlines() if re.match(r"P\d+\*?°", x)]
+    assert f"Knee: {row.strip('*°')} (" in text
 
 
 def test_document_round_trip_through_explain(tmp_path: Path):

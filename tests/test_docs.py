@@ -70,7 +70,7 @@ def test_every_command_and_option_is_documented() -> None:
             assert option in about[0], f"{command} {option} is not in docs/cli.md"
 
 
-def test_every_key_of_the_json_documents_is_documented() -> None:
+def test_every_key_of_the_json_documents_is_documented(tmp_path: Path) -> None:
     import planner
     from planner.report import document
 
@@ -79,7 +79,19 @@ def test_every_key_of_the_json_documents_is_documented() -> None:
         "llama-3.1-8b", gpus="h100:2", workload="1000/100", rate=1.0, slo="ttft=1s,tpot=50ms"
     )
     evaluated = planner.evaluate("llama-3.1-8b", gpu="h100", rate=1.0, prompt=1000, output=100)
-    documents = [document.plan_document(found, {}, {}), document.evaluate_document(evaluated, {})]
+    inputs = {
+        "model": "llama-3.1-8b", "gpus": "h100:2", "cluster": None, "workload": "1000/100",
+        "precision": "auto", "kv_precision": "auto", "engine": "vllm-v1", "catalog": None,
+    }
+    documents = [
+        document.plan_document(found, inputs, {}), document.evaluate_document(evaluated, {})
+    ]
+    document.write_document(documents[0], str(tmp_path / "plan.json"))
+    simulated = planner.simulate(tmp_path / "plan.json", requests=100)
+    documents.append(document.simulate_document(simulated, {}))
+    mix = planner.mix(tools.ROOT / "docs" / "examples" / "throughputs.json")
+    mixed = dict.fromkeys(document.mix_document(mix, {}))  # below are the file's own names
+    documents.append(mixed)
 
     def keys(value: object) -> set[str]:
         if isinstance(value, dict):

@@ -5,10 +5,8 @@ The measured part reads ``shared/data/kernels`` and is skipped where that is abs
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +15,11 @@ from command import ROOT
 from planner.formulas.arrays import Array
 from planner.formulas.collectives import (
     all_reduce_s,
-    dispatch_s,
-    nvlink_exchange_s,
     two_line_exchange_s,
 )
-from planner.formulas.collectives_fits import (
-    fit_all_reduce,
-    fit_dispatch,
-    fit_nvlink_exchange,
-    fit_two_line_exchange,
-)
+from planner.formulas.collectives_fits import fit_all_reduce, fit_two_line_exchange
+from planner.formulas.dispatch import dispatch_s, nvlink_exchange_s
+from planner.formulas.dispatch_fits import fit_dispatch, fit_nvlink_exchange
 from planner.formulas.energy import fit_power, power_w
 from planner.formulas.fitting import Fit
 
@@ -154,170 +147,3 @@ def test_no_times_no_fit(times: list[float]):
     size = np.full(len(times), 1e6)
     with pytest.raises(ValueError, match="all positive and finite"):
         fit_all_reduce(size, size * 0 + 8, np.array(times), bandwidth_bytes_per_s=450e9)
-
-
-# -- measured: k-fold over message sizes ---------------------------------------------------------
-
-
-class Case(NamedTuple):
-    """One calibration: what is held out together, the times, and both twins on an index."""
-
-    name: str
-    group: Array
-    seconds: Array
-    fit: Callable[[Any], Fit]
-    predict: Callable[[dict[str, float], Any], Any]
-
-
-def rows_by(file: str, *keys: str, **only: str) -> dict[tuple[str, ...], list[dict[str, str]]]:
-    found: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
-    with (DATA / file).open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            if all(row[k] == v for k, v in only.items()):
-                found[tuple(row[k] for k in keys)].append(row)
-    return dict(sorted(found.items()))
-
-
-def column(rows: list[dict[str, str]], name: str) -> Array:
-    return np.array([float(r[name]) for r in rows])
-
-
-def all_reduce_cases() -> list[Case]:
-    cases = []
-    for (gpu, backend, kernel), rows in rows_by(
-        "custom_allreduce.csv", "gpu", "backend", "kernel"
-    ).items():
-        if kernel.endswith("_eager"):
-            continue
-        size, ranks, t = column(rows, "bytes"), column(rows, "num_gpus"), column(rows, "us") * 1e-6
-
-        def fit(at: Any, size=size, ranks=ranks, t=t, link=LINK[gpu]) -> Fit:
-            return fit_all_reduce(size[at], ranks[at], t[at], bandwidth_bytes_per_s=link)
-
-        def predict(p: dict[str, float], at: Any, size=size, ranks=ranks, link=LINK[gpu]) -> Any:
-            return all_reduce_s(size[at], ranks[at], bandwidth_bytes_per_s=link, **p)
-
-        cases.append(Case(f"{gpu} {backend}", size, t, fit, predict))
-    return cases
-
-
-def nccl_cases() -> list[Case]:
-    cases = []
-    for (gpu, backend, op), rows in rows_by("nccl.csv", "gpu", "backend", "op").items():
-        size, ranks, t = column(rows, "bytes"), column(rows, "num_gpus"), column(rows, "us") * 1e-6
-        link = {
-            "passes": 2.0 if op == "all_reduce" else 1.0, "bandwidth_bytes_per_s": LINK[gpu],
-        }
-
-        def fit(at: Any, size=size, ranks=ranks, t=t, link=link) -> Fit:
-            return fit_two_line_exchange(size[at], ranks[at], t[at], **link)
-
-        def predict(p: dict[str, float], at: Any, size=size, ranks=ranks, link=link) -> Any:
-            return two_line_exchange_s(size[at], ranks[at], **link, **p)
-
-        cases.append(Case(f"{gpu} {backend} {op}", size, t, fit, predict))
-    return cases
-
-
-def deepep_cases() -> list[Case]:
-    cases = []
-    for (gpu, phase), rows in rows_by("deepep.csv", "gpu", "phase", mode="low_latency").items():
-        tokens, t = column(rows, "tokens"), column(rows, "us") * 1e-6
-        hidden = column(rows, "hidden")
-        domain = DOMAIN.get(gpu, 8.0)
-        shape = {
-            "copies": column(rows, "topk"), "experts": column(rows, "experts"),
-            "token_bytes": hidden * 33 / 32 + 16 if phase == "dispatch" else 2 * hidden,
-            "ranks": column(rows, "nodes") * domain,
-        }
-        rest = {
-            "domain": domain, "scale_up_bytes_per_s": LINK[gpu], "scale_out_bytes_per_s": NETWORK,
-        }
-
-        def fit(at: Any, tokens=tokens, t=t, shape=shape, rest=rest) -> Fit:
-            part = {k: v[at] for k, v in shape.items()}
-            return fit_dispatch(tokens[at], t[at], **part, **rest)
-
-        def predict(p: dict[str, float], at: Any, tokens=tokens, shape=shape, rest=rest) -> Any:
-            return dispatch_s(tokens[at], **{k: v[at] for k, v in shape.items()}, **rest, **p)
-
-        cases.append(Case(f"{gpu} {phase}", tokens, t, fit, predict))
-    return cases
-
-
-ELEMENT_BYTES = {"bfloat16": 2.0, "fp8": 1.0, "nvfp4": 0.5625}  # nvfp4: a scale per 16 elements
-
-
-def nvlink_cases() -> list[Case]:
-    cases = []
-    keys = ("gpu", "kernel", "phase", "dtype")
-    for (gpu, kernel, phase, dtype), rows in rows_by("nvlink_alltoall.csv", *keys).items():
-        if phase == "prepare":  # counts and ids from the host: no message to speak of
-            continue
-        narrow = phase != "combine"  # plain combine sends 16 bits whatever was dispatched
-        element = ELEMENT_BYTES[dtype] if narrow else 2.0
-        tokens, t, ranks = column(rows, "tokens"), column(rows, "us") * 1e-6, column(rows, "ep")
-        shape = {
-            "copies": column(rows, "topk"), "token_bytes": element * column(rows, "hidden"),
-            "ranks": ranks,
-        }
-        rest = {"scale_up_bytes_per_s": LINK[gpu], "memory_bytes_per_s": MEMORY}
-
-        def fit(at: Any, tokens=tokens, t=t, shape=shape, rest=rest) -> Fit:
-            part = {k: v[at] for k, v in shape.items()}
-            return fit_nvlink_exchange(tokens[at], t[at], **part, **rest)
-
-        def predict(p: dict[str, float], at: Any, tokens=tokens, shape=shape, rest=rest) -> Any:
-            part = {k: v[at] for k, v in shape.items()}
-            return nvlink_exchange_s(tokens[at], **part, **rest, **p)
-
-        cases.append(Case(f"{gpu} {kernel} {phase} {dtype}", tokens, t, fit, predict))
-    return cases
-
-
-def held_out(case: Case) -> Array:
-    """Relative errors of rows whose message size the fit has not seen."""
-    sizes = {size: i % FOLDS for i, size in enumerate(sorted(set(case.group.tolist())))}
-    fold = np.array([sizes[size] for size in case.group.tolist()])
-    errors = np.zeros(len(fold))
-    for k in range(FOLDS):
-        parameters = case.fit(fold != k).parameters
-        errors[fold == k] = case.predict(parameters, fold == k) / case.seconds[fold == k] - 1.0
-    return errors
-
-
-def summary(errors: Array) -> tuple[float, float]:
-    size = np.abs(errors)
-    return float(np.median(size)), float(np.quantile(size, 0.9))
-
-
-def assert_goal(cases: list[Case], median: float, p90: float) -> None:
-    by_case = {case.name: held_out(case) for case in cases}
-    for name, errors in by_case.items():
-        m, p = summary(errors)
-        print(f"{name:50} n={len(errors):4} {100 * m:5.1f} / {100 * p:5.1f}")
-    m, p = summary(np.concatenate(list(by_case.values())))
-    print(f"{'all':50} {100 * m:5.1f} / {100 * p:5.1f}")
-    assert m <= median
-    assert p <= p90
-
-
-@measured
-def test_custom_all_reduce_reaches_the_goal():
-    assert_goal(all_reduce_cases(), 0.06, 0.25)
-
-
-@measured
-def test_nccl_reaches_the_goal():
-    assert_goal(nccl_cases(), 0.07, 0.20)
-
-
-@measured
-def test_deepep_low_latency_reaches_the_goal():
-    assert_goal(deepep_cases(), 0.07, 0.24)
-
-
-@measured
-def test_nvlink_exchange_on_unseen_sizes():
-    """No goal is set for it: what is reached, rounded up."""
-    assert_goal(nvlink_cases(), 0.07, 0.20)

@@ -12,7 +12,7 @@ from planner.cost.memory import kv_request_bytes, kv_token_bytes
 from planner.cost.price import price
 from planner.cost.work import Step, operators
 from planner.errors import InfeasibleError
-from planner.formulas import attention, collectives, elementwise, energy, experts, matmul
+from planner.formulas import attention, collectives, dispatch, elementwise, energy, experts, matmul
 from planner.formulas.memory import kv_bytes_per_token, kv_capacity_tokens
 
 MICRO = 1e-6
@@ -219,7 +219,7 @@ def test_other_transfers_by_hand():
     sent = collectives.send_s(1e6, bandwidth_bytes_per_s=1e10, latency_s=4 * MICRO, efficiency=0.5)
     assert sent == pytest.approx(4 * MICRO + 1e6 / 0.5e10, rel=1e-12)
     # 16 ranks on 2 nodes, 10 tokens x 8 copies x 1 kB: 37.5 kB inside, 40 kB across
-    moved = collectives.dispatch_s(
+    moved = dispatch.dispatch_s(
         10.0, copies=8.0, token_bytes=1000.0, ranks=16.0, domain=8.0,
         scale_up_bytes_per_s=1e11, scale_out_bytes_per_s=1e10, latency_s=15 * MICRO,
         scale_up_efficiency=0.5, scale_out_efficiency=1.0,

@@ -76,7 +76,7 @@ def test_deepseek_v3():
     latent = model.layers[0].attention
     assert isinstance(latent, Mla)
     assert latent.kv_width == 576, "never from num_key_value_heads and head_dim"
-    assert model.native_precision == "fp8"
+    assert model.native_precision == "fp8-block"
 
 
 def test_sparse_attention_and_shared_indexers():

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from planner.catalog import store
-from planner.catalog.yaml import parse, read_text, validate
+from planner.catalog.text import read_text
+from planner.catalog.yaml import parse, validate
 from planner.ingest.huggingface import model_to_yaml
 from planner.spec.model import Gqa, Mla, Model, Moe
 
@@ -166,8 +167,8 @@ def test_yaml_round_trip(model: Model):
 def test_native_precisions():
     found = {name: load(name).native_precision for name in
              ("deepseek-v3", "deepseek-r1", "gpt-oss-120b", "kimi-k2.5", "llama-3.1-70b")}
-    assert found == {"deepseek-v3": "fp8", "deepseek-r1": "fp8", "gpt-oss-120b": "mxfp4",
-                     "kimi-k2.5": "int4", "llama-3.1-70b": "bf16"}
+    assert found == {"deepseek-v3": "fp8-block", "deepseek-r1": "fp8-block",
+                     "gpt-oss-120b": "mxfp4", "kimi-k2.5": "int4", "llama-3.1-70b": "bf16"}
 
 
 def test_routed_models_are_skewed(model: Model):

@@ -122,14 +122,14 @@ def test_calibrations_attain_at_most_everything(name):
                 walk(value, where)
             elif "efficiency" in key:
                 assert 0.0 < value <= 1.0, where
-            elif key.endswith("_s"):
+            elif key.endswith("_s") and not key.endswith("per_s"):
                 assert 0.0 <= value < 1e-3, where
             elif key in ("sharpness", "two_shot_latency_factor"):
                 assert value >= 1.0, where
 
     record = store.find("calibration", name)
     assert isinstance(record, Calibration)
-    walk(record.model_dump(), name)
+    walk(record.model_dump(exclude={"fits"}), name)
     assert record.relative_error.median <= record.relative_error.p90
     assert "bf16" in record.matmul
     assert "bf16" in record.experts

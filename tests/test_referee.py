@@ -1,18 +1,21 @@
-"""The open-loop forms against a step-by-step simulation of the same replica (tests/referee.py)."""
+"""The open-loop forms against the simulation of the same replica (planner/simulation)."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from referee import Prices, simulate
 from shop import instances, lengths
 
 from planner import load_workload
 from planner.cost.step import Lengths
+from planner.cost.table import step_table
 from planner.serving.attainment import Traffic, traffic_of
-from planner.serving.evaluate import statistics_of
 from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.outcome import latency_of
 from planner.serving.prepared import prepare
+from planner.simulation.arrivals import draw
+from planner.simulation.results import latencies, measured_part, statistics
+from planner.simulation.run import Pool, run
 from planner.spec.layout import Layout
 
 SEEDS = (11, 12, 13)
@@ -35,20 +38,21 @@ def compare(case: str, role: str, share: float) -> dict[tuple[str, str], tuple[f
         traffic_of(load_workload(work)).lengths if isinstance(work, str) else lengths(work)
     )
     traffic = Traffic(mix, 1.0, (), None)
-    prices = Prices(one, mix)
-    at = prepare(prices.law, role, traffic)
+    table = step_table(one, mix)
+    at = prepare(table.law, role, traffic)
     rate = share * float(goodput_per_s(at, ())[0])
     state = solve(at, np.array([rate]))
-    decode = role != "prefill"
-    runs = [simulate(prices, mix, rate, requests, seed, decode=decode) for seed in SEEDS]
+    part = measured_part(requests, whole=False)
+    runs = [
+        latencies(run([Pool(role, table, 1)], draw(mix, rate, 1.0, requests, seed)))
+        for seed in SEEDS
+    ]
     found = {}
     for metric, statistic in TOLERANCE:
-        if metric == "tpot" and not decode:
+        if metric == "tpot" and role == "prefill":
             continue
-        simulated = np.mean(
-            [r[metric].mean() if statistic == "mean" else np.quantile(r[metric], 0.9) for r in runs]
-        )
-        closed = statistics_of(state, mix, metric)[statistic]
+        simulated = np.mean([statistics(r[metric][part])[statistic] for r in runs])
+        closed = latency_of(state, mix, metric).at(statistic)
         found[metric, statistic] = (closed, float(simulated))
     return found
 

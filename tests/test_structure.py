@@ -25,10 +25,12 @@ LAYERS = (
     {"catalog", "ingest"},
     {"cost"},
     {"serving"},
+    {"simulation"},
     {"search"},
     {"explain", "report"},
     {"load"},
-    {"resolve", "measured"},
+    {"resolve", "runs", "records", "mixing", "simulated"},
+    {"measured"},
     {"library"},
     {"cli_catalog"},
     {"cli"},
@@ -200,6 +202,14 @@ def test_commands_load_only_what_they_use(line: str, needless: set[str], tmp_pat
     found = loaded(tmp_path, RUN, *line.split())
     assert "planner.catalog.store" in found
     assert found & needless == set()
+
+
+def test_mix_needs_no_cost_model(tmp_path: Path):
+    example = str(ROOT / "docs" / "examples" / "throughputs.json")
+    found = loaded(tmp_path, RUN, "mix", example)
+    assert "planner.search.assign" in found
+    rooms = ("cost", "spec.model", "serving", "library", "catalog.store")
+    assert [m for m in found if m.startswith(tuple(f"planner.{r}" for r in rooms))] == []
 
 
 def test_public_names():

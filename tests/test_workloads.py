@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from planner.catalog.store import load_all
-from planner.catalog.yaml import parse, read_text, validate
+from planner.catalog.text import read_text
+from planner.catalog.yaml import parse, validate
 from planner.errors import InputError
 from planner.ingest.traces import (
     fixed_workload,
@@ -100,17 +101,25 @@ RECIPES = {
         "Summaries of papers, Llama-2 tokens, filtered to 4,096 tokens in all.",
     ),
     "mlperf-llama2-70b": Recipe(
-        "mlperf_lengths/llama2-70b-99.csv", ("mlperf-openorca",),
+        "mlperf_lengths/llama2-70b-99.csv", ("mlperf-openorca", "openorca"),
         MLPERF.format("llama2-70b-99.csv"), MLPERF_LICENCE,
         f"OpenOrca as used by MLPerf Inference Llama-2-70B. {REFERENCE}",
     ),
     "mlperf-llama3.1-405b": Recipe(
-        "mlperf_lengths/llama3-1-405b.csv", ("mlperf-llama-3.1-405b",),
+        "mlperf_lengths/llama3-1-405b.csv", (
+            "mlperf-llama-3.1-405b", "longbench+longdatacollections+ruler+govreport",
+        ),
         MLPERF.format("llama3-1-405b.csv"), MLPERF_LICENCE,
         f"The long-context set of MLPerf Inference Llama-3.1-405B. {REFERENCE}",
     ),
+    "mlperf-llama3.1-8b": Recipe(
+        "mlperf_lengths/llama3-1-8b-datacenter.csv",
+        ("mlperf-llama-3.1-8b", "mlperf-cnn-dailymail", "cnn-dailymail"),
+        MLPERF.format("llama3-1-8b-datacenter.csv"), MLPERF_LICENCE,
+        f"CNN-DailyMail as used by MLPerf Inference Llama-3.1-8B. {REFERENCE}",
+    ),
     "mlperf-mixtral-8x7b": Recipe(
-        "mlperf_lengths/mixtral-8x7b.csv", ("mlperf-mixtral",),
+        "mlperf_lengths/mixtral-8x7b.csv", ("mlperf-mixtral", "openorca+gsm8k+mbxp"),
         MLPERF.format("mixtral-8x7b.csv"), MLPERF_LICENCE,
         f"OpenOrca, GSM8K and MBXP as used by MLPerf Inference Mixtral-8x7B. {REFERENCE}",
     ),
@@ -179,7 +188,7 @@ TIMED = {"azure-code-2023", "azure-conv-2023", "mixed-chat-code", "mooncake-conv
          "mooncake-synthetic"}
 EXPECTED = TIMED | {
     "arxiv-summarization", "lmsys", "mlperf-deepseek-r1", "mlperf-llama2-70b",
-    "mlperf-llama3.1-405b", "mlperf-mixtral-8x7b", "sharegpt",
+    "mlperf-llama3.1-405b", "mlperf-llama3.1-8b", "mlperf-mixtral-8x7b", "sharegpt",
 }
 
 

@@ -8,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from planner.catalog.yaml import parse, read_text, validate
+from planner.catalog.text import is_directory as is_directory
+from planner.catalog.text import read_text
+from planner.catalog.yaml import parse, validate
 from planner.errors import CatalogError, InputError, Mistake, did_you_mean
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
@@ -38,14 +40,6 @@ def shipped_root() -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / "data"
     return inside if inside.is_dir() else package.parent
-
-
-def is_directory(path: Path) -> bool:
-    """Return whether a path is a directory; a name no file system takes is none."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def roots(catalog: str | Path | None = None) -> tuple[Path, ...]:

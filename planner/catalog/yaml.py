@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -83,28 +82,6 @@ class Document:
         """Return the path of a value as the file spells it."""
         names = [self.keys.get(loc[: i + 1], str(part)) for i, part in enumerate(loc)]
         return ".".join(names) or "file"
-
-
-def read_text(path: Path, what: str = "file") -> str:
-    """Return a file's text.
-
-    Raises
-    ------
-    CatalogError
-        If it is missing, a directory, unreadable or not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        message = f"no such {what}{did_you_mean(path.name, siblings)}"
-    except IsADirectoryError:
-        message = f"found a directory, expected a {what}"
-    except UnicodeDecodeError:
-        message = f"found bytes that are not UTF-8 text, expected a {what}"
-    except OSError as error:
-        message = f"cannot read the {what}: {error.strerror or error}"
-    raise CatalogError([Mistake(str(path), 1, "file", message)])
 
 
 def parse(text: str, path: str) -> Document:

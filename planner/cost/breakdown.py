@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from planner.cost.memory import stage_share
 from planner.cost.price import Priced, price, resource_seconds
 from planner.cost.step import Instances, Lengths
+from planner.cost.uncertainty import Z80, step_log_sigma
 from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array
 
@@ -72,6 +74,26 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
     if host > 0.0:
         lines.append(Line(phase, "host", host, 0.0, 0.0, "host"))
     return sorted(lines, key=lambda line: -line.seconds)
+
+
+def interval_80(
+    instances: Instances, lengths: Lengths, phase: Phase, batch: float
+) -> tuple[float, float]:
+    """Return what holds the time of one decode step, or of one mean prompt, with 80 % [s].
+
+    Kernels err as :mod:`planner.cost.uncertainty` says; the host's part is taken as known.
+    """
+    split = Split(*(d[0] for d in _degrees(instances)))
+    lines = breakdown(instances, lengths, phase, batch)
+    total = sum(line.seconds for line in lines)
+    host = sum(line.seconds for line in lines if line.bound == "host")
+    if phase == "decode":
+        ops = operators(instances.model, split, Step(batch, lengths.context, 0.0))
+    else:
+        steps_ops, whole, steps = _prompt_ops(instances, lengths, split)
+        ops = [replace(op, repeat=op.repeat * steps) for op in steps_ops] + whole
+    spread = math.exp(Z80 * float(step_log_sigma(ops, instances.hardware)))
+    return host + (total - host) / spread, host + (total - host) * spread
 
 
 def _degrees(instances: Instances) -> tuple[Array, ...]:

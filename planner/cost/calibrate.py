@@ -1,283 +1,333 @@
-"""Fit a device's calibration to measured kernels, through the very code that predicts them.
+"""Fit calibrations to measured kernels, through the very calls that predict them.
 
-Each section of :class:`~planner.spec.calibration.Calibration` has the rows that inform it and the
-physical range of its parameters. What the rows do not identify keeps the family's default.
+What the rows do not identify keeps the value of the record that the fit starts from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from planner.cost.kernels import DTYPES, artefacts, kernel_seconds
-from planner.formulas.arrays import Array, BoolArray
-from planner.formulas.fitting import Fit, fit_log
+from planner.cost.kernels import FORMATS, Sample, artefacts, keywords, samples
+from planner.formulas.arrays import Array, IntArray
+from planner.formulas.attention_fits import fit_decode_attention, fit_prefill_attention
+from planner.formulas.collectives_fits import fit_all_reduce, fit_two_line_exchange
+from planner.formulas.dispatch_fits import fit_dispatch, fit_nvlink_exchange
+from planner.formulas.elementwise import fit_elementwise
+from planner.formulas.experts import fit_experts
+from planner.formulas.fitting import Fit
+from planner.formulas.matmul import fit_matmul
 from planner.ingest.kernels import KernelTable
 from planner.spec.accelerator import Accelerator
-from planner.spec.calibration import Calibration
+from planner.spec.calibration import SECTIONS, Calibration, FitRecord, RelativeError
 
-Bounds = dict[str, tuple[float, float]]
-#: Fewest rows a section is fitted to.
+#: Fewest rows a set of parameters is fitted to.
 FEWEST = 5
-_EFFICIENCY = (0.02, 1.0)
-_OVERHEAD_S = (1e-7, 2e-4)
-
-_MATMUL: Bounds = {
-    "compute_efficiency": _EFFICIENCY,
-    "memory_efficiency": _EFFICIENCY,
-    "overhead_s": _OVERHEAD_S,
+#: Parts that whole shapes are dealt into; each is judged by a fit to the others.
+FOLDS = 5
+#: Standard normal quantile that bounds the central 80 %.
+Z80 = 1.2815515655446004
+#: A section's fit, and the sizes that make a shape: rows of one shape are left out together.
+FITS: dict[str, tuple[Callable[..., Fit], tuple[str, ...]]] = {
+    "matmul": (fit_matmul, ("n", "k")),
+    "prefill_attention": (fit_prefill_attention, ("heads", "kv_heads", "qk_dim")),
+    "latent_prefill": (fit_prefill_attention, ("heads",)),
+    "decode_attention": (fit_decode_attention, ("heads", "kv_heads", "kv_elements")),
+    "latent_decode": (fit_decode_attention, ("heads",)),
+    "experts": (fit_experts, ("width", "intermediate", "matrices")),
+    "all_reduce": (fit_all_reduce, ("message_bytes",)),
+    "exchange": (fit_two_line_exchange, ("message_bytes",)),
+    "dispatch": (fit_dispatch, ("tokens",)),
+    "nvlink_exchange": (fit_nvlink_exchange, ("tokens",)),
+    "elementwise": (fit_elementwise, ("traffic_bytes",)),
 }
-#: Quantised at run time: the kernel itself launches like a 16-bit one, the rest is quantisation.
-_MATMUL_DYNAMIC: Bounds = {
-    "compute_efficiency": _EFFICIENCY,
-    "memory_efficiency": _EFFICIENCY,
-    "quantise_overhead_s": _OVERHEAD_S,
-    "quantise_passes": (0.1, 20.0),
-}
-_EXPERTS: Bounds = {
-    "compute_efficiency": _EFFICIENCY,
-    "memory_efficiency": _EFFICIENCY,
-    "overhead_s": _OVERHEAD_S,
-    "sharpness": (1.0, 12.0),
-    "traffic_passes": (0.2, 30.0),
-}
-_PREFILL: Bounds = {
-    "compute_efficiency": _EFFICIENCY,
-    "softmax_cost": (0.001, 3.0),
-    "memory_efficiency": _EFFICIENCY,
-    "kv_passes": (0.2, 20.0),
-    "critical_path": (0.1, 4.0),
-    "tile_s": (1e-9, 1e-5),
-    "overhead_s": _OVERHEAD_S,
-}
-_DECODE: Bounds = {
-    "memory_efficiency": _EFFICIENCY,
-    "tile_s": (1e-9, 2e-5),
-    "overhead_s": _OVERHEAD_S,
-}
-_ALL_REDUCE: Bounds = {
-    "all_reduce_latency_s": _OVERHEAD_S,
-    "all_reduce_rank_s": (1e-9, 2e-5),
-    "one_shot_efficiency": _EFFICIENCY,
-    "two_shot_latency_factor": (0.5, 20.0),
-    "two_shot_efficiency": _EFFICIENCY,
-}
-_NCCL: Bounds = {"latency_s": _OVERHEAD_S, "rank_s": (1e-9, 2e-5), "efficiency": _EFFICIENCY}
-_DISPATCH: Bounds = {
-    "dispatch_latency_s": _OVERHEAD_S,
-    "dispatch_efficiency": _EFFICIENCY,
-    "dispatch_network_efficiency": _EFFICIENCY,
-}
-_ELEMENTWISE: Bounds = {"memory_efficiency": _EFFICIENCY, "overhead_s": _OVERHEAD_S}
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One group of parameters that is fitted at once: where it sits and what informs it."""
-
-    name: str
-    path: tuple[str, ...]
-    kind: str
-    rows: BoolArray
-    bounds: Bounds
+#: Kernels that are named by their library's version.
+VERSIONED = re.compile(r"^[a-z]+-\d")
+#: Keywords that a prediction takes and a fit does not.
+_NOT_FITTED = {"split_k"}
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A fitted calibration, the fit of each section and the rows left out, by reason."""
+    """A calibration fitted to rows.
+
+    Attributes
+    ----------
+    calibration
+        The record.
+    left_out
+        Rows left out, by reason.
+    residuals
+        By ``section.key``: ``[n]`` log(predicted/measured) of rows that the fit had not seen.
+    """
 
     calibration: Calibration
-    fits: dict[str, Fit]
     left_out: dict[str, int]
+    residuals: dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Measured rows that one set of parameters is fitted to.
+
+    ``device`` numbers the accelerator of each row, ``sizes`` hold ``[n]`` arrays.
+    """
+
+    section: str
+    key: str
+    sizes: dict[str, Array]
+    measured_s: Array
+    device: IntArray
+    dynamic: bool
+    kernel: str = ""
+
+    def take(self, rows: Any) -> Points:
+        """Return some of the rows."""
+        sizes = {name: values[rows] for name, values in self.sizes.items()}
+        return replace(
+            self, sizes=sizes, measured_s=self.measured_s[rows], device=self.device[rows]
+        )
+
+    def fit(self, defaults: Mapping[str, float]) -> Fit:
+        """Return the fit of the section's closed form to these rows."""
+        sizes = {k: v for k, v in self.sizes.items() if k not in _NOT_FITTED}
+        if self.section == "matmul":
+            sizes["quantised"] = self.dynamic  # type: ignore[assignment]
+        fit = FITS[self.section][0](**sizes, measured_s=self.measured_s, defaults=defaults)
+        found = {k: v for k, v in fit.parameters.items() if k not in _NOT_FITTED}
+        return replace(fit, parameters=found)
+
+    def residuals(self, parameters: dict[str, float]) -> Array:
+        """Return log(predicted/measured) of each row."""
+        sample = Sample(
+            self.section, self.key, (), np.arange(len(self.measured_s)), self.sizes, self.dynamic
+        )
+        return np.asarray(np.log(sample.price(parameters) / self.measured_s))
+
+    @property
+    def folds(self) -> IntArray:
+        """Which fold each row is left out in: by accelerator where several, else by shape."""
+        if self.device.max() > 0:
+            return self.device
+        shape = np.stack([self.sizes[name] for name in FITS[self.section][1]])
+        _, known = np.unique(shape, axis=1, return_inverse=True)
+        known = known.ravel()
+        if known.max() + 1 < FOLDS:  # too few shapes: leave rows out
+            known = np.arange(len(self.measured_s))
+        order = np.random.default_rng(0).permutation(known.max() + 1)
+        return np.asarray(np.argsort(order) % FOLDS)[known]
 
 
 def calibrate(
-    tables: Sequence[KernelTable],
-    device: Accelerator,
+    tables: Sequence[tuple[KernelTable, Accelerator]],
     start: Calibration,
     name: str,
+    *,
+    family: str,
+    accelerator: str | None = None,
     library: str | None = None,
+    prior: Calibration | None = None,
 ) -> Calibrated:
-    """Return the calibration of a device fitted to tables whose rows are all of that device.
+    """Return the calibration fitted to tables of measured kernels.
 
     Parameters
     ----------
     tables
-        Measured rows of one device and one library.
-    device
-        Its record.
+        Measured rows, those of one device a table, with that device's record.
     start
-        Family defaults: the start of the search and what unidentified parameters keep.
-    name, library
-        Name of the new record, and the kernel library it stands for.
+        What sections without rows keep: the family's record.
+    prior
+        What is taken for likely before measuring, and kept where rows identify nothing: ``start``
+        unless it was itself fitted to these rows.
+    name, family, accelerator, library
+        Name of the new record, its architecture family, the device it is for (none: a family
+        default, whose error is that on devices left out), and the kernel library it stands for.
 
     Raises
     ------
     ValueError
-        If no section has rows enough.
+        If no kind of kernel has rows enough.
     """
-    data = start.model_dump()
-    for latent, plain in (("latent_prefill", "prefill"), ("latent_decode", "decode")):
-        if data[latent] is None and any(t.kind == f"mla_{plain}" for t in tables):
-            data[latent] = dict(data[f"{plain}_attention"])
-    fits: dict[str, Fit] = {}
-    left_out: dict[str, int] = {}
-    for table in tables:
-        table, hidden = _usable(table)
-        for reason, count in hidden.items():
-            left_out[reason] = left_out.get(reason, 0) + count
-        for section in _sections(table):
-            rows = table.take(section.rows)
-            if len(rows) < FEWEST:
-                left_out["too few rows to fit"] = left_out.get("too few rows to fit", 0) + len(rows)
-                continue
-            _share_launch(data, section)
-            fits[section.name] = _fit(rows, device, data, section)
-            _set(data, section.path, fits[section.name].parameters)
+    points, left_out = gather(tables)
+    data = _supported(start.model_dump(), [device for _, device in tables])
+    fits: dict[str, dict[str, Any]] = {}
+    errors: dict[str, Array] = {}
+    for part in points:
+        if len(part.measured_s) < FEWEST:
+            left_out["too few rows to fit"] += len(part.measured_s)
+            continue
+        found, residuals, fit = _fitted(part, prior or start, data)
+        base = part.key.partition("@")[0]
+        if part.key != base and base in data[part.section]:
+            usual = SECTIONS[part.section].model_validate(data[part.section][base])
+            theirs = part.residuals(keywords(usual, part.dynamic))
+            if np.median(np.abs(theirs)) <= np.median(np.abs(residuals)):
+                continue  # the usual kernel's parameters predict this one as well
+        data[part.section][part.key] = found
+        fits[f"{part.section}.{part.key}"] = _record(fit, residuals, part.kernel)
+        errors[f"{part.section}.{part.key}"] = residuals
     if not fits:
         raise ValueError("no kind of kernel has rows enough to fit")
-    residuals = np.concatenate([f.residuals for f in fits.values()])
-    errors = np.abs(np.expm1(residuals))
-    data["relative_error"] = {
-        "median": round(float(np.median(errors)), 4),
-        "p90": round(float(np.quantile(errors, 0.9)), 4),
+    basis = "fit" if accelerator and "matmul.bf16" in fits else "default"
+    if basis == "fit" or not accelerator:
+        data["relative_error"] = _spread(np.concatenate(list(errors.values())))
+    kinds = Counter[str]()
+    for table, _ in tables:
+        kinds[Path(table.path).name] += len(table)
+    data |= {
+        "name": name,
+        "family": family,
+        "basis": basis,
+        "accelerator": accelerator,
+        "library": library,
+        "aliases": (),
+        "fits": fits,
+        "sources": tuple(f"fitted to {n} measured rows of {k}" for k, n in sorted(kinds.items())),
+        "notes": "What has no entry under `fits`, and parameters under `kept`, hold the defaults "
+        f"of {start.name}. Errors are of rows whose "
+        f"{'shape' if accelerator else 'accelerator'} the fit had not seen.",
     }
-    data |= {"name": name, "basis": "fit", "accelerator": device.name, "aliases": ()}
-    data["library"] = library
-    data["sources"] = tuple(
-        f"fitted to {len(t)} measured rows of {Path(t.path).name} ({t.kind})" for t in tables
-    )
-    data["notes"] = (
-        "Parameters without a fit of their own, and those under `kept`, hold the defaults of "
-        f"family {start.name}."
-    )
-    data["fits"] = {section: _record(fit) for section, fit in fits.items()}
-    return Calibrated(Calibration.model_validate(data), fits, left_out)
+    return Calibrated(Calibration.model_validate(data), dict(left_out), errors)
 
 
-def _share_launch(data: dict[str, Any], section: Section) -> None:
-    """Give a dtype that is quantised at run time the launch time of the 16-bit kernel."""
-    if section.bounds is _MATMUL_DYNAMIC:
-        table, dtype = section.path
-        own = dict(data[table].get(dtype) or data[table]["bf16"])
-        own["overhead_s"] = data[table]["bf16"]["overhead_s"]
-        own["quantise_overhead_s"] = own.get("quantise_overhead_s") or 3e-6
-        own["quantise_passes"] = own.get("quantise_passes") or 2.0
-        data[table][dtype] = own
-
-
-def _record(fit: Fit) -> dict[str, Any]:
-    return {
-        "rows": fit.count,
-        "median_error": round(fit.median_error, 4),
-        "p90_error": round(fit.p90_error, 4),
-        "bias": round(fit.bias, 4),
-        "kept": fit.kept,
-        "standard_errors": {
-            k: float(f"{v:.3g}") for k, v in fit.standard_errors.items() if np.isfinite(v)
-        },
-    }
-
-
-def _usable(table: KernelTable) -> tuple[KernelTable, dict[str, int]]:
-    """Return the rows that measure what a step meets, and the others counted by reason."""
-    keep: BoolArray = np.ones(len(table), dtype=bool)
-    reasons: dict[str, int] = {}
-    for reason, hidden in artefacts(table).items():
-        keep &= ~hidden
-        reasons[reason] = int(hidden.sum())
-    return table.take(keep), {k: v for k, v in reasons.items() if v}
-
-
-def _sections(table: KernelTable) -> list[Section]:
-    everything: BoolArray = np.ones(len(table), dtype=bool)
-    match table.kind:
-        case "gemm" | "moe":
-            field = "matmul" if table.kind == "gemm" else "experts"
-            return [_of_dtype(table, field, d) for d in _main_dtypes(table)]
-        case "attention_prefill":
-            wide = np.char.startswith(table.text["kv_dtype"], "b")
-            path = ("prefill_attention",)
-            return [Section("prefill_attention", path, table.kind, wide, _PREFILL)]
-        case "attention_decode":
-            wide = np.char.startswith(table.text["kv_dtype"], "b")
-            path = ("decode_attention",)
-            narrow_bounds: Bounds = {"memory_efficiency_fp8": _EFFICIENCY}
-            return [
-                Section("decode_attention", path, table.kind, wide, _DECODE),
-                Section("decode_attention_fp8", path, table.kind, ~wide, narrow_bounds),
-            ]
-        case "mla_prefill":
-            wide = np.char.startswith(table.text["kv_dtype"], "b")
-            return [Section("latent_prefill", ("latent_prefill",), table.kind, wide, _PREFILL)]
-        case "mla_decode":
-            wide = np.char.startswith(table.text["kv_dtype"], "b")
-            path = ("latent_decode",)
-            bounds: Bounds = {**_DECODE, "compute_efficiency": _EFFICIENCY}
-            narrow: Bounds = {"memory_efficiency_fp8": _EFFICIENCY}
-            return [
-                Section("latent_decode", path, table.kind, wide, bounds),
-                Section("latent_decode_fp8", path, table.kind, ~wide, narrow),
-            ]
-        case "custom_allreduce":
-            return [Section("all_reduce", ("collective",), table.kind, everything, _ALL_REDUCE)]
-        case "nccl":
-            return [Section("exchange", ("collective",), table.kind, everything, _NCCL)]
-        case "deepep":
-            low = table.text["mode"] == "low_latency"
-            return [Section("dispatch", ("collective",), table.kind, low, _DISPATCH)]
-        case "elementwise":
-            return [Section("elementwise", ("elementwise",), table.kind, everything, _ELEMENTWISE)]
-        case _:
-            return []
-
-
-def _main_dtypes(table: KernelTable) -> list[str]:
-    """Return the dtypes that stand for a compute dtype: its plainest storage."""
-    found = {str(d) for d in np.unique(table.text["dtype"])}
-    return [d for d in ("bfloat16", "float16", "fp8", "nvfp4", "sq") if d in found]
-
-
-def _of_dtype(table: KernelTable, field: str, dtype: str) -> Section:
-    compute, _, _, dynamic = DTYPES[dtype]
-    free = _EXPERTS if field == "experts" else _MATMUL_DYNAMIC if dynamic else _MATMUL
-    rows: BoolArray = table.text["dtype"] == dtype
-    if "distribution" in table.text:
-        rows = rows & (table.text["distribution"] == "balanced")
-    return Section(f"{field}_{compute}", (field, compute), table.kind, rows, free)
-
-
-def _fit(rows: KernelTable, device: Accelerator, data: dict[str, Any], section: Section) -> Fit:
-    defaults = _get(data, section.path)
-    named = {k: float(v) for k, v in defaults.items() if k in section.bounds}
-
-    def predict(values: Mapping[str, float]) -> Array:
-        trial = _merged(data, section.path, values)
-        return kernel_seconds(rows, device, Calibration.model_validate(trial))
-
-    return fit_log(predict, rows.measured_s, named, section.bounds)
-
-
-def _get(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    for part in path:
-        data = data.setdefault(part, {}) if part in data else data["bf16"]
+def _supported(data: dict[str, Any], devices: Sequence[Accelerator]) -> dict[str, Any]:
+    """Return a record without the precisions that none of the devices computes in."""
+    compute = {f.key: f.compute for f in FORMATS.values()}
+    for section in ("matmul", "experts"):
+        data[section] = {
+            key: value
+            for key, value in data[section].items()
+            if any(d.supports(compute[key.partition("@")[0]]) for d in devices)
+        }
     return data
 
 
-def _merged(
-    data: dict[str, Any], path: tuple[str, ...], values: Mapping[str, float]
-) -> dict[str, Any]:
-    """Return a copy of nested data with the values at a path replaced."""
-    if not path:
-        return {**data, **values}
-    inner = data.get(path[0], data.get("bf16", {}))
-    return {**data, path[0]: _merged(inner, path[1:], values)}
+def relative_error(tables: Sequence[tuple[KernelTable, Accelerator]], by: Calibration) -> Any:
+    """Return the error of a calibration on measured rows: median and p90, usual kernels only."""
+    parts = [p for p in gather(tables)[0] if "@" not in p.key]
+    found = [p.residuals(keywords(by.of(p.section, p.key, "bf16")[1], p.dynamic)) for p in parts]
+    return RelativeError.model_validate(_spread(np.concatenate(found)))
 
 
-def _set(data: dict[str, Any], path: tuple[str, ...], values: Mapping[str, float]) -> None:
-    merged = _merged(data, path, values)
-    data[path[0]] = merged[path[0]]
+def _spread(residuals: Array) -> dict[str, float]:
+    error = np.abs(np.expm1(residuals))
+    return {"median": _digits(np.median(error)), "p90": _digits(np.quantile(error, 0.9))}
+
+
+def gather(
+    tables: Sequence[tuple[KernelTable, Accelerator]],
+) -> tuple[list[Points], Counter[str]]:
+    """Return the usable rows by set of parameters, usual kernels first, and the others by reason.
+
+    The kernel that most rows of a library's number format were measured with is its usual one.
+    """
+    left_out: Counter[str] = Counter()
+    names = sorted({device.name for _, device in tables})
+    found: dict[tuple[str, str], list[tuple[Sample, Array, int]]] = {}
+    for table, device in tables:
+        keep = np.ones(len(table), dtype=bool)
+        for reason, hidden in artefacts(table, device).items():
+            keep &= ~hidden
+            left_out[reason] += int(hidden.sum())
+        table = table.take(keep)
+        for library in np.unique([b.partition("-")[0] for b in table.text["backend"].tolist()]):
+            own = table.take(np.char.startswith(table.text["backend"], str(library)))
+            of_library = list(samples(own, device))
+            usual = _usual(of_library)
+            for sample in of_library:
+                base = sample.key.partition("@")[0]
+                key = base if sample.key == usual[sample.section, base] else sample.key
+                seconds = own.measured_s[sample.rows]
+                at = names.index(device.name)
+                found.setdefault((sample.section, key), []).append((sample, seconds, at))
+    left_out = Counter({k: v for k, v in left_out.items() if v})
+    ordered = sorted(found.items(), key=lambda item: ("@" in item[0][1], item[0]))
+    return [_pooled(section, key, parts) for (section, key), parts in ordered], left_out
+
+
+def _usual(of_library: Sequence[Sample]) -> dict[tuple[str, str], str]:
+    rows: dict[tuple[str, str], Counter[str]] = {}
+    for sample in of_library:
+        base = sample.key.partition("@")[0]
+        rows.setdefault((sample.section, base), Counter())[sample.key] += len(sample.rows)
+    # of two versions of a library the later one, where both have rows enough
+    return {
+        at: max(c, key=lambda k: (c[k] >= 0.5 * max(c.values()), _versions(k), c[k], k))
+        for at, c in rows.items()
+    }
+
+
+def _versions(key: str) -> tuple[int, ...]:
+    kernel = key.partition("@")[2]
+    return tuple(int(n) for n in re.findall(r"\d+", kernel)) if VERSIONED.match(kernel) else ()
+
+
+def _pooled(section: str, key: str, parts: Sequence[tuple[Sample, Array, int]]) -> Points:
+    def column(name: str) -> Array:
+        return np.concatenate(
+            [np.broadcast_to(np.asarray(s.sizes[name], float), t.shape) for s, t, _ in parts]
+        )
+
+    return Points(
+        section,
+        key,
+        {name: column(name) for name in parts[0][0].sizes},
+        np.concatenate([t for _, t, _ in parts]),
+        _renumbered(np.concatenate([np.full(len(t), at) for _, t, at in parts])),
+        any(s.dynamic for s, _, _ in parts),
+        max(parts, key=lambda part: len(part[1]))[0].key.partition("@")[2],
+    )
+
+
+def _renumbered(device: IntArray) -> IntArray:
+    return np.asarray(np.unique(device, return_inverse=True)[1]).ravel()
+
+
+def _fitted(
+    part: Points, start: Calibration, data: dict[str, Any]
+) -> tuple[dict[str, float], Array, Fit]:
+    """Return parameters as a record keeps them, left-out residuals, and the fit to all rows."""
+    own = start.of(part.section, part.key, "bf16")[1]
+    defaults = {k: v for k, v in keywords(own, part.dynamic).items() if v > 0.0}
+    fit = part.fit(defaults)
+    residuals = np.empty(len(part.measured_s))
+    folds = part.folds
+    for fold in np.unique(folds):
+        rest = part.take(folds != fold)
+        some = rest.fit(defaults) if len(rest.measured_s) else None
+        parameters = {**keywords(own, part.dynamic), **(some.parameters if some else {})}
+        residuals[folds == fold] = part.take(folds == fold).residuals(parameters)
+    found = {**keywords(own, part.dynamic), **fit.parameters}
+    if part.section == "matmul" and part.dynamic:  # the kernel itself launches like a 16-bit one
+        launch = min(found["overhead_s"], data["matmul"]["bf16"]["overhead_s"])
+        found["quantise_overhead_s"] = found["overhead_s"] - launch
+        found["overhead_s"] = launch
+    return {k: _digits(v) for k, v in found.items()}, residuals, fit
+
+
+def _record(fit: Fit, residuals: Array, kernel: str) -> dict[str, Any]:
+    size = np.abs(np.expm1(residuals))
+    record = FitRecord(
+        rows=fit.count,
+        kernel=kernel,
+        median_error=_digits(np.median(size)),
+        p90_error=_digits(np.quantile(size, 0.9)),
+        bias=_digits(np.median(np.expm1(residuals))),
+        log_sigma=_digits(np.quantile(np.abs(residuals), 0.8) / Z80),
+        kept=fit.kept,
+        standard_errors={
+            k: float(f"{v:.3g}") for k, v in fit.standard_errors.items() if np.isfinite(v)
+        },
+    )
+    return record.model_dump()
+
+
+def _digits(value: Any) -> float:
+    """Return a number to the four digits that records keep, so that files and fits agree."""
+    return float(f"{float(value):.4g}")

@@ -1,32 +1,110 @@
-"""Predict tables of measured kernels: each row priced as a step would price it."""
+"""Tables of measured kernels as calls of the closed forms, rows of one set of parameters together.
+
+Prediction and calibration both start here, so that a fit sees exactly what a prediction will.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from planner.formulas import attention, collectives, elementwise, experts, matmul
-from planner.formulas.arrays import Array, BoolArray
+from planner.formulas import attention, collectives, dispatch, elementwise, experts, matmul
+from planner.formulas.arrays import Array, BoolArray, IntArray, Real
+from planner.formulas.attention_fits import kv_from_memory
 from planner.ingest.kernels import KernelTable
 from planner.spec.accelerator import Accelerator
-from planner.spec.calibration import Calibration
+from planner.spec.calibration import Calibration, Matmul
 
-#: dtype of a table → (compute dtype, bytes per weight, bytes per activation, quantised at run time)
-DTYPES: dict[str, tuple[str, float, float, bool]] = {
-    "bfloat16": ("bf16", 2.0, 2.0, False),
-    "float16": ("bf16", 2.0, 2.0, False),
-    "half": ("bf16", 2.0, 2.0, False),
-    "fp8": ("fp8", 1.0, 1.0, True),
-    "fp8_block": ("fp8", 1.0, 1.0, True),
-    "nvfp4": ("fp4", 0.5625, 0.5625, True),
-    "int8_wo": ("bf16", 1.0, 2.0, False),
-    "int4_wo": ("bf16", 0.53125, 2.0, False),
-    "sq": ("int8", 1.0, 1.0, True),
-    "w4a16_mxfp4": ("bf16", 0.53125, 2.0, False),
-    "w4a8_mxfp4_mxfp8": ("fp8", 0.53125, 1.0, True),
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A dtype of the tables: its key in a calibration, and what it moves and computes with."""
+
+    key: str
+    compute: str
+    weight_bytes: float
+    activation_bytes: float
+    dynamic: bool
+    """Whether the times include quantising the activations."""
+
+
+FORMATS = {
+    "bfloat16": Format("bf16", "bf16", 2.0, 2.0, False),
+    "float16": Format("bf16", "bf16", 2.0, 2.0, False),
+    "fp8": Format("fp8", "fp8", 1.0, 1.0, True),
+    "fp8_block": Format("fp8-block", "fp8", 1.0, 1.0, True),
+    "nvfp4": Format("fp4", "fp4", 0.5625, 0.5625, True),
+    "int8_wo": Format("w8a16", "bf16", 1.0, 2.0, False),
+    "int4_wo": Format("int4", "bf16", 0.53125, 2.0, False),
+    "sq": Format("int8", "int8", 1.0, 1.0, True),
+    "w4a16_mxfp4": Format("mxfp4", "bf16", 0.53125, 2.0, False),
+    "w4a8_mxfp4_mxfp8": Format("mxfp4-mxfp8", "fp8", 0.53125, 1.0, True),
 }
+#: Measured expert configurations without a gate (relu², Nemotron 3): two matrices, not three.
+UNGATED = {(2688.0, 1856.0, 6.0, 128.0)}
+UNGATED_TOP_K = 22.0
+#: DeepSeek's latent attention, the only one measured: query/key and value heads, cached elements.
+MLA_QK, MLA_V, MLA_LATENT, MLA_FLOPS = 192.0, 128.0, 576.0, 2.0 * 1088.0
+#: A kernel's time from its sizes and parameters.
+SECONDS: dict[str, Callable[..., Real]] = {
+    "matmul": matmul.matmul_s,
+    "prefill_attention": attention.prefill_attention_s,
+    "latent_prefill": attention.prefill_attention_s,
+    "decode_attention": attention.decode_attention_s,
+    "latent_decode": attention.decode_attention_s,
+    "experts": experts.experts_s,
+    "all_reduce": collectives.all_reduce_s,
+    "exchange": collectives.two_line_exchange_s,
+    "dispatch": dispatch.dispatch_s,
+    "nvlink_exchange": dispatch.nvlink_exchange_s,
+    "elementwise": elementwise.elementwise_s,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows of a table that one set of parameters describes.
+
+    Attributes
+    ----------
+    section, key
+        Where a calibration keeps the parameters.
+    instead
+        Keys of formats that stand in where the calibration has not this one.
+    rows
+        ``[n]`` places in the table.
+    sizes
+        Keywords of the closed form that the rows and the device decide; ``[n]`` or scalar.
+    dynamic
+        Whether the times include quantising activations.
+    """
+
+    section: str
+    key: str
+    instead: tuple[str, ...]
+    rows: IntArray
+    sizes: dict[str, Any]
+    dynamic: bool = False
+
+    def seconds(self, fit: Calibration) -> Array:
+        """Return the ``[n]`` predicted times [s]."""
+        _, found = fit.of(self.section, self.key, *self.instead)
+        return self.price(keywords(found, self.dynamic))
+
+    def price(self, parameters: dict[str, float]) -> Array:
+        """Return the ``[n]`` times with parameters given as keywords [s]."""
+        seconds = SECONDS[self.section](**self.sizes, **parameters)
+        return np.broadcast_to(np.asarray(seconds, dtype=np.float64), self.rows.shape)
+
+
+def keywords(parameters: Any, dynamic: bool) -> dict[str, float]:
+    """Return the keywords of a closed form from a calibration's parameters."""
+    if isinstance(parameters, Matmul):
+        return parameters.keywords(quantise=dynamic)
+    return dict(parameters.keywords())
 
 
 def unpredictable(table: KernelTable, device: Accelerator) -> dict[str, int]:
@@ -34,23 +112,29 @@ def unpredictable(table: KernelTable, device: Accelerator) -> dict[str, int]:
     reasons: dict[str, int] = {}
     if "dtype" in table.text and table.kind in ("gemm", "moe"):
         for dtype, count in zip(*np.unique(table.text["dtype"], return_counts=True), strict=True):
-            if dtype not in DTYPES:
+            if dtype not in FORMATS:
                 reasons[f"unknown dtype {dtype}"] = int(count)
-            elif not device.supports(DTYPES[str(dtype)][0]):
-                unit = DTYPES[str(dtype)][0]
+            elif not device.supports(FORMATS[str(dtype)].compute):
+                unit = FORMATS[str(dtype)].compute
                 reasons[f"{device.name} has no {unit} matrix unit"] = int(count)
     return reasons
 
 
-def artefacts(table: KernelTable) -> dict[str, BoolArray]:
+def artefacts(table: KernelTable, device: Accelerator) -> dict[str, BoolArray]:
     """Return the rows ``[n]`` that do not measure what a step meets, by reason.
 
     Operands that a benchmark reused were read from the L2 cache, not from memory; an all-reduce
-    launched without a graph took the time of the host (kernels.md, "artefacts").
+    launched without a graph took the time of the host (kernels.md, "artefacts"). The tables of
+    latent attention do not mark the former: there the cache's size tells.
     """
+    hot = "served from the L2 cache by the benchmark (l2hot)"
     found: dict[str, BoolArray] = {}
     if "l2hot" in table.numbers:
-        found["served from the L2 cache by the benchmark (l2hot)"] = table.numbers["l2hot"] > 0
+        found[hot] = table.numbers["l2hot"] > 0
+    if table.kind == "mla_decode":
+        width = np.array([_kv_bytes(str(d)) for d in table.text["kv_dtype"]])
+        cached = table.numbers["b"] * table.numbers["L"] * MLA_LATENT * width
+        found[hot] = ~kv_from_memory(cached, device.l2_cache_bytes)
     if table.kind == "custom_allreduce":
         eager = np.char.endswith(table.text["kernel"], "_eager")
         found["host-bound: launched without a graph (_eager)"] = eager
@@ -62,217 +146,206 @@ def kernel_seconds(table: KernelTable, device: Accelerator, fit: Calibration) ->
 
     Rows that cannot be priced (see :func:`unpredictable`) are NaN.
     """
-    return _PREDICT[table.kind](table, device, fit)
-
-
-def _by(table: KernelTable, column: str, price: Callable[[KernelTable, str], Array]) -> Array:
-    """Return the prices of rows grouped by a text column; groups without a price are NaN."""
     seconds = np.full(len(table), np.nan)
-    for value in np.unique(table.text[column]):
-        rows = table.text[column] == value
-        seconds[rows] = price(table.take(rows), str(value))
+    for sample in samples(table, device):
+        seconds[sample.rows] = sample.seconds(fit)
     return seconds
 
 
-def _number_format(dtype: str, device: Accelerator) -> tuple[str, float, float, bool] | None:
-    known = DTYPES.get(dtype)
-    return known if known and device.supports(known[0]) else None
+def samples(table: KernelTable, device: Accelerator) -> Iterator[Sample]:
+    """Yield the rows of one accelerator's table by set of parameters, as calls of its form."""
+    columns = ("backend", "dtype", "kv_dtype", "kernel", "op", "mode", "phase")
+    names = [c for c in columns if c in table.text]
+    labels = np.array(["\x1f".join(k) for k in zip(*(table.text[n] for n in names), strict=True)])
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        part = table.take(labels == label)
+        found = _SIZES[table.kind](part, device, dict(zip(names, label.split("\x1f"), strict=True)))
+        if found is not None:
+            section, key, instead, sizes, dynamic = found
+            yield Sample(section, key, instead, rows, sizes, dynamic)
 
 
-def _parameters(table: dict[Any, Any], dtype: str) -> Any:
-    return table.get(dtype) or table["bf16"]
+Found = tuple[str, str, tuple[str, ...], dict[str, Any], bool]
 
 
-def _gemm(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
-    def price(rows: KernelTable, dtype: str) -> Array:
-        known = _number_format(dtype, device)
-        if known is None:
-            return np.full(len(rows), np.nan)
-        compute, weight, activation, dynamic = known
-        p = _parameters(dict(fit.matmul), compute)
-        x = rows.numbers
-        return np.asarray(
-            matmul.matmul_s(
-                x["m"],
-                x["n"],
-                x["k"],
-                weight_bytes=weight,
-                activation_bytes=activation,
-                peak_flops_per_s=device.peak(compute),
-                bandwidth_bytes_per_s=device.memory_bandwidth_bytes_per_s,
-                compute_efficiency=p.compute_efficiency,
-                memory_efficiency=p.memory_efficiency,
-                overhead_s=p.overhead_s + (p.quantise_overhead_s if dynamic else 0.0),
-                quantise_passes=p.quantise_passes if dynamic else 0.0,
-            )
-        )
+def _roofs(device: Accelerator, dtype: str = "bf16") -> dict[str, float]:
+    return {
+        "peak_flops_per_s": device.peak(dtype),
+        "bandwidth_bytes_per_s": device.memory_bandwidth_bytes_per_s,
+    }
 
-    return _by(table, "dtype", price)
+
+def _weights(dtype: str, device: Accelerator) -> tuple[Format, dict[str, float]] | None:
+    known = FORMATS.get(dtype)
+    if known is None or not device.supports(known.compute):
+        return None
+    sizes = {"weight_bytes": known.weight_bytes, "activation_bytes": known.activation_bytes}
+    return known, {**sizes, **_roofs(device, known.compute)}
+
+
+def _gemm(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found | None:
+    found = _weights(label["dtype"], device)
+    if found is None:
+        return None
+    fmt, sizes = found
+    shape = {name: rows.numbers[name] for name in ("m", "n", "k")}
+    sizes["split_k"] = matmul.split_k(8.0 * fmt.activation_bytes)
+    key = f"{fmt.key}@{label['backend']}"
+    return "matmul", key, (fmt.compute, "bf16"), {**shape, **sizes}, fmt.dynamic
+
+
+def _moe(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found | None:
+    found = _weights(label["dtype"], device)
+    if found is None:
+        return None
+    fmt, sizes = found
+    x = rows.numbers
+    even = rows.text["distribution"] == "balanced"
+    skew = [d.rpartition("_")[2] if "_" in d else "1" for d in rows.text["distribution"].tolist()]
+    skews = np.array([float(s) for s in skew])
+    pairs, active = experts.power_law_load(x["tokens"], x["experts"], x["topk"], skews, x["ep"])
+    level = np.maximum(x["tokens"] * x["topk"] / x["ep"], 1.0)
+    configurations = zip(x["hidden"], x["inter"], x["topk"], x["experts"], strict=True)
+    plain = np.array([c in UNGATED or c[2] == UNGATED_TOP_K for c in configurations])
+    shape = {
+        "pairs": np.where(even, level, pairs),
+        "active": np.where(even, experts.balanced_active(level, x["experts"] / x["ep"]), active),
+        "width": x["hidden"],
+        "intermediate": x["inter"] / x["tp"],
+        "matrices": np.where(plain, 2.0, 3.0),
+        "tokens": x["tokens"],
+    }
+    keys = (f"{fmt.key}@{label['kernel']}", (fmt.key, fmt.compute, "bf16"))
+    return "experts", *keys, {**shape, **sizes}, fmt.dynamic
 
 
 def _kv_bytes(kv_dtype: str) -> float:
     return 1.0 if kv_dtype.startswith("fp8") else 2.0
 
 
-def _prefill(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
-    latent = table.kind == "mla_prefill"
-    p = (latent and fit.latent_prefill) or fit.prefill_attention
-
-    def price(rows: KernelTable, kv_dtype: str) -> Array:
-        x = rows.numbers
-        window = np.full(len(rows), np.inf) if latent else x["window"]
-        return np.asarray(
-            attention.prefill_attention_s(
-                x["s"],
-                sequences=x["b"],
-                heads=x["h"],
-                kv_heads=x["h"] if latent else x["g"],
-                latent_elements=576.0 if latent else 0.0,
-                qk_dim=192.0 if latent else x["d"],
-                v_dim=128.0 if latent else x["d"],
-                kv_bytes=_kv_bytes(kv_dtype),
-                peak_flops_per_s=device.peak("bf16"),
-                bandwidth_bytes_per_s=device.memory_bandwidth_bytes_per_s,
-                sm_count=float(device.sm_count),
-                compute_efficiency=p.compute_efficiency,
-                softmax_cost=p.softmax_cost,
-                memory_efficiency=p.memory_efficiency,
-                kv_passes=p.kv_passes,
-                critical_path=p.critical_path,
-                tile_s=p.tile_s,
-                overhead_s=p.overhead_s,
-                window=np.where(window > 0, window, np.inf),
-            )
-        )
-
-    return _by(table, "kv_dtype", price)
+def attention_dtype(key: str, device: Accelerator) -> str:
+    """Return the number format that an attention kernel computes in, where the device has it."""
+    return "fp8" if key.partition("@")[0] == "fp8" and device.supports("fp8") else "bf16"
 
 
-def _decode(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
-    latent = table.kind == "mla_decode"
-    p = (latent and fit.latent_decode) or fit.decode_attention
-
-    def price(rows: KernelTable, kv_dtype: str) -> Array:
-        x, kv = rows.numbers, _kv_bytes(kv_dtype)
-        window = np.full(len(rows), np.inf) if latent else x["window"]
-        width = 576.0 if latent else 2.0 * x["g"] * x["d"]
-        pair = 2.0 * x["h"] * 1088.0 if latent else 4.0 * x["h"] * x["d"]
-        return np.asarray(
-            attention.decode_attention_s(
-                x["b"],
-                np.minimum(x["L"], np.where(window > 0, window, np.inf)),
-                heads=x["h"],
-                kv_heads=1.0 if latent else x["g"],
-                kv_elements=width,
-                flops_per_pair=pair,
-                kv_bytes=kv,
-                peak_flops_per_s=device.peak("bf16"),
-                bandwidth_bytes_per_s=device.memory_bandwidth_bytes_per_s,
-                sm_count=float(device.sm_count),
-                compute_efficiency=p.compute_efficiency,
-                memory_efficiency=p.memory_efficiency_fp8 if kv < 2 else p.memory_efficiency,
-                tile_s=p.tile_s,
-                overhead_s=p.overhead_s,
-            )
-        )
-
-    return _by(table, "kv_dtype", price)
+def _attention_keys(label: dict[str, str], decode: bool) -> tuple[str, tuple[str, ...]]:
+    """Return the key of a row's number format and kernel, and what stands in for it."""
+    narrow = _kv_bytes(label["kv_dtype"]) < 2.0
+    computed = label.get("dtype", "fp8").startswith("fp8")  # latent attention states no dtype
+    name = "bf16" if not narrow else "fp8" if computed and not decode else "kv8"
+    return f"{name}@{label['kernel']}", (name, *(("kv8", "bf16") if narrow else ("bf16",)))
 
 
-def _elementwise(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
-    return np.asarray(
-        elementwise.elementwise_s(
-            table.numbers["bytes"],
-            bandwidth_bytes_per_s=device.memory_bandwidth_bytes_per_s,
-            memory_efficiency=fit.elementwise.memory_efficiency,
-            overhead_s=fit.elementwise.overhead_s,
-        )
-    )
+def _prefill(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found:
+    latent = rows.kind == "mla_prefill"
+    x = rows.numbers
+    window = np.full(len(rows), np.inf) if latent else x["window"]
+    key, instead = _attention_keys(label, decode=False)
+    sizes = {
+        "new_tokens": x["s"],
+        "sequences": x["b"],
+        "heads": x["h"],
+        "kv_heads": x["h"] if latent else x["g"],
+        "latent_elements": MLA_LATENT if latent else 0.0,
+        "qk_dim": MLA_QK if latent else x["d"],
+        "v_dim": MLA_V if latent else x["d"],
+        "kv_bytes": _kv_bytes(label["kv_dtype"]),
+        "sm_count": float(device.sm_count),
+        "window": np.where(window > 0, window, np.inf),
+        **_roofs(device, attention_dtype(key, device)),
+    }
+    section = "latent_prefill" if latent else "prefill_attention"
+    return section, key, instead, sizes, False
 
 
-def _all_reduce(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
-    c = fit.collective
-    return np.asarray(
-        collectives.all_reduce_s(
-            table.numbers["bytes"],
-            table.numbers["num_gpus"],
-            bandwidth_bytes_per_s=device.scale_up.bandwidth_bytes_per_s,
-            latency_s=c.all_reduce_latency_s,
-            rank_s=c.all_reduce_rank_s,
-            one_shot_efficiency=c.one_shot_efficiency,
-            two_shot_latency_factor=c.two_shot_latency_factor,
-            two_shot_efficiency=c.two_shot_efficiency,
-        )
-    )
+def _decode(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found:
+    latent = rows.kind == "mla_decode"
+    x = rows.numbers
+    window = np.full(len(rows), np.inf) if latent else x["window"]
+    sizes = {
+        "sequences": x["b"],
+        "context": np.minimum(x["L"], np.where(window > 0, window, np.inf)),
+        "heads": x["h"],
+        "kv_heads": 1.0 if latent else x["g"],
+        "kv_elements": MLA_LATENT if latent else 2.0 * x["g"] * x["d"],
+        "flops_per_pair": x["h"] * MLA_FLOPS if latent else 4.0 * x["h"] * x["d"],
+        "kv_bytes": _kv_bytes(label["kv_dtype"]),
+        "sm_count": float(device.sm_count),
+        **_roofs(device),
+    }
+    section = "latent_decode" if latent else "decode_attention"
+    return section, *_attention_keys(label, decode=True), sizes, False
 
 
-def _nccl(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
-    c = fit.collective
-    twice = np.where(np.char.startswith(table.text["op"], "all_reduce"), 2.0, 1.0)
-    return np.asarray(
-        collectives.exchange_s(
-            twice * table.numbers["bytes"],
-            table.numbers["num_gpus"],
-            bandwidth_bytes_per_s=device.scale_up.bandwidth_bytes_per_s,
-            latency_s=c.latency_s,
-            rank_s=c.rank_s,
-            efficiency=c.efficiency,
-        )
-    )
+def _elementwise(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found:
+    bandwidth = device.memory_bandwidth_bytes_per_s
+    sizes = {"traffic_bytes": rows.numbers["bytes"], "bandwidth_bytes_per_s": bandwidth}
+    return "elementwise", label["op"], ("fused",), sizes, False
 
 
-def _deepep(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
-    x, c = table.numbers, fit.collective
-    dispatch = np.char.startswith(table.text["phase"], "dispatch")
-    hidden = x["hidden"]
-    return np.asarray(
-        collectives.dispatch_s(
-            x["tokens"],
-            copies=x["topk"],
-            token_bytes=np.where(dispatch, hidden + hidden / 32.0 + 16.0, 2.0 * hidden),
-            ranks=x["nodes"] * device.node_devices,
-            domain=float(device.node_devices),
-            scale_up_bytes_per_s=device.scale_up.bandwidth_bytes_per_s,
-            scale_out_bytes_per_s=device.scale_out.bandwidth_bytes_per_s,
-            latency_s=c.dispatch_latency_s,
-            scale_up_efficiency=c.dispatch_efficiency,
-            scale_out_efficiency=c.dispatch_network_efficiency,
-        )
-    )
+def _all_reduce(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found:
+    sizes = {
+        "message_bytes": rows.numbers["bytes"],
+        "ranks": rows.numbers["num_gpus"],
+        "bandwidth_bytes_per_s": device.scale_up.bandwidth_bytes_per_s,
+    }
+    return "all_reduce", f"custom@{label['backend']}", (), sizes, False
 
 
-def _moe(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
-    def price(rows: KernelTable, dtype: str) -> Array:
-        known = _number_format(dtype, device)
-        if known is None:
-            return np.full(len(rows), np.nan)
-        compute, weight, activation, _ = known
-        p = _parameters(dict(fit.experts), compute)
-        x = rows.numbers
-        pairs = x["tokens"] * x["topk"] / x["ep"]
-        return np.asarray(
-            experts.experts_s(
-                pairs,
-                np.minimum(x["experts"] / x["ep"], np.maximum(pairs, 1.0)),
-                width=x["hidden"],
-                intermediate=x["inter"] / x["tp"],
-                matrices=3.0,
-                weight_bytes=weight,
-                activation_bytes=activation,
-                peak_flops_per_s=device.peak(compute),
-                bandwidth_bytes_per_s=device.memory_bandwidth_bytes_per_s,
-                compute_efficiency=p.compute_efficiency,
-                memory_efficiency=p.memory_efficiency,
-                overhead_s=p.overhead_s,
-                sharpness=p.sharpness,
-                traffic_passes=p.traffic_passes,
-            )
-        )
-
-    return _by(table, "dtype", price)
+def _nccl(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found:
+    sizes = {
+        "message_bytes": rows.numbers["bytes"],
+        "ranks": rows.numbers["num_gpus"],
+        "passes": 2.0 if label["op"] == "all_reduce" else 1.0,
+        "bandwidth_bytes_per_s": device.scale_up.bandwidth_bytes_per_s,
+    }
+    return "exchange", label["op"], ("all_gather", "all_reduce"), sizes, False
 
 
-_PREDICT: dict[str, Callable[[KernelTable, Accelerator, Calibration], Array]] = {
+def _deepep(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found:
+    x, sending = rows.numbers, label["phase"].startswith("dispatch")
+    normal = label["mode"] != "low_latency"
+    hidden, ranks = x["hidden"], x["nodes"] * device.node_devices
+    distinct = ranks * (1.0 - (1.0 - 1.0 / ranks) ** x["topk"])
+    sizes = {
+        "tokens": x["tokens"],
+        # the normal mode sends a token once to each rank that needs it (kernels.md §5)
+        "copies": distinct if normal else x["topk"],
+        # an 8-bit dispatch carries a scale per 32 elements and a header (kernels.md §5)
+        "token_bytes": hidden * 33.0 / 32.0 + 16.0 if sending else 2.0 * hidden,
+        "ranks": ranks,
+        "domain": float(device.node_devices),
+        "experts": x["experts"],
+        "scale_up_bytes_per_s": device.scale_up.bandwidth_bytes_per_s,
+        "scale_out_bytes_per_s": device.scale_out.bandwidth_bytes_per_s,
+    }
+    phase = "dispatch" if sending else "combine"
+    mode = f"@{label['mode']}" if normal else ""
+    return "dispatch", phase + mode, (phase, "dispatch"), sizes, False
+
+
+def _nvlink(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found | None:
+    known = FORMATS.get(label["dtype"])
+    if known is None:
+        return None
+    phase = label["phase"]
+    # a plain combine sends 16 bits whatever was dispatched; preparing sends counts alone
+    element = {"combine": 2.0, "prepare": 0.0}.get(phase, known.activation_bytes)
+    x = rows.numbers
+    sizes = {
+        "tokens": x["tokens"],
+        "copies": x["topk"],
+        "token_bytes": element * x["hidden"],
+        "ranks": x["ep"],
+        "scale_up_bytes_per_s": device.scale_up.bandwidth_bytes_per_s,
+        "memory_bytes_per_s": device.memory_bandwidth_bytes_per_s,
+    }
+    key = f"{phase}@{label['kernel']}-{known.key}"
+    return "nvlink_exchange", key, (phase, "dispatch"), sizes, False
+
+
+_SIZES: dict[str, Callable[[KernelTable, Accelerator, dict[str, str]], Found | None]] = {
     "gemm": _gemm,
     "attention_prefill": _prefill,
     "attention_decode": _decode,
@@ -280,6 +353,7 @@ _PREDICT: dict[str, Callable[[KernelTable, Accelerator, Calibration], Array]] = 
     "mla_decode": _decode,
     "moe": _moe,
     "deepep": _deepep,
+    "nvlink_alltoall": _nvlink,
     "nccl": _nccl,
     "custom_allreduce": _all_reduce,
     "elementwise": _elementwise,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from planner.cost.work import ACTIVATION_BYTES, Op
-from planner.formulas import attention, collectives, elementwise, experts, matmul
+from planner.formulas import attention, collectives, dispatch, elementwise, experts, matmul
 from planner.formulas.arrays import Array, Real
 from planner.spec.accelerator import Accelerator, Link
 from planner.spec.calibration import Calibration
@@ -104,51 +104,80 @@ def _compute_dtype(op: Op, on: Hardware) -> str:
     return on.precision.compute if quantised(op.part, on.precision) else "bf16"
 
 
-def _parameters(table: dict[Any, Any], dtype: str) -> Any:
-    """Return the parameters of a dtype; 16 bits stand in where the calibration has none."""
-    return table.get("bf16" if dtype == "fp16" else dtype) or table["bf16"]
+def parameters(op: Op, on: Hardware) -> tuple[str, str, Any]:
+    """Return section, key and parameters of the calibration that price an operator."""
+    section, *keys = _section(op, on)
+    return section, *on.calibration.of(section, *keys)
+
+
+def _kernels(op: Op, on: Hardware) -> list[dict[str, float]]:
+    """Return the parameters of every kernel measured for an operator's format."""
+    section, key, _ = parameters(op, on)
+    table = getattr(on.calibration, section)
+    return [p.keywords() for k, p in table.items() if k.partition("@")[0] == key]
+
+
+def _section(op: Op, on: Hardware) -> tuple[str, ...]:
+    """Return the section of the calibration and the keys to seek there, the best first."""
+    match op.kind:
+        case "matmul" | "experts" if quantised(op.part, on.precision):
+            return op.kind, on.precision.name, on.precision.compute, "bf16"
+        case "prefill_attention" | "decode_attention":
+            phase = op.kind.removesuffix("_attention")
+            section = f"latent_{phase}" if op.name.startswith("latent") else op.kind
+            narrow = on.kv_bytes < ACTIVATION_BYTES
+            names = ("fp8", "kv8", "bf16") if narrow else ("bf16",)
+            return section, *(names if phase == "prefill" or not narrow else names[1:])
+        case "all_reduce":
+            return op.kind, "custom"
+        case "dispatch":
+            return op.kind, op.name, "dispatch"
+        case "elementwise":
+            return op.kind, "fused"
+        case _:
+            return op.kind, "bf16"
+
+
+def _roofs(on: Hardware, dtype: str = "bf16") -> dict[str, float]:
+    return {
+        "peak_flops_per_s": on.accelerator.peak(dtype),
+        "bandwidth_bytes_per_s": on.accelerator.memory_bandwidth_bytes_per_s,
+    }
+
+
+def _widths(op: Op, on: Hardware) -> dict[str, float]:
+    """Return bytes per weight and per activation that enters a matmul."""
+    own = quantised(op.part, on.precision)
+    return {
+        "weight_bytes": weight_bytes(op.part, on.precision),
+        "activation_bytes": on.precision.activation_bytes if own else ACTIVATION_BYTES,
+    }
 
 
 def _matmul(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    dtype = _compute_dtype(op, on)
-    fit = _parameters(dict(on.calibration.matmul), dtype)
-    own = quantised(op.part, on.precision)
-    activation = on.precision.activation_bytes if own else ACTIVATION_BYTES
-    weight = weight_bytes(op.part, on.precision)
-    dynamic = own and on.precision.dynamic_quantisation
-    seconds = matmul.matmul_s(
-        **op.sizes,
-        weight_bytes=weight,
-        activation_bytes=activation,
-        peak_flops_per_s=on.accelerator.peak(dtype),
-        bandwidth_bytes_per_s=on.accelerator.memory_bandwidth_bytes_per_s,
-        compute_efficiency=fit.compute_efficiency,
-        memory_efficiency=fit.memory_efficiency,
-        overhead_s=fit.overhead_s + (fit.quantise_overhead_s if dynamic else 0.0),
-        quantise_passes=fit.quantise_passes if dynamic else 0.0,
-    )
-    flops = matmul.matmul_flops(**op.sizes)
-    traffic = matmul.matmul_bytes(**op.sizes, weight_bytes=weight, activation_bytes=activation)
-    return seconds, flops, traffic
+    dynamic = quantised(op.part, on.precision) and on.precision.dynamic_quantisation
+    widths = _widths(op, on)
+    fit = parameters(op, on)[2].keywords(quantise=dynamic)
+    roofs = _roofs(on, _compute_dtype(op, on))
+    split_k = matmul.split_k(8.0 * widths["activation_bytes"])
+    seconds = matmul.matmul_s(**op.sizes, **widths, **roofs, split_k=split_k, **fit)
+    return seconds, matmul.matmul_flops(**op.sizes), matmul.matmul_bytes(**op.sizes, **widths)
+
+
+def _attention(op: Op, on: Hardware) -> dict[str, float]:
+    """Return limits and parameters of an attention kernel for the format of the KV cache."""
+    _, key, found = parameters(op, on)
+    dtype = "fp8" if key == "fp8" and on.accelerator.supports("fp8") else "bf16"
+    return {
+        **_roofs(on, dtype),
+        "kv_bytes": on.kv_bytes,
+        "sm_count": float(on.accelerator.sm_count),
+        **found.keywords(),
+    }
 
 
 def _prefill_attention(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    latent = op.name.startswith("latent") and on.calibration.latent_prefill
-    fit = latent or on.calibration.prefill_attention
-    seconds = attention.prefill_attention_s(
-        **op.sizes,
-        kv_bytes=on.kv_bytes,
-        peak_flops_per_s=on.accelerator.peak("bf16"),
-        bandwidth_bytes_per_s=on.accelerator.memory_bandwidth_bytes_per_s,
-        sm_count=float(on.accelerator.sm_count),
-        compute_efficiency=fit.compute_efficiency,
-        softmax_cost=fit.softmax_cost,
-        memory_efficiency=fit.memory_efficiency,
-        kv_passes=fit.kv_passes,
-        critical_path=fit.critical_path,
-        tile_s=fit.tile_s,
-        overhead_s=fit.overhead_s,
-    )
+    seconds = attention.prefill_attention_s(**op.sizes, **_attention(op, on))
     s = op.sizes
     pairs = attention.causal_pairs(s["new_tokens"], s["prefix"], s["window"])
     flops = 2.0 * s["heads"] * (s["qk_dim"] + s["v_dim"]) * pairs
@@ -157,21 +186,8 @@ def _prefill_attention(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
 
 
 def _decode_attention(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    latent = op.name.startswith("latent") and on.calibration.latent_decode
-    fit = latent or on.calibration.decode_attention
-    narrow = on.kv_bytes < ACTIVATION_BYTES
     idle = np.asarray(op.sizes["sequences"]) <= 0
-    seconds = attention.decode_attention_s(
-        **op.sizes,
-        kv_bytes=on.kv_bytes,
-        peak_flops_per_s=on.accelerator.peak("bf16"),
-        bandwidth_bytes_per_s=on.accelerator.memory_bandwidth_bytes_per_s,
-        sm_count=float(on.accelerator.sm_count),
-        compute_efficiency=fit.compute_efficiency,
-        memory_efficiency=fit.memory_efficiency_fp8 if narrow else fit.memory_efficiency,
-        tile_s=fit.tile_s,
-        overhead_s=fit.overhead_s,
-    )
+    seconds = attention.decode_attention_s(**op.sizes, **_attention(op, on))
     pairs = op.sizes["sequences"] * op.sizes["context"]
     traffic = pairs * op.sizes["kv_elements"] * on.kv_bytes
     return np.where(idle, 0.0, seconds), pairs * op.sizes["flops_per_pair"], traffic
@@ -181,64 +197,47 @@ def _experts(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     s = dict(op.sizes)
     moe = (s.pop("experts"), s.pop("top_k"), s.pop("skew"))
     tokens, ranks = s.pop("tokens"), s.pop("expert_parallel")
-    dtype = _compute_dtype(op, on)
-    fit = _parameters(dict(on.calibration.experts), dtype)
     uneven = experts.imbalance(*moe, ranks)
     pairs = tokens * moe[1] / ranks * uneven
     active = experts.coverage(tokens, *moe) * moe[0] / ranks
     active = np.minimum(active, np.maximum(pairs, 1e-9))
-    own = quantised(op.part, on.precision)
-    activation = on.precision.activation_bytes if own else ACTIVATION_BYTES
-    weight = weight_bytes(op.part, on.precision)
-    seconds = experts.experts_s(
-        pairs,
-        active,
-        **s,
-        weight_bytes=weight,
-        activation_bytes=activation,
-        peak_flops_per_s=on.accelerator.peak(dtype),
-        bandwidth_bytes_per_s=on.accelerator.memory_bandwidth_bytes_per_s,
-        compute_efficiency=fit.compute_efficiency,
-        memory_efficiency=fit.memory_efficiency,
-        overhead_s=fit.overhead_s,
-        sharpness=fit.sharpness,
-        traffic_passes=fit.traffic_passes,
-    )
+    widths, roofs = _widths(op, on), _roofs(on, _compute_dtype(op, on))
+    # engines try the kernels they have for a format and keep the fastest for the number of tokens
+    seconds: Real = np.inf
+    for fit in _kernels(op, on):
+        one = experts.experts_s(pairs, active, **s, tokens=tokens, **widths, **roofs, **fit)
+        seconds = np.minimum(seconds, one)
     weights = s["matrices"] * s["width"] * s["intermediate"]
-    return seconds, 2.0 * pairs * weights, active * weights * weight
+    return seconds, 2.0 * pairs * weights, active * weights * widths["weight_bytes"]
 
 
 def _all_reduce(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    fit = on.calibration.collective
-    seconds = collectives.all_reduce_s(
-        **op.sizes,
-        bandwidth_bytes_per_s=on.scale_up.bandwidth_bytes_per_s,
-        latency_s=fit.all_reduce_latency_s,
-        rank_s=fit.all_reduce_rank_s,
-        one_shot_efficiency=fit.one_shot_efficiency,
-        two_shot_latency_factor=fit.two_shot_latency_factor,
-        two_shot_efficiency=fit.two_shot_efficiency,
+    sizes = {**op.sizes, "bandwidth_bytes_per_s": on.scale_up.bandwidth_bytes_per_s}
+    own = parameters(op, on)[2].keywords()
+    library = on.calibration.of("exchange", "all_reduce")[1].keywords()
+    # engines call their own kernel for small messages and NCCL where that is the faster
+    seconds = np.minimum(
+        collectives.all_reduce_s(**sizes, **own),
+        collectives.two_line_exchange_s(**sizes, passes=2.0, **library),
     )
     ranks = np.asarray(op.sizes["ranks"])
     return seconds, np.zeros(()), 2.0 * op.sizes["message_bytes"] * (ranks - 1.0) / ranks
 
 
 def _dispatch(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    fit = on.calibration.collective
     s = op.sizes
     token_bytes = s["width"] * s["element_bytes"]
-    seconds = collectives.dispatch_s(
+    seconds = dispatch.dispatch_s(
         s["tokens"],
         copies=s["copies"],
         token_bytes=token_bytes,
         ranks=s["ranks"],
+        experts=s["experts"],
         domain=float(on.scale_up_devices),
         scale_up_bytes_per_s=on.scale_up.bandwidth_bytes_per_s,
         scale_out_bytes_per_s=on.scale_out.bandwidth_bytes_per_s,
-        latency_s=fit.dispatch_latency_s,
-        scale_up_efficiency=fit.dispatch_efficiency,
-        scale_out_efficiency=fit.dispatch_network_efficiency,
         contention=on.contention,
+        **parameters(op, on)[2].keywords(),
     )
     traffic = np.where(np.asarray(s["ranks"]) > 1, s["tokens"] * s["copies"] * token_bytes, 0.0)
     return seconds, np.zeros(()), traffic
@@ -260,12 +259,10 @@ def _send(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
 
 
 def _elementwise(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    fit = on.calibration.elementwise
     seconds = elementwise.elementwise_s(
         op.sizes["traffic_bytes"],
         bandwidth_bytes_per_s=on.accelerator.memory_bandwidth_bytes_per_s,
-        memory_efficiency=fit.memory_efficiency,
-        overhead_s=fit.overhead_s,
+        **parameters(op, on)[2].keywords(),
     )
     return seconds, np.zeros(()), op.sizes["traffic_bytes"]
 

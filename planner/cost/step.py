@@ -92,6 +92,8 @@ class Law:
         ``[C, G, b]`` the same when other prompts already fill the step.
     service_s
         ``[C, G, b]`` time of the replica's prompt capacity that a prompt uses when busy.
+    packed
+        ``[C, G, b]`` prompts that fill the token budget of one step, at least 1.
     start_s
         ``[C]`` fixed part of a step that only holds prompts.
     mixed_s
@@ -114,6 +116,7 @@ class Law:
     marginal_s: Array
     crowded_s: Array
     service_s: Array
+    packed: Array
     start_s: Array
     mixed_s: Array
     places: Array
@@ -212,7 +215,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     prompt = _prompt_tables(instances, lengths, batch, chunk, table, lonely)
     return Law(
         batch=batch,
-        decode_s=table[:, :, 0],
+        decode_s=_token_s(instances, lengths, batch, table[:, :, 0]),
         start_s=table[:, 0, min(1, len(chunk) - 1)],
         mixed_s=table[:, :, -1],
         places=places,
@@ -222,6 +225,22 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         memory=memory,
         **prompt,
     )
+
+
+def _token_s(instances: Instances, lengths: Lengths, batch: Array, plain: Array) -> Array:
+    """Return the time per token and request of pure decode steps, ``[C, G]`` (E14).
+
+    With k drafted tokens a step verifies k + 1 per request, after k passes through a draft layer
+    that costs about one of the model's, and yields ``tokens_per_step``. Verification reads the KV
+    cache once.
+    """
+    engine = instances.engine
+    if not engine.draft_tokens:
+        return plain
+    split = Split(*(d[:, None] for d in _degrees(instances.split)))
+    step = Step(batch, lengths.context, 0.0, drafted=float(engine.draft_tokens))
+    drafting = engine.draft_tokens * plain / instances.model.depth
+    return np.asarray((step_s(instances, step, split) + drafting) / engine.tokens_per_step)
 
 
 def _prompt_tables(
@@ -267,6 +286,7 @@ def _prompt_tables(
         "marginal_s": marginal,  # ranks and micro-batches move in step: one chunk delays all
         "crowded_s": crowded / ranks,
         "service_s": service / ranks,
+        "packed": np.maximum(ranks * room / new, 1.0),
     }
 
 

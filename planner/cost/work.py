@@ -82,12 +82,15 @@ class Step:
         Prompt tokens per attention rank and pipeline micro-batch.
     busy_ranks
         Share of the attention ranks that hold a chunk.
+    drafted
+        Proposed tokens that each decoding request has verified beside its own.
     """
 
     sequences: Real
     context: ContextByWindow
     chunk: Real
     busy_ranks: Real = 1.0
+    drafted: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,9 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
     decode_rows = np.where(
         np.asarray(step.sequences) > 0, np.maximum(step.sequences / ranks, 1.0), 0.0
     )
-    rows = decode_rows + step.chunk
-    routed = step.sequences / split.pp + step.chunk * split.dp * step.busy_ranks
+    verified = 1.0 + step.drafted
+    rows = decode_rows * verified + step.chunk
+    routed = step.sequences * verified / split.pp + step.chunk * split.dp * step.busy_ranks
     ops: list[Op] = []
     for group in model.layers:
         ops += _attention(
@@ -128,7 +132,7 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
         halves = (group.attention.kind != "none") + (group.ffn.kind != "none")
         norm = {"traffic_bytes": 8.0 * rows * model.hidden}
         ops.append(Op("norm", "elementwise", group.count * halves, norm))
-    sampled = decode_rows + (np.asarray(step.chunk) > 0)
+    sampled = decode_rows * verified + (np.asarray(step.chunk) > 0)
     head = {"m": sampled, "n": model.vocabulary / split.tp, "k": float(model.hidden)}
     ops.append(Op("logits", "matmul", 1.0, head))
     message = {
@@ -324,6 +328,7 @@ def _moe(hidden: int, ffn: Moe, count: float, split: Split, rows: Real, routed: 
     exchange = {
         "tokens": routed / (split.tp * split.dp),
         "copies": float(ffn.top_k),
+        "experts": float(ffn.experts),
         "width": float(width),
         "ranks": np.where(split.dp > 1, split.tp * split.dp, 1.0),
     }

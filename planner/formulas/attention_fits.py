@@ -29,28 +29,42 @@ DECODE_DEFAULTS: dict[str, float] = {
     "tile_s": 1e-6,
     "overhead_s": 12e-6,
 }
-#: Free parameters with their ranges, in the order in which further points are spent on them.
-#: Attained shares are of the 16-bit peak (8-bit kernels reach twice it) and of DRAM bandwidth
-#: (prompts whose K and V stay in L2 exceed it).
+#: Free parameters with their ranges.
+#: Attained shares stay below the datasheet's limits.
 PREFILL_BOUNDS: dict[str, tuple[float, float]] = {
     "overhead_s": (1e-6, 1e-4),
-    "compute_efficiency": (0.02, 3.0),
+    "compute_efficiency": (0.02, 1.0),
     "tile_s": (2e-9, 1e-4),
     "critical_path": (0.02, 8.0),
-    "memory_efficiency": (0.05, 4.0),
+    "memory_efficiency": (0.05, 1.0),
     "softmax_cost": (2e-3, 5.0),
     "kv_passes": (0.02, 50.0),
 }
 DECODE_BOUNDS: dict[str, tuple[float, float]] = {
     "overhead_s": (1e-6, 3e-4),
-    "memory_efficiency": (0.02, 1.5),
+    "memory_efficiency": (0.02, 1.0),
     "tile_s": (2e-9, 1e-4),
     "compute_efficiency": (0.02, 1.0),
 }
+#: Spread of log(parameter) between accelerators, engines and kernels: weak knowledge that a few
+#: points outweigh, and that steadies what they hardly see.
+PREFILL_PRIOR: dict[str, float] = {
+    "overhead_s": 0.5,
+    "compute_efficiency": 0.4,
+    "tile_s": 1.5,
+    "critical_path": 0.7,
+    "memory_efficiency": 0.5,
+    "softmax_cost": 1.0,
+    "kv_passes": 0.7,
+}
+DECODE_PRIOR: dict[str, float] = {
+    "overhead_s": 0.5,
+    "memory_efficiency": 0.15,
+    "tile_s": 1.0,
+    "compute_efficiency": 0.5,
+}
 #: Values that switch a term off, tried where its default may be far above the truth.
 ABSENT: dict[str, float] = {"softmax_cost": 1e-3, "tile_s": 1e-9}
-#: Measured points that each free parameter asks for.
-POINTS_PER_PARAMETER = 2
 #: Drop in the robust loss, in residual variances, that a switched-off term has to earn.
 EVIDENCE = 4.0
 #: Compute time over memory time, both at the datasheet, below which decode shows no compute.
@@ -122,7 +136,7 @@ def fit_prefill_attention(
     window : float or array
         Sliding window; infinite for full attention [tok].
     peak_flops_per_s : float or array
-        Dense 16-bit peak, also for 8-bit kernels [FLOP/s].
+        Dense peak of the number format that the kernel computes in [FLOP/s].
     bandwidth_bytes_per_s : float or array
         Memory bandwidth [B/s].
     sm_count : float or array
@@ -147,7 +161,7 @@ def fit_prefill_attention(
     -----
     Softmax cost is told from compute only by heads of several sizes, passes over K and V from
     bandwidth only by several ratios of query to key heads (never in MLA); they are kept
-    otherwise. A parameter is fitted per two points, overhead and compute first. A term that the
+    otherwise. Few points move what they see and leave the rest near the defaults. A term that the
     data show to be absent is set to a negligible value, its standard error NaN. Valid for prompts
     of 1 to 16 000 tokens without prefix; tuned kernels reach 7 / 21 % (median / p90) on unseen
     heads, Triton's 10–60 %.
@@ -194,7 +208,12 @@ def fit_prefill_attention(
     if np.any(latent_elements) or np.ptp(keys * kv_bytes / heads) == 0:
         fixed.add("kv_passes")
     return _fit(
-        predict, measured_s, {**PREFILL_DEFAULTS, **(defaults or {})}, PREFILL_BOUNDS, fixed
+        predict,
+        measured_s,
+        {**PREFILL_DEFAULTS, **(defaults or {})},
+        PREFILL_BOUNDS,
+        PREFILL_PRIOR,
+        fixed,
     )
 
 
@@ -295,7 +314,9 @@ def fit_decode_attention(
     compute = np.asarray(flops_per_pair) / peak_flops_per_s
     memory = np.asarray(kv_elements) * kv_bytes / bandwidth_bytes_per_s
     fixed = set() if np.max(compute / memory) > COMPUTE_VISIBLE else {"compute_efficiency"}
-    return _fit(predict, measured_s, {**DECODE_DEFAULTS, **(defaults or {})}, DECODE_BOUNDS, fixed)
+    start = {**DECODE_DEFAULTS, **(defaults or {})}
+    prior = DECODE_PRIOR if fixed else {}  # latent kernels differ too much to know beforehand
+    return _fit(predict, measured_s, start, DECODE_BOUNDS, prior, fixed)
 
 
 def _fit(
@@ -303,22 +324,22 @@ def _fit(
     measured_s: Array,
     defaults: Mapping[str, float],
     bounds: Mapping[str, tuple[float, float]],
+    prior: Mapping[str, float],
     fixed: set[str],
 ) -> Fit:
-    """Return the fit of as many parameters as the points bear, each term switched off if absent."""
-    bearable = max(np.size(measured_s) // POINTS_PER_PARAMETER, 1)
-    free = [name for name in bounds if name not in fixed][:bearable]
+    """Return the maximum-a-posteriori fit, each term switched off where it is absent."""
+    free = [name for name in bounds if name not in fixed]
     values = dict(defaults)
-    best = fit_log(predict, measured_s, values, {name: bounds[name] for name in free})
+    best = fit_log(predict, measured_s, values, {name: bounds[name] for name in free}, prior)
     for name in [n for n in ABSENT if n in free]:
         without = {**values, name: ABSENT[name]}
         rest = [n for n in free if n != name]
-        trial = fit_log(predict, measured_s, without, {n: bounds[n] for n in rest})
+        trial = fit_log(predict, measured_s, without, {n: bounds[n] for n in rest}, prior)
         variance = (1.4826 * float(np.median(np.abs(trial.residuals)))) ** 2
         if _loss(best) - _loss(trial) > EVIDENCE * variance:
             best, values, free = trial, without, rest
     kept = [n for n in bounds if n in best.kept or (n not in free and values[n] == defaults[n])]
-    return Fit(best.parameters, best.standard_errors, tuple(kept), best.residuals)
+    return Fit(best.parameters, best.standard_errors, tuple(kept), best.residuals, best.pinned)
 
 
 def _loss(fit: Fit) -> float:

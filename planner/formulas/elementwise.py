@@ -57,6 +57,7 @@ def fit_elementwise(
     measured_s: Array,
     *,
     bandwidth_bytes_per_s: Real,
+    defaults: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit :func:`elementwise_s` to measured kernels of one accelerator, engine and operation.
 
@@ -68,6 +69,8 @@ def fit_elementwise(
         ``[N]`` measured times [s].
     bandwidth_bytes_per_s : float or array
         Datasheet memory bandwidth [B/s].
+    defaults : mapping, optional
+        Values of unidentified parameters, e.g. the family's; ``DEFAULTS`` otherwise.
 
     Returns
     -------
@@ -108,4 +111,4 @@ def fit_elementwise(
         )
         return np.asarray(seconds)
 
-    return fit_log(predict, measured_s, DEFAULTS, BOUNDS)
+    return fit_log(predict, measured_s, {**DEFAULTS, **(defaults or {})}, BOUNDS)

@@ -10,7 +10,7 @@ import numpy as np
 from planner.formulas.arrays import Array, Real
 from planner.formulas.fitting import Fit, fit_log
 
-#: Per parameter: value kept where measurements do not identify it, and its physical range.
+#: Per parameter: value kept where measurements do not identify it, physical range.
 PRIORS = {
     "compute_efficiency": (0.8, (0.02, 1.0)),
     "memory_efficiency": (0.83, (0.02, 1.0)),
@@ -23,8 +23,8 @@ PRIORS = {
 
 @lru_cache(maxsize=256)
 def _popularity(experts: int, top_k: int, skew: float) -> tuple[float, ...]:
-    ranks = np.arange(1, experts + 1, dtype=np.float64) ** -skew
-    share = ranks * (top_k / ranks.sum())
+    share = np.arange(1, experts + 1, dtype=np.float64) ** -skew
+    share *= top_k / share.sum()
     for _ in range(experts):  # p_e = min(1, s·e^-α): give what exceeds 1 to the others
         over = share > 1.0
         if not over.any():
@@ -321,9 +321,8 @@ def experts_s(
     each = (2.0 * width + intermediate) * activation_bytes + 2.0 * width + 4.0 * intermediate
     routed = pairs * each + 4.0 * tokens * width
     largest = np.maximum(compute, memory) + 1e-12 * read  # scaled: tiny powers underflow
-    joined = largest * ((compute / largest) ** sharpness + (memory / largest) ** sharpness) ** (
-        1.0 / sharpness
-    )
+    scaled = (compute / largest) ** sharpness + (memory / largest) ** sharpness
+    joined = largest * scaled ** (1.0 / sharpness)
     return overhead_s + expert_s * active + joined + traffic_passes * routed / bandwidth_bytes_per_s
 
 
@@ -340,6 +339,7 @@ def fit_experts(
     peak_flops_per_s: Real,
     bandwidth_bytes_per_s: Real,
     tokens: Real = 0.0,
+    defaults: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit :func:`experts_s` to measured kernels of one accelerator, dtype and engine.
 
@@ -351,12 +351,14 @@ def fit_experts(
         As in :func:`experts_s`: sizes [-], and bytes of a weight and an activation [B].
     peak_flops_per_s, bandwidth_bytes_per_s : float or array
         Dense peak of the compute dtype [FLOP/s] and memory bandwidth [B/s].
+    defaults : mapping, optional
+        Values of unidentified parameters; those of ``PRIORS`` otherwise.
 
     Returns
     -------
     Fit
         ``compute_efficiency``, ``memory_efficiency``, ``sharpness``, ``traffic_passes`` [-],
-        ``overhead_s`` and ``expert_s`` [s]: the keywords of :func:`experts_s`.
+        ``overhead_s`` and ``expert_s`` [s].
 
     Raises
     ------
@@ -387,14 +389,12 @@ def fit_experts(
     """
     if len({np.size(x) for x in (pairs, active, measured_s)}) != 1:
         raise ValueError("expected as many measured times as values of pairs and active")
-
+    sizes = {"width": width, "intermediate": intermediate, "matrices": matrices}
+    sizes |= {"weight_bytes": weight_bytes, "activation_bytes": activation_bytes, "tokens": tokens}
     roofs = {"peak_flops_per_s": peak_flops_per_s, "bandwidth_bytes_per_s": bandwidth_bytes_per_s}
-    sizes = {"width": width, "intermediate": intermediate, "matrices": matrices, "tokens": tokens}
-    widths = {"weight_bytes": weight_bytes, "activation_bytes": activation_bytes}
 
     def predict(parameters: Mapping[str, float]) -> Array:
-        return np.asarray(experts_s(pairs, active, **sizes, **widths, **roofs, **parameters))
+        return np.asarray(experts_s(pairs, active, **sizes, **roofs, **parameters))
 
-    start = {name: value for name, (value, _) in PRIORS.items()}
-    bounds = {name: bound for name, (_, bound) in PRIORS.items()}
-    return fit_log(predict, measured_s, start, bounds)
+    start = {name: value for name, (value, _) in PRIORS.items()} | dict(defaults or {})
+    return fit_log(predict, measured_s, start, {name: p[1] for name, p in PRIORS.items()})

@@ -1,5 +1,8 @@
 """Fit a closed form to measured times: robust, bounded, deterministic, with standard errors.
 
+Where few points meet many parameters, priors around the defaults make it a maximum-a-posteriori
+fit.
+
 Each calibrated form has a ``fit_…`` twin beside it that calls :func:`fit_log`.
 """
 
@@ -14,8 +17,12 @@ from planner.formulas.arrays import Array
 
 #: Relative standard error above which the data do not identify a parameter.
 UNIDENTIFIED = 1.0
+#: Posterior over prior spread above which the data hardly add to the prior.
+UNINFORMED = 0.95
 #: Residual (in log time) beyond which a point counts linearly rather than squared.
 ROBUST_SCALE = 0.1
+#: Drop in the robust loss, in residual variances, that a value at its bound has to earn.
+EVIDENCE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +34,20 @@ class Fit:
     parameters
         Parameters of the forward function, by name, in its units.
     standard_errors
-        Their standard errors; NaN for those kept at their defaults.
+        Their standard errors; NaN for those kept at their defaults or pinned.
     kept
         Parameters that the data do not identify: they hold their defaults.
     residuals
         ``[n]`` log(predicted/measured) of the points fitted.
+    pinned
+        Parameters that the data push to a physical bound: they hold it.
     """
 
     parameters: dict[str, float]
     standard_errors: dict[str, float]
     kept: tuple[str, ...]
     residuals: Array
+    pinned: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -65,6 +75,7 @@ def fit_log(
     measured_s: Array,
     defaults: Mapping[str, float],
     bounds: Mapping[str, tuple[float, float]],
+    prior: Mapping[str, float] | None = None,
 ) -> Fit:
     """Return the parameters that minimise a robust loss of log(predicted/measured).
 
@@ -79,6 +90,9 @@ def fit_log(
     bounds
         Physical range of each free parameter, both ends positive; parameters without bounds stay
         at their defaults.
+    prior
+        Standard deviation of log(parameter/default) known before measuring [-]; parameters
+        without one are free within their bounds.
 
     Returns
     -------
@@ -92,31 +106,46 @@ def fit_log(
 
     Notes
     -----
-    Parameters are positive and vary over decades, so the search runs in their logarithms. A
-    parameter that ends at a bound or whose relative standard error exceeds 100 % is put back to
-    its default and the others are fitted again.
+    Parameters are positive and vary over decades, so the search runs in their logarithms. With r
+    the residuals, σ = 0.1 their assumed noise, x the log parameters, x0 their defaults and s the
+    prior spreads, it minimises Σ ρ(r/σ) + Σ ρ((x − x0)/s), ρ(z) = 2·(√(1 + z²) − 1) (derived:
+    maximum a posteriori; ρ is the soft-l1 loss, quadratic near zero and linear beyond, so neither
+    an outlier nor a device far from its family is fatal).
+
+    A parameter whose relative standard error exceeds 100 % (with a prior: whose posterior spread
+    is that of the prior) is put back to its default. One that ends at a bound stays there if that
+    beats the default by four residual variances, else it too goes back. The others are fitted
+    again.
+
+    References
+    ----------
+    .. [1] Gelman et al., Bayesian Data Analysis, 3rd ed., §4.1 (modes, normal approximation),
+       §17.2 (robust alternatives to normal errors and priors).
     """
     measured = np.asarray(measured_s, dtype=np.float64)
     if measured.size == 0 or not np.all(np.isfinite(measured) & (measured > 0)):
         raise ValueError("expected at least one measured time, all positive and finite")
     free = [name for name in defaults if name in bounds]
-    kept: list[str] = []
-    log_measured = np.log(measured)
+    values, kept, pinned = dict(defaults), [], []
+    prior = {name: sd for name, sd in (prior or {}).items() if name in free}
+    problem = _Problem(predict, np.log(measured), bounds, defaults, prior)
     while True:
-        found, errors, residuals = _solve(predict, log_measured, defaults, bounds, free)
-        loose = [
-            name
-            for name in free
-            if not errors[name] <= UNIDENTIFIED or _at_bound(found[name], bounds[name])
-        ]
-        if not loose:
+        answer = problem.solve(values, free)
+        edge = [n for n in free if _at_bound(answer.found[n], bounds[n])]
+        loose = [n for n in free if not answer.errors[n] <= problem.limit(n)]
+        if not edge and not loose:
             break
-        worst = max(loose, key=lambda name: (errors[name], name))
+        worst = max(edge or loose, key=lambda name: (answer.errors[name], name))
         free.remove(worst)
-        kept.append(worst)
-    parameters = {**defaults, **found}
-    spread = {n: found[n] * errors[n] if n in found else float("nan") for n in parameters}
-    return Fit(parameters, spread, tuple(kept), residuals)
+        at_bound = {**values, worst: answer.found[worst]}
+        if worst in edge and problem.gain(values, at_bound, free) > EVIDENCE:
+            values = at_bound
+            pinned.append(worst)
+        else:
+            kept.append(worst)
+    found, errors = answer.found, answer.errors
+    spread = {n: found[n] * errors[n] if n in found else float("nan") for n in values}
+    return Fit({**values, **found}, spread, tuple(kept), answer.residuals, tuple(pinned))
 
 
 def _at_bound(value: float, bound: tuple[float, float]) -> bool:
@@ -124,35 +153,84 @@ def _at_bound(value: float, bound: tuple[float, float]) -> bool:
     return bool(value <= low * (1.0 + 1e-6) or value >= high * (1.0 - 1e-6))
 
 
-def _solve(
-    predict: Callable[[Mapping[str, float]], Array],
-    log_measured: Array,
-    defaults: Mapping[str, float],
-    bounds: Mapping[str, tuple[float, float]],
-    free: list[str],
-) -> tuple[dict[str, float], dict[str, float], Array]:
-    """Return fitted values, relative standard errors and residuals of the free parameters."""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Fitted values and relative standard errors of the free parameters, and what is left."""
 
-    def residuals(x: Array) -> Array:
-        values = {**defaults, **dict(zip(free, np.exp(x).tolist(), strict=True))}
-        return np.asarray(np.log(np.maximum(predict(values), 1e-300)) - log_measured)
+    found: dict[str, float]
+    errors: dict[str, float]
+    residuals: Array
+    loss: float
+    variance: float
 
-    if not free:
-        return {}, {}, residuals(np.zeros(0))
-    from scipy.optimize import least_squares  # 0.4 s to import: only when fitting
 
-    low, high = (np.log([bounds[n][k] for n in free]) for k in (0, 1))
-    start = np.clip(np.log([defaults[n] for n in free]), low + 1e-6, high - 1e-6)
-    answer = least_squares(
-        residuals, start, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, x_scale=1.0
-    )
-    left = residuals(answer.x)
-    scale = 1.4826 * float(np.median(np.abs(left)))  # robust against outliers
-    count = max(len(left) - len(free), 1)
-    scale = max(scale, float(np.sqrt(np.sum(np.minimum(left**2, scale**2)) / count)), 1e-12)
-    covariance = np.linalg.pinv(answer.jac.T @ answer.jac) * scale**2
-    diagonal = np.clip(np.diag(covariance), 0.0, None)
-    flat = np.linalg.norm(answer.jac, axis=0) < 1e-12
-    errors = np.where(flat | (len(left) <= len(free)), np.inf, np.sqrt(diagonal))
-    found = dict(zip(free, np.exp(answer.x).tolist(), strict=True))
-    return found, dict(zip(free, errors.tolist(), strict=True)), left
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    predict: Callable[[Mapping[str, float]], Array]
+    log_measured: Array
+    bounds: Mapping[str, tuple[float, float]]
+    defaults: Mapping[str, float]
+    prior: Mapping[str, float]
+
+    def limit(self, name: str) -> float:
+        """Return the relative standard error above which a parameter is not identified."""
+        return UNINFORMED * self.prior[name] if name in self.prior else UNIDENTIFIED
+
+    def gain(
+        self, without: Mapping[str, float], trial: Mapping[str, float], free: list[str]
+    ) -> float:
+        """Return by how many residual variances a trial's values lower the loss."""
+        base, other = (self.solve(values, free) for values in (without, trial))
+        return (base.loss - other.loss) / other.variance
+
+    def solve(self, values: Mapping[str, float], free: list[str]) -> _Answer:
+        """Return the best free parameters while the others hold their values."""
+        spread = np.array(list(self.prior.values()))
+        centre = np.log([self.defaults[name] for name in self.prior])
+        count = len(self.log_measured)
+
+        def residuals(x: Array) -> Array:
+            trial = {**values, **dict(zip(free, np.exp(x).tolist(), strict=True))}
+            seconds = np.maximum(self.predict(trial), 1e-300)
+            shift = np.log([trial[name] for name in self.prior]) - centre
+            return np.concatenate(
+                [np.log(seconds) - self.log_measured, ROBUST_SCALE * shift / spread]
+            )
+
+        if not free:
+            every = residuals(np.zeros(0))
+            return _Answer({}, {}, every[:count], _loss(every), _variance(every[:count], 0))
+        from scipy.optimize import least_squares  # 0.4 s to import: only when fitting
+
+        low, high = (np.log([self.bounds[n][k] for n in free]) for k in (0, 1))
+        start = np.clip(np.log([self.defaults[n] for n in free]), low + 1e-6, high - 1e-6)
+        best = least_squares(
+            residuals, start, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, x_scale=1.0
+        )
+        every = residuals(best.x)
+        left, jacobian = every[:count], best.jac[:count]
+        variance = _variance(left, len(free))
+        known = np.array([self.prior.get(name, np.inf) for name in free])
+        if count <= len(free):  # residuals say nothing about the noise
+            variance = max(variance, ROBUST_SCALE**2)
+        precision = jacobian.T @ jacobian + np.diag(variance / known**2)
+        diagonal = np.clip(np.diag(np.linalg.pinv(precision) * variance), 0.0, None)
+        flat = np.linalg.norm(jacobian, axis=0) < 1e-12
+        unknown = flat | (np.isinf(known) & (count <= len(free)))
+        errors = np.where(unknown, np.inf, np.sqrt(diagonal))
+        found = dict(zip(free, np.exp(best.x).tolist(), strict=True))
+        named = dict(zip(free, errors.tolist(), strict=True))
+        return _Answer(found, named, left, _loss(every), variance)
+
+
+def _variance(left: Array, free: int) -> float:
+    """Return the residual variance, robust against outliers."""
+    scale = 1.4826 * float(np.median(np.abs(left)))
+    count = max(len(left) - free, 1)
+    mean = float(np.sum(np.minimum(left**2, scale**2)) / count)
+    return max(scale**2, mean, 1e-24)
+
+
+def _loss(residuals: Array) -> float:
+    scaled = (residuals / ROBUST_SCALE) ** 2
+    return float(np.sum(2.0 * (np.sqrt(1.0 + scaled) - 1.0))) * ROBUST_SCALE**2

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.spec.calibration import Calibration
+from planner.spec.calibration import SECTIONS, Calibration
 
 _DIGITS = 4
+#: SI suffix → the human one and its factor.
+_UNITS = {"bytes_per_s": ("gb_s", 1e-9), "per_s": ("per_s", 1.0), "s": ("us", 1e6)}
 
 
 def calibration_to_yaml(calibration: Calibration) -> str:
     """Return the YAML of a calibration; reading it gives the record back to four digits."""
-    data = calibration.model_dump(exclude_none=True)
+    data = calibration.model_dump(exclude_none=True, exclude_defaults=False)
     head = ["# yaml-language-server: $schema=../../docs/schema/calibration.json"]
     lines = [*head, "kind: calibration", f"name: {data['name']}"]
     for key in ("family", "accelerator", "basis", "library"):
         if key in data:
             lines.append(f"{key}: {data[key]}")
-    for key in ("matmul", "experts"):
-        lines.append(f"{key}:")
-        lines += [f"  {dtype}: {_flow(part)}" for dtype, part in data[key].items()]
-    for key in (
-        *("prefill_attention", "decode_attention", "latent_prefill", "latent_decode"),
-        *("collective", "elementwise", "power", "relative_error"),
-    ):
-        if key in data:
-            lines.append(f"{key}: {_flow(data[key])}")
-    if data["fits"]:
-        lines.append("fits:")
-        lines += [f"  {section}: {_flow(record)}" for section, record in data["fits"].items()]
+    for section in (*SECTIONS, "fits"):
+        if data[section]:
+            lines.append(f"{section}:")
+            lines += [f"  {key}: {_flow(part)}" for key, part in data[section].items()]
+    lines += [f"{key}: {_flow(data[key])}" for key in ("power", "relative_error")]
     if data["notes"]:
         lines.append(f"notes: {_quoted(data['notes'])}")
     lines.append("sources:")
@@ -37,7 +32,9 @@ def calibration_to_yaml(calibration: Calibration) -> str:
 
 
 def _flow(values: dict[str, Any]) -> str:
-    parts = [": ".join(_entry(key, value)) for key, value in values.items() if value != ()]
+    parts = [
+        ": ".join(_entry(key, value)) for key, value in values.items() if value not in ((), "")
+    ]
     return "{" + ", ".join(parts) + "}"
 
 
@@ -47,8 +44,11 @@ def _entry(key: str, value: Any) -> tuple[str, str]:
         return key, _flow(value)
     if isinstance(value, (tuple, list)):
         return key, "[" + ", ".join(map(str, value)) + "]"
-    if key.endswith("_s") and not key.endswith("per_s"):
-        return f"{key[:-2]}_us", _number(value * 1e6)
+    if isinstance(value, str):
+        return key, value
+    for suffix, (human, factor) in _UNITS.items():
+        if key.endswith("_" + suffix):
+            return f"{key.removesuffix(suffix)}{human}", _number(value * factor)
     return key, _number(value)
 
 

@@ -190,7 +190,7 @@ def native_precision(config: Config, text: Config) -> str | None:
         # mixed checkpoints hold their experts, nearly all of the weights, in NVFP4
         return "fp4"
     if algorithm == "FP8" or method in ("fp8", "fbgemm_fp8"):
-        return "fp8"
+        return "fp8-block" if section.has("weight_block_size") else "fp8"
     if method == "mxfp4":
         return "mxfp4"
     bits, kind = _weights(section)

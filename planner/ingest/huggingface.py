@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.catalog.yaml import read_text
+from planner.catalog.text import read_text
 from planner.errors import CatalogError, Mistake, did_you_mean
 from planner.ingest.hf_config import Config, native_precision, precision_of_name
 from planner.ingest.hf_families import READERS

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.catalog.yaml import read_text
+from planner.catalog.text import read_text
 from planner.errors import CatalogError, Mistake
 
 Floats = NDArray[np.float64]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -9,21 +11,27 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import planner
-from planner.catalog.store import is_directory
+from planner.catalog.text import is_directory, read_text
 from planner.errors import InputError
-from planner.search.plans import Plan, PlanSet, Pool
-from planner.search.validate import FileErrors
-from planner.serving.evaluate import Evaluation
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
+
+if TYPE_CHECKING:  # a document of one verb needs nothing of the others
+    from planner.search.matrix import Mix
+    from planner.search.plans import Plan, PlanSet, Pool
+    from planner.search.statistics import FileErrors
+    from planner.serving.evaluate import Evaluation
+    from planner.simulation.results import Simulation
 
 PLAN_SCHEMA = "planner/plan/1"
 EVALUATE_SCHEMA = "planner/evaluate/1"
 LIST_SCHEMA = "planner/list/1"
 VALIDATE_SCHEMA = "planner/validate/1"
+SIMULATE_SCHEMA = "planner/simulate/1"
+MIX_SCHEMA = "planner/mix/1"
 
 
 def plain(value: Any) -> Any:
@@ -107,6 +115,19 @@ def evaluate_document(result: Evaluation, inputs: Mapping[str, Any]) -> dict[str
     return {**head, **body}
 
 
+def simulate_document(result: Simulation, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner simulate --json``."""
+    head = {
+        "schema": SIMULATE_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+    }
+    body: dict[str, Any] = plain(result)
+    for key in ("simulated", "closed_form", "relative_difference"):
+        body[key] = {f"{metric}_s": values for metric, values in body[key].items()}
+    return {**head, **body}
+
+
 def validate_document(files: list[FileErrors]) -> dict[str, Any]:
     """Return the document of ``planner validate --json``: errors are fractions."""
     return {
@@ -119,13 +140,16 @@ def validate_document(files: list[FileErrors]) -> dict[str, Any]:
                 "rows": f.rows,
                 "predicted": f.predicted,
                 "unpredicted": [{"reason": r, "rows": n} for r, n in f.unpredicted.items()],
-                "metrics": {} if f.seconds is None else {"seconds": plain(f.seconds)},
+                "partial": [{"reason": r, "rows": n} for r, n in f.partial.items()],
+                "metrics": plain(f.metrics),
+                "rank": plain(f.rank),
                 "groups": [
                     {
                         **g.key,
                         "rows": g.rows,
                         "predicted": g.predicted,
-                        "metrics": {} if g.seconds is None else {"seconds": plain(g.seconds)},
+                        "metrics": plain(g.metrics),
+                        "rank": plain(g.rank),
                     }
                     for g in f.groups
                 ],
@@ -133,6 +157,16 @@ def validate_document(files: list[FileErrors]) -> dict[str, Any]:
             for f in files
         ],
     }
+
+
+def mix_document(result: Mix, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner mix --json``."""
+    head = {
+        "schema": MIX_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+    }
+    return {**head, **plain(result)}
 
 
 def dumps(document: Mapping[str, Any]) -> str:
@@ -161,6 +195,21 @@ def require_writable(path: str) -> None:
         raise InputError(f"--json: cannot write {path!r}: permission denied")
 
 
+def require_directory(path: str | None, option: str) -> Path:
+    """Return the directory that documents go to; it must exist and be writable.
+
+    Raises
+    ------
+    InputError
+        If no path is given, it is no directory, or it is not writable.
+    """
+    if path is None or not is_directory(Path(path)):
+        raise InputError(f"{option}: found {path or 'nothing'}, expected an existing directory")
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{option}: cannot write {path!r}: permission denied")
+    return Path(path)
+
+
 def write_document(document: Mapping[str, Any], path: str) -> None:
     """Write a document to a file, whole or not at all.
 
@@ -173,14 +222,27 @@ def write_document(document: Mapping[str, Any], path: str) -> None:
 
 
 def write_predictions(files: Sequence[FileErrors], path: str) -> None:
-    """Write ``file,row,predicted_s`` of every row, the prediction empty where there is none."""
-    lines = ["file,row,predicted_s"]
+    """Write every row's predictions, empty where there are none.
+
+    Kernels: ``file,row,predicted_s``. Runs: the row as given, ``predicted_…`` and the reason.
+    """
+    lines: list[list[str]] = []
     for f in files:
-        for row, value in enumerate(f.predictions_s.tolist(), start=1):
-            lines.append(
-                f"{f.path},{row},{value:.6g}" if math.isfinite(value) else f"{f.path},{row},"
-            )
-    write_text("\n".join(lines) + "\n", path, "--out")
+        names = [n if n.startswith("predicted") else f"predicted_{n}" for n in f.predictions]
+        body = zip(*(f.predictions[n].tolist() for n in f.predictions), strict=True)
+        cells = [[f"{v:.6g}" if math.isfinite(v) else "" for v in row] for row in body]
+        if f.given:
+            header, *given = f.given
+            lines.append([*header, *names, "reason"])
+            rows = zip(given, cells, f.reasons, strict=True)
+            lines += [[*row, *values, reason] for row, values, reason in rows]
+        else:
+            if lines[:1] != [["file", "row", *names]]:
+                lines.append(["file", "row", *names])
+            lines += [[f.path, str(k), *values] for k, values in enumerate(cells, start=1)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(text.getvalue(), path, "--out")
 
 
 def write_text(text: str, path: str, option: str) -> None:
@@ -218,8 +280,6 @@ def read_document(path: Path) -> dict[str, Any]:
     InputError
         If the file is missing, no JSON, or no plan document of this version.
     """
-    from planner.catalog.yaml import read_text
-
     text = read_text(path, "plan document")
     try:
         document = json.loads(text)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from planner.cost.calibrate import Calibrated
-from planner.search.plans import Plan, PlanSet, Pool
-from planner.search.validate import FileErrors
-from planner.serving.evaluate import Evaluation
 from planner.units import format_bytes, format_seconds
 
+if TYPE_CHECKING:  # a table of one verb needs nothing of the others
+    from planner.search.matrix import Mix
+    from planner.search.plans import Plan, PlanSet, Pool
+    from planner.serving.evaluate import Evaluation
+
+T = TypeVar("T")
 _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
 
 
@@ -90,7 +92,7 @@ def plan_table(result: PlanSet, top: int, width: int) -> Table:
     for text, justify in headings:
         table.add_column(text, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for plan in result.plans[:top]:
-        mark = "*" if plan.recommended else ""
+        mark = "*" * plan.recommended + "°" * plan.knee
         row = [plan.id + mark, pools_text(plan.pools), str(plan.gpus), _number(plan.usd_per_hour)]
         row += [_number(plan.usd_per_million_output_tokens)] if wide else []
         row += [_slo_cell(plan, "ttft"), _slo_cell(plan, "tpot"), f"{plan.goodput_per_s:.3g}"]
@@ -113,11 +115,11 @@ def pareto_plot(result: PlanSet, width: int, height: int = 9) -> str:
     for plan, x, y in zip(plans, xs, ys, strict=True):
         c = round((x - min(xs)) / span_x * (columns - 3))
         r = height - 1 - round((y - min(ys)) / span_y * (height - 1))
-        label = "*" if plan.recommended else plan.id[1:]
+        label = ("*" if plan.recommended else plan.id[1:]) + "°" * plan.knee
         if all(cell == " " for cell in grid[r][max(0, c - 1) : c + len(label) + 1]):
             grid[r][c : c + len(label)] = label  # where labels would touch, the better plan stays
     unit = "$/h" if plans[0].usd_per_hour is not None else "GPUs"
-    lines = ["TPOT p90 [ms] of each plan over its cost (* recommended)"]
+    lines = ["TPOT p90 [ms] of each plan over its cost (* recommended, ° knee)"]
     for k, row in enumerate(grid):
         label = f"{max(ys):8.1f}" if k == 0 else f"{min(ys):8.1f}" if k == height - 1 else " " * 8
         lines.append(f"{label} │{''.join(row).rstrip()}")
@@ -140,6 +142,10 @@ def print_plan(result: PlanSet, top: int, out: Console) -> None:
         out.print(plot, markup=False, overflow="crop", no_wrap=True)
         out.print()
     out.print(f"Binds: {result.binding}.")
+    out.print(
+        f"Knee: {result.knee.id} ({pools_text(result.knee.pools)}), nearest to the best cost, "
+        "TTFT, TPOT and goodput at once."
+    )
     out.print(
         f"Shown {shown} of {result.pareto_size} Pareto plans over cost, TTFT, TPOT and goodput; "
         f"{result.considered} plans from {counts.get('kept', 0)} of "
@@ -177,6 +183,7 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
         ),
         ("KV capacity", f"{result.kv_capacity_tokens:,.0f} tokens"),
         ("power", f"{result.power_w:,.0f} W on {result.gpus} GPUs"),
+        ("80 % sure", _sure(result.interval_80_s)),
     ]
     if result.batch_latency_s is not None:
         rows.insert(0, ("batch latency", format_seconds(result.batch_latency_s)))
@@ -184,6 +191,49 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     for name, text in rows:
         facts.add_row(name, text)
     out.print(facts)
+
+
+def _sure(intervals: Mapping[str, tuple[float, float]]) -> str:
+    parts = [
+        f"{name.replace('_', ' ')} {format_seconds(low)} to {format_seconds(high)}"
+        for name, (low, high) in intervals.items()
+    ]
+    return ", ".join(parts)
+
+
+def print_mix(result: Mix, out: Console) -> None:
+    """Print what to buy, how busy it is, and where requests of each size go."""
+    bought = [g for g, n in result.counts.items() if n]
+    devices = " + ".join(f"{result.counts[g]} × {g}" for g in bought)
+    proof = "optimal" if result.optimality == "optimal" else "stopped early"
+    out.print(
+        f"Buy {devices} at ${result.cost:.10g}/h ({proof}, lower bound ${result.bound:.10g}/h)."
+    )
+    out.print()
+    print_rows(
+        ["name", "GPUs", "busy"],
+        [[g, str(result.counts[g]), f"{result.busy[g]:.1%}"] for g in bought],
+        out,
+    )
+    out.print()
+    shares = [
+        [f"[{b.replace(',', '][')}]", f"{result.rate_per_s[b]:.3g}"]
+        + [f"{of[g]:.1%}".replace(".0%", "%") if of[g] else "-" for g in bought]
+        for b, of in result.assignment.items()
+    ]
+    print_rows(["bucket", "requests/s", *bought], shares, out)
+    out.print()
+    out.print(f"Found in {format_seconds(result.seconds)}.")
+
+
+def tracked(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
+    """Return a wrapper that shows on stderr how far an iteration is, on a terminal only."""
+    from rich.progress import track
+
+    err = console(stderr=True)
+    return lambda rows: track(
+        list(rows), what, console=err, transient=True, disable=not err.is_terminal
+    )
 
 
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
@@ -202,46 +252,14 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
     out.print(table)
 
 
-def print_validation(files: Sequence[FileErrors], out: Console) -> None:
-    """Print errors per file and per group, and why rows were left out."""
-    for f in files:
-        whole = f.seconds
-        errors = (
-            ""
-            if whole is None
-            else (
-                f": median {whole.median_ape:.1%}, p90 {whole.p90_ape:.1%}, bias {whole.bias:+.1%}"
-            )
-        )
-        out.print(f"{f.path} ({f.kind}): {f.predicted} of {f.rows} rows predicted{errors}")
-        for reason, rows in f.unpredicted.items():
-            out.print(f"  left out: {rows} rows, {reason}")
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("group", overflow="fold")
-        for heading in ("rows", "median", "p90", "bias"):
-            table.add_column(heading, justify="right")
-        for g in f.groups:
-            if g.seconds is not None:
-                s = g.seconds
-                cells = (f"{s.n}", f"{s.median_ape:.1%}", f"{s.p90_ape:.1%}", f"{s.bias:+.1%}")
-                table.add_row(" ".join(g.key.values()), *cells)
-        out.print(table)
-        out.print()
+def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield items while a bar on stderr shows how many are done (only on a terminal)."""
+    from rich.progress import track
 
-
-def print_calibration(found: Calibrated, out: Console) -> None:
-    """Print how well each section fits, what it kept, and which rows were left out."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("section")
-    for heading in ("rows", "median", "p90", "bias"):
-        table.add_column(heading, justify="right")
-    table.add_column("kept at defaults", overflow="fold")
-    for name, fit in found.fits.items():
-        cells = (f"{fit.median_error:.1%}", f"{fit.p90_error:.1%}", f"{fit.bias:+.1%}")
-        table.add_row(name, str(fit.count), *cells, ", ".join(fit.kept))
-    out.print(table)
-    for reason, rows in found.left_out.items():
-        out.print(f"left out: {rows} rows, {reason}")
+    shown = console(stderr=True)
+    yield from track(
+        items, what, total, console=shown, transient=True, disable=not shown.is_terminal
+    )
 
 
 def print_record(record: Mapping[str, Any], out: Console) -> None:

@@ -11,8 +11,8 @@ from planner.formulas.arrays import Array
 from planner.search.candidates import Enumeration
 from planner.search.drafts import Draft, capacity_per_s
 from planner.serving.attainment import Constraint, Traffic
-from planner.serving.evaluate import transfer_s
 from planner.serving.open_loop import solve
+from planner.serving.outcome import transfer_s
 from planner.serving.state import (
     Mix,
     State,

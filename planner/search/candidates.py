@@ -15,8 +15,8 @@ from planner.cost.step import Instances, Law, law
 from planner.formulas.arrays import Array
 from planner.formulas.energy import power_w
 from planner.serving.attainment import Traffic
-from planner.serving.evaluate import transfer_s
 from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared, Role, prepare
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout

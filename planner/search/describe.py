@@ -13,7 +13,8 @@ from planner.search.candidates import Column, Enumeration
 from planner.search.drafts import Draft
 from planner.search.plans import Plan, Pool, SloResult
 from planner.serving.attainment import Traffic
-from planner.serving.evaluate import Statistics, memory_of
+from planner.serving.evaluate import memory_of
+from planner.serving.latency import Statistics
 from planner.serving.open_loop import own_constraints, place_share, solve
 from planner.serving.state import METRICS, attained
 
@@ -53,6 +54,7 @@ def plans_of(
         plans.append(
             Plan(
                 "",
+                False,
                 False,
                 all(r.met for r in results),
                 _mode(pools),

@@ -1,6 +1,6 @@
 """The fleet MILP: integer replicas of each column (PuLP, HiGHS); design.md §7.3.
 
-``build`` is pure, ``solve`` is the only place that names a solver, ``decode`` reads the answer.
+``build`` is pure; ``solve`` runs the solver and reads the answer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from planner.search.candidates import Column
+from planner.search.milp import run
 
 if TYPE_CHECKING:
     import pulp
@@ -128,18 +129,12 @@ def solve(
     problem: pulp.LpProblem, columns: Sequence[Column], time_limit_s: float = 30.0
 ) -> Solution:
     """Return the best replica counts (HiGHS, deterministic, gap 1e-9)."""
-    import pulp
-
-    solver = pulp.HiGHS(msg=False, gapRel=1e-9, timeLimit=time_limit_s, threads=1)
-    problem.solve(solver)
-    if problem.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
+    outcome = run(problem, time_limit_s)
+    if outcome.termination != "optimal" and outcome.termination != "feasible":
         return Solution((0,) * len(columns), "infeasible", math.inf, math.inf)
     values = problem.variablesDict()
     replicas = tuple(round(values[f"y{i}_{c.role}"].value() or 0.0) for i, c in enumerate(columns))
-    optimal = problem.sol_status == pulp.LpSolutionOptimal
-    objective = float(pulp.value(problem.objective))
-    bound = float(problem.solverModel.getInfo().mip_dual_bound)
-    return Solution(replicas, "optimal" if optimal else "feasible", objective, bound)
+    return Solution(replicas, outcome.termination, outcome.objective, outcome.bound)
 
 
 def undominated(columns: Sequence[Column], objective: Objective) -> list[int]:

@@ -15,7 +15,7 @@ from planner.search.describe import binding, plans_of
 from planner.search.drafts import Draft, drafts, fits
 from planner.search.infeasible import explain_shortage, explain_unmet
 from planner.search.mix import Objective, Solution, best_mix
-from planner.search.pareto import pareto_front
+from planner.search.pareto import knee, pareto_front
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic
 from planner.serving.prepared import Role
@@ -59,17 +59,21 @@ def search(
     listed = order[:LISTED]
     final = assess(found, [offered[k] for k in listed], traffic, traffic.rate_per_s)
     chosen = [offered[k] for k in listed]
-    described = zip(chosen, plans_of(found, chosen, final, traffic), strict=True)
-    plans = [(draft, plan) for draft, plan in described if plan.meets_slo]
+    described = plans_of(found, chosen, final, traffic)
+    plans = [(k, plan) for k, plan in zip(listed, described, strict=True) if plan.meets_slo]
     if not plans:
         raise InfeasibleError(explain_shortage(model, stocks, found, traffic))
-    numbered = [replace(p, id=f"P{i + 1}", recommended=i == 0) for i, (_, p) in enumerate(plans)]
+    middle = knee(values[[k for k, _ in plans]])
+    numbered = [
+        replace(p, id=f"P{i + 1}", recommended=i == 0, knee=i == middle)
+        for i, (_, p) in enumerate(plans)
+    ]
     calibrations = [g.instances.hardware.calibration for g in found.groups]
     widest = max(calibrations, key=lambda c: c.relative_error.median)
     return PlanSet(
         tuple(numbered),
         objective,
-        binding(found, plans[0][0], numbered[0].pools, traffic),
+        binding(found, offered[plans[0][0]], numbered[0].pools, traffic),
         found.counts,
         len(offered),
         len(keep),

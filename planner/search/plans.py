@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from planner.cost.breakdown import Line
-from planner.serving.evaluate import Memory, Statistics
+from planner.serving.evaluate import Memory
+from planner.serving.latency import Statistics
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 
@@ -53,10 +54,14 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A deployment with its predicted behaviour at ``rate_per_s``."""
+    """A deployment with its predicted behaviour at ``rate_per_s``.
+
+    ``knee`` marks, of the plans listed with it, the one nearest to the best of each objective.
+    """
 
     id: str
     recommended: bool
+    knee: bool
     meets_slo: bool
     mode: str
     pools: tuple[Pool, ...]
@@ -105,6 +110,11 @@ class PlanSet:
     relative_error: dict[str, float]
     basis: str
     assumptions: tuple[str, ...] = field(default=())
+
+    @property
+    def knee(self) -> Plan:
+        """The plan nearest to the best cost, TTFT, TPOT and goodput at once, of those listed."""
+        return next(p for p in self.plans if p.knee)
 
     @property
     def recommended(self) -> Plan:

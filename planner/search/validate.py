@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
 from planner.cost.kernels import artefacts, kernel_seconds, unpredictable
 from planner.errors import InputError
 from planner.formulas.arrays import Array
-from planner.ingest.kernels import KernelTable, read_kernels
+from planner.ingest.kernels import KernelTable
+from planner.search.statistics import (
+    FileErrors,
+    GroupErrors,
+    keys_of,
+    metric_statistics,
+    split_key,
+)
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 
@@ -20,52 +25,8 @@ from planner.spec.calibration import Calibration
 Lookup = Callable[[str, str], tuple[Accelerator, Calibration]]
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorStatistics:
-    """Absolute percentage errors and bias (median signed relative error), as fractions."""
-
-    n: int
-    median_ape: float
-    p90_ape: float
-    bias: float
-
-
-@dataclass(frozen=True, slots=True)
-class GroupErrors:
-    """Errors of the rows that share a key."""
-
-    key: dict[str, str]
-    rows: int
-    predicted: int
-    seconds: ErrorStatistics | None
-
-
-@dataclass(frozen=True, slots=True)
-class FileErrors:
-    """Errors of one file; ``unpredicted`` counts rows by reason."""
-
-    path: str
-    kind: str
-    rows: int
-    predicted: int
-    unpredicted: dict[str, int]
-    seconds: ErrorStatistics | None
-    groups: tuple[GroupErrors, ...]
-    predictions_s: Array
-
-
-def validate_kernels(paths: Sequence[Path], lookup: Lookup) -> list[FileErrors]:
-    """Return the errors of every file, rows grouped by accelerator, dtype and library.
-
-    Raises
-    ------
-    InputError
-        If a file is no known table of measurements.
-    """
-    return [_file(read_kernels(path), lookup) for path in paths]
-
-
-def _file(table: KernelTable, lookup: Lookup) -> FileErrors:
+def validate_kernels(table: KernelTable, lookup: Lookup) -> FileErrors:
+    """Return the errors of a table, rows grouped by accelerator, dtype and library."""
     predicted = np.full(len(table), np.nan)
     unpredicted: Counter[str] = Counter()
     pairs = np.unique(np.stack([table.text["gpu"], table.text["backend"]]), axis=1)
@@ -77,11 +38,12 @@ def _file(table: KernelTable, lookup: Lookup) -> FileErrors:
         except InputError as error:
             unpredicted[str(error)] += len(part)
             continue
-        predicted[rows] = kernel_seconds(part, device, fit)
+        seconds = kernel_seconds(part, device, fit)
         unpredicted.update(unpredictable(part, device))
-    for reason, hidden in artefacts(table).items():
-        unpredicted[reason] += int((hidden & np.isfinite(predicted)).sum())
-        predicted[hidden] = np.nan
+        for reason, hidden in artefacts(part, device).items():
+            unpredicted[reason] += int((hidden & np.isfinite(seconds)).sum())
+            seconds[hidden] = np.nan
+        predicted[rows] = seconds
     known = np.isfinite(predicted)
     return FileErrors(
         table.path,
@@ -89,39 +51,27 @@ def _file(table: KernelTable, lookup: Lookup) -> FileErrors:
         len(table),
         int(known.sum()),
         {k: v for k, v in unpredicted.items() if v},
-        _statistics(predicted, table.measured_s),
+        metric_statistics({"seconds": predicted}, {"seconds": table.measured_s}),
         tuple(_groups(table, predicted)),
-        predicted,
+        {"predicted_s": predicted},
     )
 
 
 def _groups(table: KernelTable, predicted: Array) -> list[GroupErrors]:
     names = [n for n in ("gpu", "backend", "dtype", "kv_dtype", "op", "phase") if n in table.text]
-    keys = np.array(["\x1f".join(k) for k in zip(*(table.text[n] for n in names), strict=True)])
+    keys = keys_of(table.text, names)
     groups = []
     for key in np.unique(keys):
         rows = keys == key
         known = np.isfinite(predicted[rows])
         groups.append(
             GroupErrors(
-                dict(zip(names, str(key).split("\x1f"), strict=True)),
+                split_key(key, names),
                 int(rows.sum()),
                 int(known.sum()),
-                _statistics(predicted[rows], table.measured_s[rows]),
+                metric_statistics(
+                    {"seconds": predicted[rows]}, {"seconds": table.measured_s[rows]}
+                ),
             )
         )
     return groups
-
-
-def _statistics(predicted: Array, measured: Array) -> ErrorStatistics | None:
-    known = np.isfinite(predicted)
-    if not known.any():
-        return None
-    error = predicted[known] / measured[known] - 1.0
-    size = np.abs(error)
-    return ErrorStatistics(
-        int(known.sum()),
-        float(np.median(size)),
-        float(np.quantile(size, 0.9)),
-        float(np.median(error)),
-    )

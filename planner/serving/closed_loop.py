@@ -1,12 +1,11 @@
 """Closed-loop serving: N requests always in flight, as a benchmark's fixed concurrency keeps them.
 
 A birth–death chain on the number of requests in decode (the others wait for or are in prompt
-processing). It describes the steady state; the synchronised start of a benchmark is not in it.
+processing) gives the time of a cycle; the cohort that starts together, what of it is TTFT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,27 +13,25 @@ import numpy as np
 from planner.cost.step import Law, Lengths, along
 from planner.formulas.arrays import Array
 from planner.formulas.distributions import gamma_cdf
-from planner.formulas.queueing import delayed_cdf
 from planner.serving.attainment import quantiles
+from planner.serving.cohort import PromptSteps, Waves, waves_of
+from planner.serving.latency import Latency
 from planner.serving.state import BRACKET_S
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedState:
-    """Steady state of a population of N requests over prompt and decode servers.
+    """State of a population of N requests over prompt and decode servers.
 
-    ``ttft_s`` and ``tpot_s`` hold mean, p50, p90, p99; rates are of the whole deployment.
+    Rates are of the whole deployment.
     """
 
     requests_per_s: float
     batch_mean: float
     utilisation: float
-    ttft_s: dict[str, float]
-    tpot_s: dict[str, float]
-    e2e_s: dict[str, float]
-
-
-_QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+    ttft: Latency
+    tpot: Latency
+    e2e: Latency
 
 
 def solve_closed(
@@ -48,7 +45,7 @@ def solve_closed(
     transfer_s: float = 0.0,
     colocated: bool = True,
 ) -> ClosedState:
-    """Return the steady state of ``population`` requests in flight.
+    """Return what ``population`` requests in flight meet, all started at once.
 
     Parameters
     ----------
@@ -67,12 +64,59 @@ def solve_closed(
 
     Notes
     -----
-    With n requests in decode, N − n wait or are processed; detailed balance gives p_n. Mean TTFT
-    and TPOT follow from Little's law. Derived in docs/model.md.
+    The chain gives the time of a cycle, the cohort how much of it is TTFT; all prompt work of a
+    cycle passes every request once, so what its TTFT does not hold, its TPOT does. Derived in
+    docs/model.md.
     """
     tokens = max(float(lengths.mean(lengths.decode)), 1e-9)
     places = float(decode_law.places[0]) * decode_servers
     admitted = int(min(population, max(places, 1.0)))  # the others wait for KV, not for prompts
+    servers = prompt_servers, decode_servers
+    rate, batch_mean, idle = _chain(prompt_law, decode_law, lengths, admitted, servers, colocated)
+    # an arrival sees the others: the N − 1 of the arrival theorem
+    met = batch_mean * (population - 1.0) / population / decode_servers
+    at = np.array([met if colocated else 0.0])
+    plain = float(along(decode_law.batch, decode_law.decode_s, np.array([[met]]))[0, 0])
+    waves = _waves(prompt_law, lengths, admitted / prompt_servers, float(at[0]), plain)
+    fixed = transfer_s + prompt_law.request_s
+    for_places = (population - admitted) / rate
+    ttft_mean = float(waves.mean_s.mean()) + fixed + for_places
+    tpot = batch_mean / (rate * tokens)
+    if colocated:
+        tpot = max((population / rate + fixed - ttft_mean) / tokens, plain)
+    rate = population / (ttft_mean + tokens * tpot)
+    own = along(prompt_law.batch, prompt_law.prompt_s, at)[0]
+    uneven = own - float(lengths.mean(own))
+    decode = lengths.decode
+    # the prompts of the N − 1 others fall into a request's decoding: λ·TPOT·E[x²]/o, as in Q6
+    others = (population - 1.0) / population * rate / decode_servers if colocated else 0.0
+    stolen = along(prompt_law.batch, prompt_law.marginal_s, at)[0]
+    spread = others * tpot * float(lengths.mean(stolen**2)) / np.maximum(decode, 1.0)
+    variance = float(waves.variance_s2.mean() + waves.mean_s.var()) + for_places**2
+    return ClosedState(
+        rate,
+        batch_mean,
+        1.0 if colocated else 1.0 - idle,
+        _ttft(waves, uneven, fixed, for_places, lengths),
+        _mixture(np.full_like(decode, tpot), spread, lengths.weight),
+        _mixture(ttft_mean + uneven + decode * tpot, variance + decode**2 * spread, lengths.weight),
+    )
+
+
+def _chain(
+    prompt_law: Law,
+    decode_law: Law,
+    lengths: Lengths,
+    admitted: int,
+    servers: tuple[int, int],
+    colocated: bool,
+) -> tuple[float, float, float]:
+    """Return rate, mean number in decode, and the probability that nobody decodes.
+
+    With n requests in decode the other A − n wait or are processed; detailed balance gives p_n.
+    """
+    prompt_servers, decode_servers = servers
+    tokens = max(float(lengths.mean(lengths.decode)), 1e-9)
     n = np.arange(admitted + 1, dtype=np.float64)
     batch = n / decode_servers if colocated else np.zeros_like(n)
     waiting = admitted - n
@@ -84,30 +128,28 @@ def solve_closed(
     logs = np.concatenate([[0.0], np.cumsum(np.log(into[:-1]) - np.log(out[1:]))])
     p = np.exp(logs - logs.max())
     p /= p.sum()
-    rate, batch_mean = float((p * out).sum()), float((p * n).sum())
-    tpot = batch_mean / (rate * tokens)
-    fixed = transfer_s + prompt_law.request_s
-    ttft_mean = (population - batch_mean) / rate + fixed
-    rate = population / (ttft_mean + tokens * tpot)  # the fixed delays hold requests too
-    # an arrival sees the others: the N − 1 of the arrival theorem
-    met = batch_mean * (population - 1.0) / population / decode_servers
-    at = np.array([met if colocated else 0.0])
-    own = along(prompt_law.batch, prompt_law.prompt_s, at)[0] + fixed
-    wait = max(ttft_mean - float(lengths.mean(own)), 0.0)
-    decode = lengths.decode
-    # the prompts of the N − 1 others fall into a request's decoding: λ·TPOT·E[x²]/o, as in Q6
-    others = (population - 1.0) / population * rate / decode_servers if colocated else 0.0
-    stolen = along(prompt_law.batch, prompt_law.marginal_s, at)[0]
-    spread = others * tpot * float(lengths.mean(stolen**2)) / np.maximum(decode, 1.0)
-    busy = 1.0 if colocated else 1.0 - float(p[0])
-    return ClosedState(
-        rate,
-        batch_mean,
-        busy,
-        _ttft(own, lengths, ttft_mean),
-        _gamma_statistics(np.full_like(decode, tpot), spread, lengths),
-        _gamma_statistics(own + wait + decode * tpot, wait**2 + decode**2 * spread, lengths),
+    return float((p * out).sum()), float((p * n).sum()), float(p[0])
+
+
+def _waves(law: Law, lengths: Lengths, requests: float, batch: float, decode_s: float) -> Waves:
+    """Return TTFT by wave of one replica; where it decodes, its steps are those of its requests."""
+    steps = _prompt_steps(law, lengths, batch)
+    pace = 1.0 if batch > 0 else float(steps.holding(steps.most)) / decode_s
+    output = lengths.output
+    spread = float(np.sqrt(lengths.mean((output - lengths.mean(output)) ** 2)))
+    tokens = float(lengths.mean(lengths.decode))
+    return waves_of(steps, requests, spread / pace, tokens / pace, law.request_s)
+
+
+def _prompt_steps(law: Law, lengths: Lengths, batch: float) -> PromptSteps:
+    """Return the times of a replica's steps beside ``batch`` decoding requests."""
+    at = np.array([batch])
+    plain = float(along(law.batch, law.decode_s, at[None, :])[0, 0]) if batch > 0 else 0.0
+    alone, crowded, packed = (
+        float(_mean_at(law, table, at, lengths)[0])
+        for table in (law.prompt_s, law.crowded_s, law.packed)
     )
+    return PromptSteps(plain, alone, min(crowded, alone), packed)
 
 
 def _prompt_rates(
@@ -136,30 +178,43 @@ def _mean_at(law: Law, table: Array, batch: Array, lengths: Lengths) -> Array:
     return np.asarray(along(law.batch, mean, batch[None, :])[0])
 
 
-def _ttft(own: Array, lengths: Lengths, mean: float) -> dict[str, float]:
-    """Return TTFT statistics: the prompt's own time and an exponential wait that fills the mean."""
-    wait = max(mean - float(lengths.mean(own)), 1e-12)
-    found = _quantiles(lambda t: lengths.mean(delayed_cdf(t[..., None] - own, 1e-9, 1.0, wait)))
-    return {"mean": mean, **found}
+def _ttft(
+    waves: Waves, uneven: Array, fixed: float, for_places: float, lengths: Lengths
+) -> Latency:
+    """Return the TTFT: a mixture over waves and buckets, each Gamma, and a wait for KV."""
+    mean = waves.mean_s[:, None] + uneven + fixed + for_places  # [w, b]
+    mean = np.maximum(mean, 1e-9)
+    variance = np.broadcast_to((waves.variance_s2 + for_places**2)[:, None], mean.shape)
+    weight = np.broadcast_to(lengths.weight / len(mean), mean.shape)
+    return _mixture(mean.ravel(), variance.ravel(), weight.ravel())
 
 
-def _gamma_statistics(mean: Array, variance: Array | float, lengths: Lengths) -> dict[str, float]:
-    found = _quantiles(lambda t: lengths.mean(gamma_cdf(t[..., None], mean, variance)))
-    return {"mean": float(lengths.mean(mean)), **found}
-
-
-def _quantiles(cdf: Callable[[Array], Array]) -> dict[str, float]:
-    values = quantiles(cdf, [q for _, q in _QUANTILES], *BRACKET_S, 1)[:, 0]
-    return {name: float(v) for (name, _), v in zip(_QUANTILES, values, strict=True)}
+def _mixture(mean: Array, variance: Array, weight: Array) -> Latency:
+    """Return a mixture of Gamma distributions, ``[m]`` each."""
+    return Latency(
+        float(mean @ weight),
+        lambda q: quantiles(
+            lambda t: gamma_cdf(t[..., None], mean, variance) @ weight, q, *BRACKET_S, 1
+        )[:, 0],
+    )
 
 
 def static_batch_s(law: Law, lengths: Lengths, size: int) -> tuple[float, float, float]:
     """Return (prompt phase, decode step, whole batch) times of one static batch [s].
 
-    All ``size`` prompts are processed first, then every request decodes to the end together.
+    All ``size`` prompts are processed first, then every request decodes to the end together. What
+    exceeds the places runs as further batches after it.
     """
+    places = max(int(law.places[0]), 1)
+    tokens = float(lengths.mean(lengths.decode))
     busy = float(_mean_at(law, law.service_s, np.zeros(1), lengths)[0])
     alone = float(_mean_at(law, law.prompt_s, np.zeros(1), lengths)[0])
-    prompts = max(alone, size * busy)
-    step = float(along(law.batch, law.decode_s, np.array([[float(size)]]))[0, 0])
-    return prompts, step, prompts + float(lengths.mean(lengths.decode)) * step
+    waves, rest = divmod(size, places)
+    whole = 0.0
+    prompts = step = 0.0
+    for count, times in ((rest, float(rest > 0)), (min(size, places), float(waves))):
+        if times:
+            prompts = max(alone, count * busy)
+            step = float(along(law.batch, law.decode_s, np.array([[float(count)]]))[0, 0])
+            whole += times * (prompts + tokens * step)
+    return prompts, step, whole

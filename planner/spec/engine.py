@@ -35,5 +35,14 @@ class Engine(Named):
     """Fixed time per request before its first step: tokenising, queue hand-over."""
     overlap: Fraction = 0.0
     """ω: share of the smaller resources' time hidden behind the largest (design E8)."""
+    draft_tokens: int = Field(default=0, ge=0)
+    """Tokens a built-in draft layer (multi-token prediction) proposes per step; 0 without."""
+    acceptance: Fraction = 0.0
+    """Probability that a proposed token is accepted when those before it were."""
     modes: tuple[Literal["colocated", "disaggregated"], ...] = ("colocated", "disaggregated")
     """Deployments the engine supports."""
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens a request gains per step, Σ_{j≤k} a^j (Leviathan et al., ICML 2023, Eq. 1)."""
+        return float(sum(self.acceptance**j for j in range(self.draft_tokens + 1)))

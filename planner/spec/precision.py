@@ -26,6 +26,9 @@ class Precision(Named):
     """Whether activations are quantised at run time (one more pass over them)."""
     parts: tuple[Literal["attention", "dense", "experts"], ...] = ("attention", "dense", "experts")
     """Which weights are stored in this format; the others stay unquantised."""
+    narrow: str | None = None
+    """Precision whose kernels compute the same weights with narrower activations: taken where an
+    accelerator's calibration was fitted to them."""
     quality_loss: Fraction
     """Declared relative loss of task quality (mean over the source's benchmarks)."""
 

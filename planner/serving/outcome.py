@@ -1,0 +1,207 @@
+"""What a load does to a deployment: latencies and throughput, whatever else is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from planner.cost.memory import kv_request_bytes
+from planner.cost.price import SEND_EFFICIENCY
+from planner.cost.step import Instances, Law, Lengths
+from planner.cost.work import Split
+from planner.errors import InfeasibleError
+from planner.formulas.arrays import Array
+from planner.formulas.collectives import send_s
+from planner.serving.attainment import Traffic
+from planner.serving.closed_loop import solve_closed, static_batch_s
+from planner.serving.latency import Latency
+from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.prepared import prepare
+from planner.serving.state import State, handed_over, metric_mean_s, metric_quantiles_s
+from planner.spec.layout import Layout
+
+#: Requests queued per place of a saturated engine: enough that it never runs empty.
+OFFLINE_BACKLOG = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Equal replicas of one instance (``instances`` holds one layout)."""
+
+    instances: Instances
+    replicas: int
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of one replica."""
+        return self.instances.layouts[0]
+
+    @property
+    def devices(self) -> int:
+        """Devices of the whole group."""
+        return self.layout.devices * self.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The load: a rate, a concurrency (closed loop), a static batch size, or a full queue.
+
+    ``offline`` queues every request at once and ignores the value: the engine is saturated.
+    """
+
+    kind: Literal["rate", "concurrency", "static_batch", "offline"]
+    value: float = 0.0
+
+
+def transfer_s(
+    prompt: Instances, decode_layouts: tuple[Layout, ...], lengths: Lengths, *, inside: bool
+) -> Array:
+    """Return ``[D, P, b]`` time to move a prompt's KV from a prefill to a decode replica.
+
+    As many links carry it as the smaller replica has devices (E15). It goes over the scale-up
+    link only where everything stands in one domain (``inside``). Layer-wise overlap is neglected.
+    """
+    hardware = prompt.hardware
+    link = hardware.scale_up if inside else hardware.scale_out
+    lanes = np.array(
+        [[min(p.tp * p.pp, d.tp * d.pp) for p in prompt.layouts] for d in decode_layouts],
+        dtype=np.float64,
+    )
+    one = Split(*(np.ones(()) for _ in range(4)))
+    moved = kv_request_bytes(prompt.model, one, hardware.kv_bytes, lengths.prompt)
+    contention = 1.0 if inside else hardware.contention
+    return np.asarray(
+        send_s(
+            contention * moved / lanes[:, :, None],
+            bandwidth_bytes_per_s=link.bandwidth_bytes_per_s,
+            latency_s=link.latency_s,
+            efficiency=SEND_EFFICIENCY,
+        )
+    )
+
+
+def latency_of(state: State, lengths: Lengths, metric: str) -> Latency:
+    """Return the distribution of a metric for a single row of state."""
+    return Latency(
+        float(metric_mean_s(state, lengths, metric, lengths.weight)[0]),
+        lambda q: metric_quantiles_s(state, lengths, metric, q, lengths.weight)[:, 0],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a load does to a deployment; ``busy`` is of the replicas that decode."""
+
+    requests_per_s: float
+    batch: float
+    busy: float
+    prompt_busy: float
+    ttft: Latency
+    tpot: Latency
+    e2e: Latency
+    batch_latency_s: float | None = None
+
+
+def outcome_of(
+    prompt: Group, decode: Group, laws: tuple[Law, Law], traffic: Traffic, load: Load
+) -> Outcome:
+    """Return what a load does to a deployment, given the laws of its two groups.
+
+    The groups are the same object when colocated.
+
+    Raises
+    ------
+    InfeasibleError
+        If a rate is unstable.
+    """
+    moved = None
+    if prompt is not decode:
+        inside = prompt.devices + decode.devices <= decode.instances.hardware.scale_up_devices
+        moved = transfer_s(
+            prompt.instances, decode.instances.layouts, traffic.lengths, inside=inside
+        )[0]
+    if load.kind == "rate":
+        return _open(prompt, decode, laws, traffic, load.value, moved)
+    return _closed(prompt, decode, laws, traffic.lengths, load, moved)
+
+
+def _open(
+    prompt: Group,
+    decode: Group,
+    laws: tuple[Law, Law],
+    traffic: Traffic,
+    rate: float,
+    moved: Array | None,
+) -> Outcome:
+    lengths = traffic.lengths
+    each = np.array([rate / prompt.replicas]), np.array([rate / decode.replicas])
+    if moved is None:
+        state = before = after = solve(prepare(laws[0], "both", traffic), each[0])
+    else:
+        before = solve(prepare(laws[0], "prefill", traffic, moved), each[0])
+        after = solve(prepare(laws[1], "decode", traffic), each[1])
+        state = handed_over(before, after)
+    if not state.stable[0]:
+        best = _most(prompt, decode, laws, traffic, moved)
+        raise InfeasibleError(
+            f"rate {rate:g}/s is unstable: this deployment sustains at most {best:.3g} requests/s"
+        )
+    ttft, tpot, e2e = (latency_of(state, lengths, m) for m in ("ttft", "tpot", "e2e"))
+    batch = float(state.batch_mean[0]) * decode.replicas
+    busy = float(after.utilisation[0]), float(before.utilisation[0])
+    return Outcome(rate, batch, *busy, ttft, tpot, e2e)
+
+
+def _most(
+    prompt: Group, decode: Group, laws: tuple[Law, Law], traffic: Traffic, moved: Array | None
+) -> float:
+    """Return the largest stable rate of the deployment [1/s]."""
+    if moved is None:
+        return float(goodput_per_s(prepare(laws[0], "both", traffic), ())[0]) * prompt.replicas
+    before = goodput_per_s(prepare(laws[0], "prefill", traffic, moved), ())[0] * prompt.replicas
+    after = goodput_per_s(prepare(laws[1], "decode", traffic), ())[0] * decode.replicas
+    return float(min(before, after))
+
+
+def _closed(
+    prompt: Group,
+    decode: Group,
+    laws: tuple[Law, Law],
+    lengths: Lengths,
+    load: Load,
+    moved: Array | None,
+) -> Outcome:
+    if load.kind == "static_batch":
+        size = int(np.ceil(load.value / decode.replicas))
+        prompts, step, whole = static_batch_s(laws[1], lengths, size)
+        flat = [_constant(v) for v in (prompts, step, whole)]
+        return Outcome(load.value / whole, load.value, 1.0, 1.0, flat[0], flat[1], flat[2], whole)
+    mean_move = 0.0 if moved is None else float(lengths.mean(moved)[0])
+    places = float(laws[1].places[0]) * decode.replicas
+    offline = load.kind == "offline"
+    state = solve_closed(
+        laws[0],
+        laws[1],
+        lengths,
+        int(OFFLINE_BACKLOG * max(places, 1.0)) if offline else int(load.value),
+        prompt_servers=prompt.replicas,
+        decode_servers=decode.replicas,
+        transfer_s=mean_move,
+        colocated=moved is None,
+    )
+    own = float(lengths.mean(laws[0].service_s[0, 0])) / prompt.replicas
+    return Outcome(
+        state.requests_per_s,
+        state.batch_mean,
+        state.utilisation,
+        state.utilisation if moved is None else min(1.0, state.requests_per_s * own),
+        state.ttft,
+        state.tpot,
+        state.e2e,
+    )
+
+
+def _constant(value_s: float) -> Latency:
+    return Latency(value_s, lambda q: np.full(len(q), value_s))

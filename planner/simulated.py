@@ -1,0 +1,369 @@
+"""The verb that referees a plan: its document resolved, simulated, and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planner.cost.price import Hardware
+from planner.cost.step import Instances, Lengths
+from planner.cost.table import StepTable, step_table
+from planner.errors import InfeasibleError, InputError, did_you_mean
+from planner.formulas.arrays import Array, BoolArray
+from planner.ingest.trace_formats import read_trace
+from planner.ingest.traces import workload_from_trace
+from planner.load import Catalog, load_engine, load_model, load_workload
+from planner.resolve import MOST_BEYOND_CONTEXT, require_rate, stocks_of, within_context
+from planner.serving.attainment import Constraint, Traffic, traffic_of
+from planner.serving.outcome import transfer_s
+from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
+from planner.simulation.closed import Deployed, predict
+from planner.simulation.results import WARM_UP, Judged, Simulation, compare
+from planner.simulation.run import ROUTES, Pool, Route, run
+from planner.spec.layout import Layout
+from planner.spec.model import Model
+from planner.spec.slo import Bound
+
+#: Requests drawn where neither a trace nor ``requests`` says how many: at least so many, and
+#: enough for so many stays of the longest (p99), which fill the replicas before measuring begins.
+DRAWN, STAYS = 20_000, 25.0
+MOST_REQUESTS = 10_000_000
+MOST_CV = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One plan of a document, resolved."""
+
+    plan: str
+    mode: str
+    rate_per_s: float
+    longest_s: float
+    """E2E p99 that the plan states."""
+    model: Model
+    pools: tuple[Deployed, ...]
+    stock: tuple[int, ...]
+    judged: tuple[Judged, ...]
+    traffic: Traffic
+
+
+def simulate(
+    path: str | Path,
+    *,
+    plan_id: str | None = None,
+    trace: str | Path | None = None,
+    rate: float | None = None,
+    cv: float | None = None,
+    speed: float | None = None,
+    requests: int | None = None,
+    seed: int = 0,
+    route: str = "least-loaded",
+    catalog: Catalog = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Simulation:
+    """Return a plan simulated request by request, beside the closed form's prediction.
+
+    Parameters
+    ----------
+    path
+        Document of ``planner plan --json``.
+    plan_id
+        One of its plans; by default the recommended one.
+    trace
+        Trace to replay, in any format that ``planner workloads import`` reads; by default
+        requests are drawn from the workload of the document.
+    rate
+        Mean arrival rate: of the drawn requests (by default the plan's), or that a trace's times
+        are stretched to [1/s].
+    cv
+        Coefficient of variation of the drawn arrivals (Gamma); by default the workload's.
+    speed
+        How much faster than recorded a trace is replayed.
+    requests
+        How many to draw (20,000 by default, more where requests stay long), or to replay from the
+        start of the trace.
+    seed
+        Of the draws and of random routing: the same seed gives the same result.
+    route
+        ``least-loaded``, ``random`` or ``round-robin``; the closed form assumes ``random``.
+    catalog
+        Directory whose entries override the shipped ones; by default that of the document.
+    progress
+        Called with requests arrived so far and in all, now and then.
+
+    Raises
+    ------
+    InputError
+        If an argument, the document or the trace is wrong: one clear sentence.
+    InfeasibleError
+        If too many requests exceed the context window or the KV memory of a replica.
+    """
+    from planner.report.document import read_document
+
+    chosen = _require(trace, rate, cv, speed, requests, seed, route)
+    document = read_document(Path(path))
+    try:
+        case = _resolve(document, plan_id, catalog)
+    except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
+        raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
+    offered, traffic, wanted = _offered(case, trace, rate, cv, speed, requests, seed)
+    tables = [step_table(p.instances, traffic.lengths) for p in case.pools]
+    offered, notes = _servable(offered, case, tables)
+    moved = _transfers(case, traffic.lengths, offered)
+    pools = [Pool(p.role, t, p.replicas, p.share) for p, t in zip(case.pools, tables, strict=True)]
+    outcome = run(
+        pools,
+        offered,
+        route=chosen,
+        seed=seed,
+        transfer_s={k: each for k, (_, each) in moved.items()},
+        progress=None if progress is None else lambda n: progress(n, len(offered)),
+    )
+    closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
+    if chosen != "random" and any(p.replicas > 1 for p in pools):
+        notes.append(f"the closed form assumes random routing, the simulation is {chosen}")
+    found = compare(
+        outcome,
+        pools,
+        case.judged,
+        closed,
+        plan=case.plan,
+        mode=case.mode,
+        rate_per_s=wanted,
+        arrival_cv=traffic.arrival_cv,
+        whole=trace is not None,
+        assumptions=notes,
+    )
+    if trace is None and WARM_UP * len(offered) < wanted * found.simulated["e2e"]["p90"]:
+        hint = "the replicas were still filling up when measuring began: draw more --requests"
+        return replace(found, assumptions=(*found.assumptions, hint))
+    return found
+
+
+def _require(
+    trace: str | Path | None,
+    rate: float | None,
+    cv: float | None,
+    speed: float | None,
+    requests: int | None,
+    seed: int,
+    route: str,
+) -> Route:
+    """Check the arguments; return the route."""
+    if rate is not None:
+        require_rate(rate)
+    if cv is not None and not 0.0 <= cv <= MOST_CV:
+        raise InputError(f"--cv: found {cv:g}, expected a number from 0 to {MOST_CV:g}")
+    if requests is not None and not 10 <= requests <= MOST_REQUESTS:
+        raise InputError(f"--requests: found {requests}, expected 10 to {MOST_REQUESTS}")
+    if seed < 0:
+        raise InputError(f"--seed: found {seed}, expected a whole number of at least 0")
+    if route not in ROUTES:
+        raise InputError(
+            f"--route: found {route!r}, expected one of {', '.join(ROUTES)}"
+            f"{did_you_mean(route, ROUTES)}"
+        )
+    if speed is not None:
+        if trace is None:
+            raise InputError("--speed: a trace is replayed faster, give --trace too")
+        if rate is not None:
+            raise InputError("give either --speed or --rate to set the pace of a trace, not both")
+        if not (math.isfinite(speed) and 0.0 < speed <= 1e6):
+            raise InputError(f"--speed: found {speed:g}, expected a factor above 0 and up to 1e+06")
+    return route
+
+
+def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> _Case:
+    """Return a plan of a document with everything it names looked up again."""
+    inputs = document["inputs"]
+    catalog = inputs["catalog"] if catalog is None else catalog
+    plan = _choose(document["plans"], plan_id)
+    model = load_model(inputs["model"], catalog)
+    engine = load_engine(inputs["engine"], catalog)
+    stocks = stocks_of(
+        model,
+        inputs["gpus"],
+        inputs["cluster"],
+        inputs["precision"],
+        inputs["kv_precision"],
+        catalog,
+        engine.kernels,
+    )
+    formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
+    pools, stock = [], []
+    for pool in plan["pools"]:
+        wanted = (pool["accelerator"], pool["precision"])
+        found: tuple[int, Hardware] | None = next(
+            (x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted), None
+        )
+        if found is None:
+            raise InputError(
+                f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "
+                "inventory no longer has"
+            )
+        one = Instances(model, found[1], engine, (Layout(**pool["layout"]),))
+        share, count = float(pool["traffic_share"]), int(pool["replicas"])
+        pools.append(Deployed(pool["role"], one, count, share))
+        stock.append(found[0])
+    workload = load_workload(inputs["workload"], catalog)
+    classes = [c.name for c in workload.classes]
+    judged = tuple(
+        Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
+        for x in plan["slo"]
+    )
+    traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
+    return _Case(
+        str(plan["id"]),
+        str(plan["mode"]),
+        float(plan["rate_per_s"]),
+        float(plan["metrics"]["e2e_s"]["p99"]),
+        model,
+        tuple(pools),
+        tuple(stock),
+        judged,
+        _constrained(traffic, judged),
+    )
+
+
+def _choose(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
+    if plan_id is None:
+        return next(p for p in plans if p["recommended"])
+    ids = [str(p["id"]) for p in plans]
+    for plan in plans:
+        if str(plan["id"]).lower() == plan_id.strip().lower():
+            return plan
+    raise InputError(
+        f"--plan: no plan {plan_id!r}, expected one of {', '.join(ids)}{did_you_mean(plan_id, ids)}"
+    )
+
+
+def _bound(document: Mapping[str, Any]) -> Bound:
+    statistic = document["statistic"]
+    quantile = None if statistic == "mean" else float(statistic[1:]) / 100.0
+    return Bound(document["metric"], float(document["limit_s"]), quantile)
+
+
+def _constrained(traffic: Traffic, judged: tuple[Judged, ...]) -> Traffic:
+    """Return the traffic with the plan's bounds, each over the requests it applies to."""
+    lengths = traffic.lengths
+    constraints = []
+    for one in judged:
+        weight = lengths.weight
+        if one.cls >= 0:
+            weight = np.where(lengths.cls == one.cls, weight, 0.0)
+        constraints.append(Constraint(one.bound, weight / weight.sum(), one.of))
+    return replace(traffic, constraints=tuple(constraints))
+
+
+def _offered(
+    case: _Case,
+    trace: str | Path | None,
+    rate: float | None,
+    cv: float | None,
+    speed: float | None,
+    count: int | None,
+    seed: int,
+) -> tuple[Requests, Traffic, float]:
+    """Return the requests to simulate, their traffic as the closed form sees it, and their rate."""
+    if trace is None:
+        wanted = case.rate_per_s if rate is None else rate
+        burst = case.traffic.arrival_cv if cv is None else cv
+        enough = max(DRAWN, math.ceil(STAYS * wanted * case.longest_s))
+        count = count or min(enough, MOST_REQUESTS)
+        traffic = replace(case.traffic, arrival_cv=burst)
+        return draw(traffic.lengths, wanted, burst, count, seed), traffic, wanted
+    requests, traffic = _replayed(case, trace, rate, cv, speed, count, seed)
+    own = (len(requests) - 1) / float(requests.arrival_s[-1] - requests.arrival_s[0])
+    return requests, traffic, own
+
+
+def _replayed(
+    case: _Case,
+    path: str | Path,
+    rate: float | None,
+    cv: float | None,
+    speed: float | None,
+    count: int | None,
+    seed: int,
+) -> tuple[Requests, Traffic]:
+    """Return the requests of a trace, and its traffic as the closed form sees it."""
+    trace = read_trace(Path(path))
+    trace = trace.take(np.arange(min(count or MOST_REQUESTS, len(trace.arrival_s))))
+    name = Path(path).name
+    workload = workload_from_trace(trace, "trace", source=f"the trace {name}", licence="unknown")
+    if len(trace.arrival_s) < 2:
+        raise InputError(f"{path}: found {len(trace.arrival_s)} request, expected at least 2")
+    span = float(trace.arrival_s[-1] - trace.arrival_s[0])
+    arrival, stretch = trace.arrival_s, 1.0
+    burst = workload.classes[0].arrival_cv
+    if trace.has_time and span > 0.0:
+        if cv is not None:
+            raise InputError("--cv: a trace's own arrival times are replayed, leave it out")
+        own = (len(arrival) - 1) / span
+        stretch = own / rate if rate is not None else 1.0 / (speed or 1.0)
+    elif rate is None:
+        raise InputError(f"{path}: the trace has no arrival times, give --rate (and --cv)")
+    else:
+        burst = 1.0 if cv is None else cv
+        arrival = gamma_arrivals(rate, burst, len(arrival), np.random.default_rng(seed))
+    requests = replay(arrival, trace.prompt_tokens, trace.output_tokens, stretch)
+    fits = requests.prompt + requests.output <= case.model.context_tokens
+    requests = _kept(requests, fits, f"the context window of {case.model.name}")
+    everyone = tuple(replace(j, cls=-1) for j in case.judged)
+    traffic = replace(traffic_of(workload), arrival_cv=burst, constraints=())
+    return requests, _constrained(within_context(case.model, traffic)[0], everyone)
+
+
+def _kept(requests: Requests, keep: BoolArray, what: str) -> Requests:
+    """Return the requests that can be served; refuse to leave out more than 1 %."""
+    if keep.all():
+        return requests
+    beyond = 1.0 - float(keep.mean())
+    if beyond > MOST_BEYOND_CONTEXT:
+        raise InfeasibleError(f"{beyond:.1%} of the requests exceed {what}")
+    return Requests(*(getattr(requests, f.name)[keep] for f in fields(requests)))
+
+
+def _servable(
+    requests: Requests, case: _Case, tables: list[StepTable]
+) -> tuple[Requests, list[str]]:
+    """Return the requests that fit the KV memory of every replica, and a note of the others."""
+    for table, pool in zip(tables, case.pools, strict=True):
+        if table.law.places[0] < 1.0:
+            raise InfeasibleError(
+                f"plan {case.plan}: no request of this traffic fits the KV memory of "
+                f"{pool.instances.layouts[0]} on {pool.instances.hardware.accelerator.name}"
+            )
+    room = min(t.kv_tokens for t, p in zip(tables, case.pools, strict=True) if p.role != "prefill")
+    keep = requests.prompt + requests.output <= room
+    kept = _kept(requests, keep, f"the KV memory of a replica: {room:.0f} tokens")
+    left = len(requests) - len(kept)
+    return kept, [f"{left} requests are left out: they exceed the KV of a replica"] if left else []
+
+
+def _transfers(
+    case: _Case, lengths: Lengths, requests: Requests
+) -> dict[tuple[int, int], tuple[Array, Array]]:
+    """Return per (prefill, decode) pair of pools the KV transfer by bucket and by request [s]."""
+    found = {}
+    devices = sum(p.replicas * p.instances.layouts[0].devices for p in case.pools)
+    most = float(max(requests.prompt.max(), lengths.prompt.max()))
+    grid = np.unique(np.concatenate([[1.0], np.geomspace(2.0, most + 2.0, 200)]))
+    for i, p in enumerate(case.pools):
+        for j, d in enumerate(case.pools):
+            if (p.role, d.role) != ("prefill", "decode"):
+                continue
+            domain = p.instances.hardware.scale_up_devices
+            inside = devices <= domain and case.stock[i] == case.stock[j]
+            by_bucket, on_grid = (
+                transfer_s(p.instances, d.instances.layouts, x, inside=inside)[0, 0]
+                for x in (lengths, replace(lengths, prompt=grid))
+            )
+            each = np.interp(requests.prompt, grid, on_grid)
+            found[i, j] = np.asarray(by_bucket), np.asarray(each)
+    return found
