@@ -64,12 +64,13 @@ def test_the_command_prints_one_document(gemm: Path, tmp_path: Path) -> None:
     result = run(tmp_path, "validate", str(gemm), "--json", "-", "--out", str(out))
     document = json.loads(result.stdout)
     assert document["schema"] == "planner/validate/1"
-    keys = {"path", "kind", "rows", "predicted", "unpredicted", "partial", "metrics", "rank"}
+    keys = {"path", "kind", "rows", "predicted", "unpredicted", "partial", "metrics", "rank",
+            "coverage_80"}
     assert keys | {"groups"} == set(document["files"][0])
     assert {"n", "median_ape", "p90_ape", "bias"} == set(document["files"][0]["metrics"]["seconds"])
     lines = out.read_text().splitlines()
     assert len(lines) == 6
-    assert lines[2].endswith(",2,")  # the hot row has no prediction
+    assert lines[2].endswith(",2,,,")  # the hot row has no prediction
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from planner.cost.kernels import samples
 from planner.cost.price import Hardware, parameters, price
 from planner.cost.work import Op
 from planner.formulas.arrays import Array
+from planner.ingest.kernels import KernelTable
+from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 
 #: Correlation of log errors of two shapes priced by the same parameters in one step: measured on
@@ -32,6 +35,15 @@ def log_sigma(fit: Calibration, section: str, key: str) -> float:
     """
     own = fit.fits.get(f"{section}.{key}")
     return own.log_sigma if own else math.log1p(fit.relative_error.p90) / Z90
+
+
+def kernel_log_sigma(table: KernelTable, device: Accelerator, fit: Calibration) -> Array:
+    """Return ``[n]`` the spread of log(predicted/measured) of a table's rows, one accelerator's."""
+    sigma = np.full(len(table), np.nan)
+    for sample in samples(table, device):
+        key, _ = fit.of(sample.section, sample.key, *sample.instead)
+        sigma[sample.rows] = log_sigma(fit, sample.section, key)
+    return sigma
 
 
 def step_log_sigma(ops: Sequence[Op], on: Hardware) -> Array:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.formulas.arrays import Real
+from planner.formulas.arrays import Real, cube_root, greatest, least, whole
 
 TILE = 128.0
+#: Tokens beyond any context [tok].
+MOST = 1e15
 
 
 def causal_pairs(new_tokens: Real, prefix: Real = 0.0, window: Real = np.inf) -> Real:
@@ -37,9 +39,9 @@ def causal_pairs(new_tokens: Real, prefix: Real = 0.0, window: Real = np.inf) ->
     >>> float(causal_pairs(4.0, 10.0, 12.0))
     47.0
     """
-    growing = np.clip(window - prefix, 0.0, new_tokens)
-    span = np.where(new_tokens > growing, window, 0.0)  # keeps ∞·0 out
-    return growing * prefix + growing * (growing + 1.0) / 2.0 + (new_tokens - growing) * span
+    growing = least(greatest(window - prefix, 0.0 * prefix), new_tokens)
+    bounded = least(window, MOST)  # keeps ∞·0 out
+    return growing * prefix + growing * (growing + 1.0) / 2.0 + (new_tokens - growing) * bounded
 
 
 def prefill_attention_s(
@@ -141,15 +143,15 @@ def prefill_attention_s(
     per_flop = (1.0 / compute_efficiency + softmax_cost * 128.0 / qk_dim) / peak_flops_per_s
     side_by_side = sequences * heads
     flops = 2.0 * side_by_side * (qk_dim + v_dim) * causal_pairs(new_tokens, prefix, window)
-    tiles = side_by_side * np.ceil(new_tokens / TILE) / sm_count
+    tiles = side_by_side * whole(new_tokens / TILE) / sm_count
     compute = flops * per_flop + tile_s * tiles
-    longest = np.minimum(prefix + new_tokens, window)
+    longest = least(prefix + new_tokens, window)
     critical = critical_path * 2.0 * TILE * (qk_dim + v_dim) * longest * per_flop * sm_count
     queries = (new_tokens * side_by_side * (qk_dim + v_dim)) * 2.0
     keys = (new_tokens + prefix) * kv_passes + new_tokens * (chunks - 1.0) / 2.0
     cached = kv_heads * (qk_dim + v_dim) + latent_elements
     traffic = queries + keys * sequences * cached * kv_bytes
-    work = np.cbrt(compute**3 + critical**3)
+    work = cube_root(compute**3 + critical**3)
     return chunks * overhead_s + work + traffic / (memory_efficiency * bandwidth_bytes_per_s)
 
 
@@ -227,5 +229,5 @@ def decode_attention_s(
     pairs = sequences * context
     memory = pairs * kv_elements * kv_bytes / (memory_efficiency * bandwidth_bytes_per_s)
     compute = pairs * flops_per_pair / (compute_efficiency * peak_flops_per_s)
-    tiles = sequences * np.maximum(kv_heads, np.ceil(heads / 64.0)) / sm_count
+    tiles = sequences * greatest(kv_heads, whole(heads / 64.0)) / sm_count
     return overhead_s + np.sqrt(memory**2 + compute**2) + tile_s * tiles

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from planner.formulas.arrays import Array, Real
+from planner.formulas.arrays import Array, Real, least
 from planner.formulas.fitting import Fit, fit_log
 
 #: Main-loop latency of a lone tile per element of k (kernels.md §2).
@@ -203,7 +203,7 @@ def matmul_s(
     compute = matmul_flops(m, n, k) / (compute_efficiency * peak_flops_per_s)
     rows = activation_passes * (m * k * activation_bytes + m * n * 2.0)
     memory = (n * k * weight_bytes + rows) / (memory_efficiency * bandwidth_bytes_per_s)
-    latency = k_latency_s * np.minimum(k, split_k)
+    latency = k_latency_s * least(k, split_k)
     joined = (compute**sharpness + memory**sharpness + latency**sharpness) ** (1.0 / sharpness)
     quantise = quantise_passes * (2.0 + activation_bytes) * m * k / bandwidth_bytes_per_s
     return overhead_s + joined + quantise

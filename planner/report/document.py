@@ -143,6 +143,7 @@ def validate_document(files: list[FileErrors]) -> dict[str, Any]:
                 "partial": [{"reason": r, "rows": n} for r, n in f.partial.items()],
                 "metrics": plain(f.metrics),
                 "rank": plain(f.rank),
+                "coverage_80": f.coverage_80,
                 "groups": [
                     {
                         **g.key,
@@ -150,6 +151,7 @@ def validate_document(files: list[FileErrors]) -> dict[str, Any]:
                         "predicted": g.predicted,
                         "metrics": plain(g.metrics),
                         "rank": plain(g.rank),
+                        "coverage_80": g.coverage_80,
                     }
                     for g in f.groups
                 ],
@@ -224,7 +226,8 @@ def write_document(document: Mapping[str, Any], path: str) -> None:
 def write_predictions(files: Sequence[FileErrors], path: str) -> None:
     """Write every row's predictions, empty where there are none.
 
-    Kernels: ``file,row,predicted_s``. Runs: the row as given, ``predicted_…`` and the reason.
+    Kernels: ``file,row,predicted_s`` and the bounds of the 80 % interval. Runs: the row as given,
+    ``predicted_…`` and the reason.
     """
     lines: list[list[str]] = []
     for f in files:

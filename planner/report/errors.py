@@ -23,6 +23,8 @@ def print_validation(files: Sequence[FileErrors], out: Console) -> None:
         for name, errors in f.metrics.items():
             if name != "seconds":
                 out.print(f"  {name} ({errors.n}): {_errors(errors)}")
+        if f.coverage_80 is not None:
+            out.print(f"  80 % intervals hold {f.coverage_80:.0%} of the rows")
         if f.rank is not None:
             out.print(
                 f"  order of configurations: median Kendall τ {f.rank.tau:.2f} over "

@@ -190,7 +190,7 @@ def validate_runs(table: RunTable, predictions: list[Prediction]) -> FileErrors:
         tuple(p.reason or p.partly for p in predictions),
         _counted(p.partly for p in predictions),
         rank_of(loads, *rated),
-        (table.columns.header, *table.columns.rows()),
+        given=(table.columns.header, *table.columns.rows()),
     )
 
 

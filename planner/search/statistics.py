@@ -43,6 +43,7 @@ class GroupErrors:
     predicted: int
     metrics: dict[str, ErrorStatistics]
     rank: Rank | None = None
+    coverage_80: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class FileErrors:
     """Errors of one file, by metric.
 
     ``unpredicted`` counts rows by reason, ``partial`` those of which only some metrics are
-    predicted; ``predictions`` holds a column per predicted figure and ``reasons`` a text per row.
+    predicted; ``predictions`` holds a column per predicted figure and ``reasons`` a text per row;
+    ``coverage_80`` is the share of rows inside their 80 % interval, where there are intervals.
     """
 
     path: str
@@ -64,6 +66,7 @@ class FileErrors:
     reasons: tuple[str, ...] = ()
     partial: dict[str, int] = field(default_factory=dict)
     rank: Rank | None = None
+    coverage_80: float | None = None
     given: tuple[tuple[str, ...], ...] = ()
     """The table as read, header first, to stand beside its predictions."""
 

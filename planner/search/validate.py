@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from planner.cost.kernels import artefacts, kernel_seconds, unpredictable
+from planner.cost.uncertainty import interval_80, kernel_log_sigma
 from planner.errors import InputError
 from planner.formulas.arrays import Array
 from planner.ingest.kernels import KernelTable
@@ -27,7 +28,7 @@ Lookup = Callable[[str, str], tuple[Accelerator, Calibration]]
 
 def validate_kernels(table: KernelTable, lookup: Lookup) -> FileErrors:
     """Return the errors of a table, rows grouped by accelerator, dtype and library."""
-    predicted = np.full(len(table), np.nan)
+    predicted, sigma = np.full((2, len(table)), np.nan)
     unpredicted: Counter[str] = Counter()
     pairs = np.unique(np.stack([table.text["gpu"], table.text["backend"]]), axis=1)
     for gpu, backend in pairs.T:
@@ -43,8 +44,10 @@ def validate_kernels(table: KernelTable, lookup: Lookup) -> FileErrors:
         for reason, hidden in artefacts(part, device).items():
             unpredicted[reason] += int((hidden & np.isfinite(seconds)).sum())
             seconds[hidden] = np.nan
-        predicted[rows] = seconds
+        predicted[rows], sigma[rows] = seconds, kernel_log_sigma(part, device, fit)
     known = np.isfinite(predicted)
+    low, high = interval_80(predicted, sigma)
+    inside = np.where(known, (table.measured_s >= low) & (table.measured_s <= high), np.nan)
     return FileErrors(
         table.path,
         table.kind,
@@ -52,12 +55,18 @@ def validate_kernels(table: KernelTable, lookup: Lookup) -> FileErrors:
         int(known.sum()),
         {k: v for k, v in unpredicted.items() if v},
         metric_statistics({"seconds": predicted}, {"seconds": table.measured_s}),
-        tuple(_groups(table, predicted)),
-        {"predicted_s": predicted},
+        tuple(_groups(table, predicted, inside)),
+        {"predicted_s": predicted, "low_80_s": low, "high_80_s": high},
+        coverage_80=_share(inside),
     )
 
 
-def _groups(table: KernelTable, predicted: Array) -> list[GroupErrors]:
+def _share(inside: Array) -> float | None:
+    known = inside[np.isfinite(inside)]
+    return float(known.mean()) if len(known) else None
+
+
+def _groups(table: KernelTable, predicted: Array, inside: Array) -> list[GroupErrors]:
     names = [n for n in ("gpu", "backend", "dtype", "kv_dtype", "op", "phase") if n in table.text]
     keys = keys_of(table.text, names)
     groups = []
@@ -72,6 +81,7 @@ def _groups(table: KernelTable, predicted: Array) -> list[GroupErrors]:
                 metric_statistics(
                     {"seconds": predicted[rows]}, {"seconds": table.measured_s[rows]}
                 ),
+                coverage_80=_share(inside[rows]),
             )
         )
     return groups
