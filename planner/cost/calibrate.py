@@ -162,7 +162,7 @@ def calibrate(
         if len(part.measured_s) < FEWEST:
             left_out["too few rows to fit"] += len(part.measured_s)
             continue
-        found, residuals, fit = _fitted(part, prior or start, data)
+        found, residuals, fit = fitted(part, prior or start, data)
         base = part.key.partition("@")[0]
         if part.key != base and base in data[part.section]:
             usual = SECTIONS[part.section].model_validate(data[part.section][base])
@@ -289,7 +289,7 @@ def _renumbered(device: IntArray) -> IntArray:
     return np.asarray(np.unique(device, return_inverse=True)[1]).ravel()
 
 
-def _fitted(
+def fitted(
     part: Points, start: Calibration, data: dict[str, Any]
 ) -> tuple[dict[str, float], Array, Fit]:
     """Return parameters as a record keeps them, left-out residuals, and the fit to all rows."""
