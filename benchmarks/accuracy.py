@@ -283,12 +283,17 @@ rows; different kinds of kernel are taken as independent (docs/model.md, Uncerta
 
 Left-out residuals over the sizes of the rows (`benchmarks/residuals.py` draws them):
 
-- matmul: the spread is widest at 64 to 1,000 rows, where libraries change tiles; single rows with a very long k.
-- decode attention: contexts below 64 tokens take twice the time predicted (few rows, large batches); 8-bit caches on
-  Hopper (TensorRT-LLM 12-25 % median, vLLM with heads of 256), A100 with TensorRT-LLM 1.0 and SGLang 0.5.10 (17-23 %).
-- latent decode: contexts beyond 10,000 tokens on A100 and RTX PRO 6000, whose fallback kernels err by 20-30 %.
-- experts: beyond 2,000 tokens the spread doubles; whole configurations of the tables are off by more than 60 %.
-- all-reduce: messages beyond 100 MB over PCIe; NCCL between its protocols (30 kB to 1 MB: -7 %, 1 to 10 MB: +4 %)."""
+- matmul: the spread is widest at 64 to 1,000 rows, where libraries change tiles; single rows with
+  a very long k.
+- decode attention: contexts below 64 tokens take twice the time predicted (few rows, large
+  batches); 8-bit caches on Hopper (TensorRT-LLM 12-25 % median, vLLM with heads of 256), A100
+  with TensorRT-LLM 1.0 and SGLang 0.5.10 (17-23 %).
+- latent decode: contexts beyond 10,000 tokens on A100 and RTX PRO 6000, whose fallback kernels
+  err by 20-30 %.
+- experts: beyond 2,000 tokens the spread doubles; whole configurations of the tables are off by
+  more than 60 %.
+- all-reduce: messages beyond 100 MB over PCIe; NCCL between its protocols (30 kB to 1 MB: -7 %, 1
+  to 10 MB: +4 %)."""
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data/kernels")
