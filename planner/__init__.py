@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _LIBRARY = (
     "calibrate",
+    "deploy",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -36,6 +37,7 @@ __all__ = [
     "PlannerError",
     "__version__",
     "calibrate",
+    "deploy",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from planner.errors import CatalogError, InfeasibleError, InputError, PlannerError
     from planner.library import (
         calibrate,
+        deploy,
         evaluate,
         explain,
         load_accelerator,

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from planner.cost.step import Instances
+from planner.deploying import deploy
 from planner.errors import InfeasibleError, InputError
 from planner.load import (
     Catalog,
@@ -303,6 +304,7 @@ __all__ = [
     "Evaluation",
     "PlanSet",
     "calibrate",
+    "deploy",
     "evaluate",
     "explain",
     "load_accelerator",

@@ -13,6 +13,7 @@ from typing import Any
 
 import planner
 from planner.catalog.store import is_directory
+from planner.deployment.facts import Deployment
 from planner.errors import InputError
 from planner.search.plans import Plan, PlanSet, Pool
 from planner.search.validate import FileErrors
@@ -26,6 +27,7 @@ EVALUATE_SCHEMA = "planner/evaluate/1"
 LIST_SCHEMA = "planner/list/1"
 VALIDATE_SCHEMA = "planner/validate/1"
 SIMULATE_SCHEMA = "planner/simulate/1"
+DEPLOY_SCHEMA = "planner/deploy/1"
 
 
 def plain(value: Any) -> Any:
@@ -120,6 +122,17 @@ def simulate_document(result: Simulation, inputs: Mapping[str, Any]) -> dict[str
     for key in ("simulated", "closed_form", "relative_difference"):
         body[key] = {f"{metric}_s": values for metric, values in body[key].items()}
     return {**head, **body}
+
+
+def deploy_document(result: Deployment, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner deploy --json``."""
+    body: dict[str, Any] = plain(result)
+    head = {
+        "schema": DEPLOY_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+    }
+    return {**head, **body, "files": list(result.files)}
 
 
 def validate_document(files: list[FileErrors]) -> dict[str, Any]:
