@@ -27,6 +27,7 @@ _LIBRARY = (
     "plan",
     "simulate",
     "validate",
+    "verify",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
 
@@ -49,6 +50,7 @@ __all__ = [
     "plan",
     "simulate",
     "validate",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         plan,
         simulate,
         validate,
+        verify,
     )
 
 

@@ -49,6 +49,7 @@ from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound, parse_slo
 from planner.spec.workload import Workload
+from planner.verifying import verify
 
 #: Assumed where neither the call nor the workload states an SLO (aiconfigurator's defaults, p90).
 DEFAULT_SLO = "ttft=2s@p90,tpot=30ms@p90"
@@ -318,4 +319,5 @@ __all__ = [
     "provenance",
     "simulate",
     "validate",
+    "verify",
 ]

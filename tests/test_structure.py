@@ -33,7 +33,7 @@ LAYERS = (
     {"planned"},
     {"simulated", "deploying", "verifying"},
     {"library"},
-    {"cli_catalog"},
+    {"cli_catalog", "cli_deploy"},
     {"cli"},
     {"__main__"},
 )

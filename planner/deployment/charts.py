@@ -60,7 +60,7 @@ def llm_d_files(facts: Facts) -> dict[str, str]:
     }
     prefill = facts.of("prefill")
     values["prefill"] = _llm_d_side(facts, prefill[0]) if prefill else {"create": False}
-    return {"values.yaml": yaml.safe_dump(values, sort_keys=False, width=100)}
+    return {"values.yaml": dumped([values])}
 
 
 def _llm_d_side(facts: Facts, pool: Pool) -> Object:

@@ -150,6 +150,12 @@ class Facts:
         """Whether requests need a router in front of the replicas."""
         return self.split or self.replicas > 1
 
+    @property
+    def client_port(self) -> int:
+        """Port clients use: the router's, or that of the only replica on a plain server."""
+        plain = self.target in ("vllm", "sglang", "trtllm")
+        return FIRST_PORT if plain and not self.routed else PORT
+
     def of(self, *roles: str) -> tuple[Pool, ...]:
         """Return the pools with one of the roles."""
         return tuple(p for p in self.pools if p.role in roles)

@@ -53,7 +53,15 @@ def kubernetes_files(facts: Facts) -> dict[str, str]:
 
 def dumped(objects: list[Object]) -> str:
     """Return objects as YAML documents."""
-    return yaml.safe_dump_all(objects, sort_keys=False, width=100)
+    return yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, width=100)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what is repeated again instead of an alias, which people find hard to edit."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Return that nothing is written as an alias."""
+        return True
 
 
 def metadata(facts: Facts, name: str, labels: dict[str, str]) -> Object:

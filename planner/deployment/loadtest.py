@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from planner.deployment.facts import PORT, Facts
+from planner.deployment.facts import Facts
 from planner.deployment.scripts import head, joined
 
 #: A test lasts at least so long, and so many stays of the slowest requests; never more requests.
@@ -64,7 +64,11 @@ def _script(facts: Facts, count: int) -> str:
         ),
     ]
     lines = [head(facts, what), "# usage: loadtest.sh vllm|guidellm|aiperf [URL]"]
-    lines += ['cd "$(dirname "$0")"', f'url="${{2:-http://127.0.0.1:{PORT}}}"', 'case "${1:-}" in']
+    lines += [
+        'cd "$(dirname "$0")"',
+        f'url="${{2:-http://127.0.0.1:{facts.client_port}}}"',
+        'case "${1:-}" in',
+    ]
     for name, about, command in cases:
         text = joined(command).replace("@URL@", '"$url"').replace("\n", "\n    ")
         lines += [f"  {name})  # {about}", f"    {text}", "    ;;"]

@@ -46,7 +46,7 @@ def readme(facts: Facts) -> str:
         "## Check it against the plan",
         "",
         "```sh",
-        f"./loadtest.sh vllm http://127.0.0.1:{PORT}   # or guidellm, aiperf",
+        f"./loadtest.sh vllm http://127.0.0.1:{facts.client_port}   # or guidellm, aiperf",
         _VERIFY.format(plan=facts.plan_path, result="result-vllm.json", id=facts.plan),
         "```",
         "",

@@ -28,6 +28,7 @@ LIST_SCHEMA = "planner/list/1"
 VALIDATE_SCHEMA = "planner/validate/1"
 SIMULATE_SCHEMA = "planner/simulate/1"
 DEPLOY_SCHEMA = "planner/deploy/1"
+VERIFY_SCHEMA = "planner/verify/1"
 
 
 def plain(value: Any) -> Any:
