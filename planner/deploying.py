@@ -291,10 +291,13 @@ def _settings(
 
 def _expected(document: Mapping[str, Any], plan: Mapping[str, Any], traffic: Traffic) -> Expected:
     metrics, lengths = plan["metrics"], traffic.lengths
-    rows = [
-        (m.upper(), *(float(metrics[f"{m}_s"][s]) for s in ("mean", "p50", "p90", "p99")))
-        for m in ("ttft", "tpot", "e2e")
-    ]
+
+    def row(metric: str) -> tuple[str, float, float, float, float]:
+        mean, p50, p90, p99 = (
+            float(metrics[f"{metric}_s"][s]) for s in ("mean", "p50", "p90", "p99")
+        )
+        return metric.upper(), mean, p50, p90, p99
+
     slo = [
         (
             r["bound"]["metric"], r["bound"]["statistic"], float(r["bound"]["limit_s"]), r["of"],
@@ -306,7 +309,7 @@ def _expected(document: Mapping[str, Any], plan: Mapping[str, Any], traffic: Tra
         float(plan["rate_per_s"]),
         float(plan["goodput_per_s"]),
         float(plan["output_tokens_per_s"]),
-        tuple(rows),
+        (row("ttft"), row("tpot"), row("e2e")),
         tuple(slo),
         float(lengths.mean(lengths.prompt)),
         float(lengths.mean(lengths.output)),

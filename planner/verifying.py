@@ -24,7 +24,15 @@ ALIKE = 0.02
 #: Differences below this are not explained: kernels alone are priced less well than that.
 NOTABLE = 0.15
 #: Columns of the run schema (docs/validate.md) that a verified run fills.
-RUN_COLUMNS = ["run_id", "source", "engine", "engine_version", "model", "accelerator", "accelerators", "weight_dtype", "kv_dtype", "mode", "load", "tp", "pp", "ep", "attention_dp", "replicas", "prefill_workers", "prefill_tp", "prefill_ep", "prefill_dp", "prefill_accelerators", "decode_workers", "decode_tp", "decode_ep", "decode_dp", "decode_accelerators", "speculative", "concurrency", "request_rate_per_s", "prompt_tokens", "prompt_dist", "output_tokens", "output_dist", "ttft_mean_s", "ttft_p50_s", "ttft_p90_s", "ttft_p95_s", "ttft_p99_s", "tpot_mean_s", "tpot_p50_s", "tpot_p90_s", "tpot_p99_s", "itl_mean_s", "e2e_mean_s", "output_tokens_per_s", "batch_latency_s", "power_w_mean", "reference"]
+RUN_COLUMNS = (
+    "run_id,source,engine,engine_version,model,accelerator,accelerators,weight_dtype,kv_dtype,mode,"
+    "load,tp,pp,ep,attention_dp,replicas,prefill_workers,prefill_tp,prefill_ep,prefill_dp,"
+    "prefill_accelerators,decode_workers,decode_tp,decode_ep,decode_dp,decode_accelerators,"
+    "speculative,concurrency,request_rate_per_s,prompt_tokens,prompt_dist,output_tokens,"
+    "output_dist,ttft_mean_s,ttft_p50_s,ttft_p90_s,ttft_p95_s,ttft_p99_s,tpot_mean_s,tpot_p50_s,"
+    "tpot_p90_s,tpot_p99_s,itl_mean_s,e2e_mean_s,output_tokens_per_s,batch_latency_s,power_w_mean,"
+    "reference"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,7 @@ def verify(
     """
     case = read_case(Path(path), plan_id, catalog)
     points = tuple(_verified(case, run) for run in read_benchmarks(Path(results)))
-    rows = tuple(_row(case, p) for p in points)
+    rows = tuple(_row(case, p, k) for k, p in enumerate(points))
     return Verification(case.plan, case.mode, points, rows)
 
 
@@ -176,7 +184,7 @@ def _predicted(
         notes.append(str(error))
         return {}, None, notes
     return (
-        {"ttft": found.ttft_s, "tpot": found.tpot_s, "itl": found.tpot_s, "e2e": found.e2e_s},
+        _with_gaps({"ttft": found.ttft_s, "tpot": found.tpot_s, "e2e": found.e2e_s}),
         found.requests_per_s,
         notes,
     )
@@ -184,9 +192,14 @@ def _predicted(
 
 def _open(case: Case, rate: float) -> tuple[dict[str, Statistics], float | None]:
     found = predict(case.pools, case.traffic, rate, transfers_s(case, case.traffic.lengths))
-    latencies = {**found.latencies, "itl": found.latencies["tpot"]}
+    latencies = _with_gaps(found.latencies)
     stable = math.isfinite(found.latencies["e2e"]["mean"])
     return latencies, rate if stable else None
+
+
+def _with_gaps(latencies: dict[str, Statistics]) -> dict[str, Statistics]:
+    """Return latencies with ITL: of single gaps only the mean is predicted, TPOT's."""
+    return {**latencies, "itl": {"mean": latencies["tpot"]["mean"]}}
 
 
 def _check(judged: Judged, run: BenchmarkRun, predicted: dict[str, Statistics]) -> SloCheck:
@@ -247,15 +260,15 @@ def _reasons(
     return found
 
 
-def _row(case: Case, point: Verified) -> dict[str, str]:
+def _row(case: Case, point: Verified, k: int) -> dict[str, str]:
     """Return a verified run as a row of the run schema."""
     run = point.run
     pools = {p.role: p for p in case.pools}
     first = case.pools[0].instances
     dtype = {"fp4": "nvfp4"}.get(first.hardware.precision.name, first.hardware.precision.name)
-    row = dict.fromkeys(RUN_COLUMNS, "")
+    row = dict.fromkeys(RUN_COLUMNS.split(","), "")
     row |= {
-        "run_id": f"{Path(run.path.partition(':')[0]).stem}-{case.plan}",
+        "run_id": f"{Path(run.path.partition(':')[0]).stem}-{case.plan}-{k + 1}",
         "source": run.tool,
         "engine": first.engine.kernels,
         "model": case.model.name,

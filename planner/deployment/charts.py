@@ -54,13 +54,19 @@ def llm_d_files(facts: Facts) -> dict[str, str]:
         "accelerator": {"type": facts.pools[0].vendor},
         "routing": {
             "servicePort": PORT,
-            "proxy": {"enabled": facts.split, "connector": "nixlv2", "targetPort": 8200},
+            "proxy": _proxy(facts),
         },
         "decode": _llm_d_side(facts, _decoding(facts)),
     }
     prefill = facts.of("prefill")
     values["prefill"] = _llm_d_side(facts, prefill[0]) if prefill else {"create": False}
     return {"values.yaml": dumped([values])}
+
+
+def _proxy(facts: Facts) -> Object:
+    """Return the sidecar of decode pods, which fetches a prompt's KV from a prefill pod."""
+    on = {"connector": "nixlv2", "targetPort": 8200}
+    return {"enabled": facts.split, **(on if facts.split else {})}
 
 
 def _llm_d_side(facts: Facts, pool: Pool) -> Object:

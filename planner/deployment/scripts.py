@@ -171,8 +171,8 @@ def _trtllm_router(facts: Facts, urls: dict[str, list[str]], host: str) -> dict[
         text = f'{head(facts, what)}\ncd "$(dirname "$0")"\nexec {joined(command)}\n'
         return {"router.sh": text, "router.yaml": trtllm_router(urls)}
     what = f"Starts nginx on server 0 ({host}) in front of the replicas."
-    command = "exec nginx -c \"$PWD/nginx.conf\" -g 'daemon off;'"
-    text = f'{head(facts, what)}\ncd "$(dirname "$0")"\n{command}\n'
+    line = "exec nginx -c \"$PWD/nginx.conf\" -g 'daemon off;'"
+    text = f'{head(facts, what)}\ncd "$(dirname "$0")"\n{line}\n'
     return {"router.sh": text, "nginx.conf": nginx(urls["both"])}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 from planner.catalog.yaml import read_text
 from planner.errors import InputError
 
+_Known = Callable[[Any], bool]
+_Read = Callable[[Mapping[str, Any], str], "list[BenchmarkRun]"]
 #: Statistics read of every metric, by the names of this program.
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 TOOLS = "vllm bench serve, SGLang bench_serving, AIPerf or genai-perf, GuideLLM"
@@ -270,7 +272,7 @@ def _has(found: Any, *keys: str) -> bool:
     return isinstance(found, dict) and all(k in found for k in keys)
 
 
-_FORMATS = (
+_FORMATS: tuple[tuple[_Known, _Read], ...] = (
     (lambda d: _has(d, "benchmarks") and isinstance(d["benchmarks"], list), _guidellm),
     (lambda d: _has(d, "request_throughput", "output_sequence_length"), _aiperf),
     (lambda d: _has(d, "completed", "mean_e2e_latency_ms"), _sglang),
