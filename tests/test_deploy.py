@@ -145,7 +145,7 @@ def _script(text: str, path: Path) -> None:
     done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     for line in text.replace("\\\n", " ").splitlines():
-        if line.startswith("#") or "=" in line.split(" ")[0] and "serve" not in line:
+        if line.startswith("#") or ("=" in line.split(" ")[0] and "serve" not in line):
             continue
         _known_flags(shlex.split(line.removesuffix("&"), comments=True))
 
@@ -154,7 +154,7 @@ def _known_flags(words: list[str]) -> None:
     if words[:2] == ["vllm", "bench"]:
         return
     program = next((w for w in words if w in FLAGS), None)
-    if program == "vllm" and "serve" not in words or program is None:
+    if program is None or (program == "vllm" and "serve" not in words):
         return
     if "disaggregated" in words:
         return
