@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from planner.deployment.facts import Facts, Pool
 
 Args = list[str]
 #: vLLM moves KV by NIXL; the router decides who prefills (docs.vllm.ai, NixlConnector Usage).
-KV_TRANSFER = json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"})
+KV_TRANSFER = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
 
 
 def vllm_args(facts: Facts, pool: Pool, *, parallel: bool = True) -> Args:

@@ -53,7 +53,7 @@ def kubernetes_files(facts: Facts) -> dict[str, str]:
 
 def dumped(objects: list[Object]) -> str:
     """Return objects as YAML documents."""
-    return yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, width=100)
+    return yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, width=4096)
 
 
 class _Plain(yaml.SafeDumper):
@@ -62,6 +62,15 @@ class _Plain(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         """Return that nothing is written as an alias."""
         return True
+
+
+def _block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Return text of several lines as a literal block, so that people can read it."""
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Plain.add_representer(str, _block)
 
 
 def metadata(facts: Facts, name: str, labels: dict[str, str]) -> Object:
