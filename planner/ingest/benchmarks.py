@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,6 @@ class BenchmarkRun:
     latencies_s: dict[str, dict[str, float]]
     lengths: tuple[tuple[int, int], ...] = ()
     prompt_spread: float = math.nan
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 def read_benchmarks(path: Path) -> tuple[BenchmarkRun, ...]:
