@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _LIBRARY = (
     "calibrate",
     "calibrations",
+    "deploy",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -28,6 +29,7 @@ _LIBRARY = (
     "plan",
     "simulate",
     "validate",
+    "verify",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
 
@@ -39,6 +41,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "calibrations",
+    "deploy",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -51,6 +54,7 @@ __all__ = [
     "plan",
     "simulate",
     "validate",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from planner.library import (
         calibrate,
         calibrations,
+        deploy,
         evaluate,
         explain,
         load_accelerator,
@@ -70,6 +75,7 @@ if TYPE_CHECKING:
         plan,
         simulate,
         validate,
+        verify,
     )
 
 

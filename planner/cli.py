@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from planner.cli_catalog import hardware_app, models_app, workloads_app
+from planner.cli_deploy import deploy, verify
 
 app = typer.Typer(
     name="planner",
@@ -253,6 +254,10 @@ def simulate(
     if json_path:
         document.write_document(written, json_path)
     course.print_simulation(result, table.console())
+
+
+app.command()(deploy)
+app.command()(verify)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from planner.cost.step import Instances
+from planner.deploying import deploy
 from planner.errors import InfeasibleError, InputError
 from planner.load import (
     Catalog,
@@ -52,6 +53,7 @@ from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound, parse_slo
 from planner.spec.workload import Workload
+from planner.verifying import verify
 
 #: Assumed where neither the call nor the workload states an SLO (aiconfigurator's defaults, p90).
 DEFAULT_SLO = "ttft=2s@p90,tpot=30ms@p90"
@@ -309,6 +311,7 @@ __all__ = [
     "PlanSet",
     "calibrate",
     "calibrations",
+    "deploy",
     "evaluate",
     "explain",
     "load_accelerator",
@@ -323,4 +326,5 @@ __all__ = [
     "provenance",
     "simulate",
     "validate",
+    "verify",
 ]

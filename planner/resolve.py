@@ -284,8 +284,12 @@ def require_count(name: str, count: int) -> None:
 
 
 def precision_of(model: Model, device: Accelerator, name: str, catalog: Catalog) -> Precision:
-    """Return the named precision, or for ``auto`` that of the published checkpoint."""
-    found = load_precision(model.native_precision if name == "auto" else name, catalog)
+    """Return the named precision, or for ``auto`` that of the published checkpoint.
+
+    ``fp8`` of a checkpoint published in blocks of it is that checkpoint's own format.
+    """
+    own = name == "auto" or model.native_precision.startswith(f"{name}-")
+    found = load_precision(model.native_precision if own else name, catalog)
     if found.parts == ("experts",) and not model.expert_counts:
         raise InputError(
             f"precision {found.name} stores experts only and {model.name} has none, expected for "

@@ -96,8 +96,6 @@ def _hardware(
     model: Model, device: Accelerator, engine: Engine, weights: str, kv: str, catalog: Catalog
 ) -> Hardware:
     name = weights or "auto"
-    if model.native_precision.startswith(f"{name}-"):
-        name = model.native_precision  # "fp8" of a checkpoint published in blocks
     try:
         precision = precision_of(model, device, name, catalog)
     except InputError:

@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from planner.cost.price import Hardware
-from planner.cost.step import Instances, Lengths
+from planner.cost.step import Lengths
 from planner.cost.table import StepTable, step_table
 from planner.errors import InfeasibleError, InputError, did_you_mean
 from planner.formulas.arrays import Array, BoolArray
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import workload_from_trace
-from planner.load import Catalog, load_engine, load_model, load_workload
-from planner.resolve import MOST_BEYOND_CONTEXT, require_rate, stocks_of, within_context
-from planner.serving.attainment import Constraint, Traffic, traffic_of
-from planner.serving.outcome import transfer_s
+from planner.load import Catalog
+from planner.planned import Case, constrained, read_case, transfers_s
+from planner.resolve import MOST_BEYOND_CONTEXT, require_rate, within_context
+from planner.serving.attainment import Traffic, traffic_of
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
-from planner.simulation.closed import Deployed, predict
-from planner.simulation.results import WARM_UP, Judged, Simulation, compare
+from planner.simulation.closed import predict
+from planner.simulation.results import WARM_UP, Simulation, compare
 from planner.simulation.run import ROUTES, Pool, Route, run
-from planner.spec.layout import Layout
-from planner.spec.model import Model
-from planner.spec.slo import Bound
 
 #: Requests drawn where neither a trace nor ``requests`` says how many: at least so many, and
 #: enough for so many stays of the longest (p99), which fill the replicas before measuring begins.
 DRAWN, STAYS = 20_000, 25.0
 MOST_REQUESTS = 10_000_000
 MOST_CV = 100.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """One plan of a document, resolved."""
-
-    plan: str
-    mode: str
-    rate_per_s: float
-    longest_s: float
-    """E2E p99 that the plan states."""
-    model: Model
-    pools: tuple[Deployed, ...]
-    stock: tuple[int, ...]
-    judged: tuple[Judged, ...]
-    traffic: Traffic
 
 
 def simulate(
@@ -103,14 +82,8 @@ def simulate(
     InfeasibleError
         If too many requests exceed the context window or the KV memory of a replica.
     """
-    from planner.report.document import read_document
-
     chosen = _require(trace, rate, cv, speed, requests, seed, route)
-    document = read_document(Path(path))
-    try:
-        case = _resolve(document, plan_id, catalog)
-    except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
-        raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
+    case = read_case(Path(path), plan_id, catalog)
     offered, traffic, wanted = _offered(case, trace, rate, cv, speed, requests, seed)
     tables = [step_table(p.instances, traffic.lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
@@ -178,90 +151,8 @@ def _require(
     return route
 
 
-def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> _Case:
-    """Return a plan of a document with everything it names looked up again."""
-    inputs = document["inputs"]
-    catalog = inputs["catalog"] if catalog is None else catalog
-    plan = _choose(document["plans"], plan_id)
-    model = load_model(inputs["model"], catalog)
-    engine = load_engine(inputs["engine"], catalog)
-    stocks = stocks_of(
-        model,
-        inputs["gpus"],
-        inputs["cluster"],
-        inputs["precision"],
-        inputs["kv_precision"],
-        catalog,
-        engine.kernels,
-    )
-    formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
-    pools, stock = [], []
-    for pool in plan["pools"]:
-        wanted = (pool["accelerator"], pool["precision"])
-        found: tuple[int, Hardware] | None = next(
-            (x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted), None
-        )
-        if found is None:
-            raise InputError(
-                f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "
-                "inventory no longer has"
-            )
-        one = Instances(model, found[1], engine, (Layout(**pool["layout"]),))
-        share, count = float(pool["traffic_share"]), int(pool["replicas"])
-        pools.append(Deployed(pool["role"], one, count, share))
-        stock.append(found[0])
-    workload = load_workload(inputs["workload"], catalog)
-    classes = [c.name for c in workload.classes]
-    judged = tuple(
-        Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
-        for x in plan["slo"]
-    )
-    traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
-    return _Case(
-        str(plan["id"]),
-        str(plan["mode"]),
-        float(plan["rate_per_s"]),
-        float(plan["metrics"]["e2e_s"]["p99"]),
-        model,
-        tuple(pools),
-        tuple(stock),
-        judged,
-        _constrained(traffic, judged),
-    )
-
-
-def _choose(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
-    if plan_id is None:
-        return next(p for p in plans if p["recommended"])
-    ids = [str(p["id"]) for p in plans]
-    for plan in plans:
-        if str(plan["id"]).lower() == plan_id.strip().lower():
-            return plan
-    raise InputError(
-        f"--plan: no plan {plan_id!r}, expected one of {', '.join(ids)}{did_you_mean(plan_id, ids)}"
-    )
-
-
-def _bound(document: Mapping[str, Any]) -> Bound:
-    statistic = document["statistic"]
-    quantile = None if statistic == "mean" else float(statistic[1:]) / 100.0
-    return Bound(document["metric"], float(document["limit_s"]), quantile)
-
-
-def _constrained(traffic: Traffic, judged: tuple[Judged, ...]) -> Traffic:
-    """Return the traffic with the plan's bounds, each over the requests it applies to."""
-    lengths = traffic.lengths
-    constraints = []
-    for one in judged:
-        weight = lengths.weight
-        if one.cls >= 0:
-            weight = np.where(lengths.cls == one.cls, weight, 0.0)
-        constraints.append(Constraint(one.bound, weight / weight.sum(), one.of))
-    return replace(traffic, constraints=tuple(constraints))
-
-
 def _offered(
-    case: _Case,
+    case: Case,
     trace: str | Path | None,
     rate: float | None,
     cv: float | None,
@@ -283,7 +174,7 @@ def _offered(
 
 
 def _replayed(
-    case: _Case,
+    case: Case,
     path: str | Path,
     rate: float | None,
     cv: float | None,
@@ -316,7 +207,7 @@ def _replayed(
     requests = _kept(requests, fits, f"the context window of {case.model.name}")
     everyone = tuple(replace(j, cls=-1) for j in case.judged)
     traffic = replace(traffic_of(workload), arrival_cv=burst, constraints=())
-    return requests, _constrained(within_context(case.model, traffic)[0], everyone)
+    return requests, constrained(within_context(case.model, traffic)[0], everyone)
 
 
 def _kept(requests: Requests, keep: BoolArray, what: str) -> Requests:
@@ -330,7 +221,7 @@ def _kept(requests: Requests, keep: BoolArray, what: str) -> Requests:
 
 
 def _servable(
-    requests: Requests, case: _Case, tables: list[StepTable]
+    requests: Requests, case: Case, tables: list[StepTable]
 ) -> tuple[Requests, list[str]]:
     """Return the requests that fit the KV memory of every replica, and a note of the others."""
     for table, pool in zip(tables, case.pools, strict=True):
@@ -347,23 +238,10 @@ def _servable(
 
 
 def _transfers(
-    case: _Case, lengths: Lengths, requests: Requests
+    case: Case, lengths: Lengths, requests: Requests
 ) -> dict[tuple[int, int], tuple[Array, Array]]:
     """Return per (prefill, decode) pair of pools the KV transfer by bucket and by request [s]."""
-    found = {}
-    devices = sum(p.replicas * p.instances.layouts[0].devices for p in case.pools)
     most = float(max(requests.prompt.max(), lengths.prompt.max()))
     grid = np.unique(np.concatenate([[1.0], np.geomspace(2.0, most + 2.0, 200)]))
-    for i, p in enumerate(case.pools):
-        for j, d in enumerate(case.pools):
-            if (p.role, d.role) != ("prefill", "decode"):
-                continue
-            domain = p.instances.hardware.scale_up_devices
-            inside = devices <= domain and case.stock[i] == case.stock[j]
-            by_bucket, on_grid = (
-                transfer_s(p.instances, d.instances.layouts, x, inside=inside)[0, 0]
-                for x in (lengths, replace(lengths, prompt=grid))
-            )
-            each = np.interp(requests.prompt, grid, on_grid)
-            found[i, j] = np.asarray(by_bucket), np.asarray(each)
-    return found
+    by_bucket, on_grid = (transfers_s(case, x) for x in (lengths, replace(lengths, prompt=grid)))
+    return {k: (v, np.interp(requests.prompt, grid, on_grid[k])) for k, v in by_bucket.items()}

@@ -72,7 +72,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 def test_every_key_of_the_json_documents_is_documented(tmp_path: Path) -> None:
     import planner
-    from planner.report import document
+    from planner.report import document, measured
 
     text = (tools.ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     found = planner.plan(
@@ -92,6 +92,12 @@ def test_every_key_of_the_json_documents_is_documented(tmp_path: Path) -> None:
     mix = planner.mix(tools.ROOT / "docs" / "examples" / "throughputs.json")
     mixed = dict.fromkeys(document.mix_document(mix, {}))  # below are the file's own names
     documents.append(mixed)
+    made = planner.deploy(tmp_path / "plan.json", target="vllm")
+    documents.append(document.deploy_document(made, {}))
+    verified = planner.verify(
+        tmp_path / "plan.json", tools.ROOT / "docs" / "examples" / "vllm-bench.json"
+    )
+    documents.append(measured.verify_document(verified, {}))
 
     def keys(value: object) -> set[str]:
         if isinstance(value, dict):

@@ -20,6 +20,7 @@ from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 
 if TYPE_CHECKING:  # a document of one verb needs nothing of the others
+    from planner.deployment.facts import Deployment
     from planner.search.matrix import Mix
     from planner.search.plans import Plan, PlanSet, Pool
     from planner.search.statistics import FileErrors
@@ -32,6 +33,8 @@ LIST_SCHEMA = "planner/list/1"
 VALIDATE_SCHEMA = "planner/validate/1"
 SIMULATE_SCHEMA = "planner/simulate/1"
 MIX_SCHEMA = "planner/mix/1"
+DEPLOY_SCHEMA = "planner/deploy/1"
+VERIFY_SCHEMA = "planner/verify/1"
 
 
 def plain(value: Any) -> Any:
@@ -126,6 +129,17 @@ def simulate_document(result: Simulation, inputs: Mapping[str, Any]) -> dict[str
     for key in ("simulated", "closed_form", "relative_difference"):
         body[key] = {f"{metric}_s": values for metric, values in body[key].items()}
     return {**head, **body}
+
+
+def deploy_document(result: Deployment, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner deploy --json``."""
+    body: dict[str, Any] = plain(result)
+    head = {
+        "schema": DEPLOY_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+    }
+    return {**head, **body, "files": list(result.files)}
 
 
 def validate_document(files: list[FileErrors]) -> dict[str, Any]:

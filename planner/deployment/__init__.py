@@ -1,0 +1,1 @@
+"""Plans as files that engines and orchestrators read: flags, manifests, scripts, instructions."""

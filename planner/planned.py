@@ -1,0 +1,155 @@
+"""A plan of a document, with everything it names looked up again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planner.cost.price import Hardware
+from planner.cost.step import Instances, Lengths
+from planner.errors import InputError, did_you_mean
+from planner.formulas.arrays import Array
+from planner.load import Catalog, load_engine, load_model, load_workload
+from planner.resolve import stocks_of, within_context
+from planner.serving.attainment import Constraint, Traffic, traffic_of
+from planner.serving.outcome import transfer_s
+from planner.simulation.closed import Deployed
+from planner.simulation.results import Judged
+from planner.spec.layout import Layout
+from planner.spec.model import Model
+from planner.spec.slo import Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One plan of a document, resolved."""
+
+    plan: str
+    mode: str
+    rate_per_s: float
+    longest_s: float
+    """E2E p99 that the plan states."""
+    model: Model
+    pools: tuple[Deployed, ...]
+    stock: tuple[int, ...]
+    judged: tuple[Judged, ...]
+    traffic: Traffic
+
+
+def read_case(path: Path, plan_id: str | None, catalog: Catalog) -> Case:
+    """Return a plan of a document, resolved.
+
+    Raises
+    ------
+    InputError
+        If the document is missing, incomplete, or names what the catalogue no longer has.
+    """
+    from planner.report.document import read_document
+
+    document = read_document(path)
+    try:
+        return _resolve(document, plan_id, catalog)
+    except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
+        raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
+
+
+def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
+    """Return a plan of a document with everything it names looked up again."""
+    inputs = document["inputs"]
+    catalog = inputs["catalog"] if catalog is None else catalog
+    plan = chosen_plan(document["plans"], plan_id)
+    model = load_model(inputs["model"], catalog)
+    engine = load_engine(inputs["engine"], catalog)
+    stocks = stocks_of(
+        model,
+        inputs["gpus"],
+        inputs["cluster"],
+        inputs["precision"],
+        inputs["kv_precision"],
+        catalog,
+        engine.kernels,
+    )
+    formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
+    pools, stock = [], []
+    for pool in plan["pools"]:
+        wanted = (pool["accelerator"], pool["precision"])
+        found: tuple[int, Hardware] | None = next(
+            (x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted), None
+        )
+        if found is None:
+            raise InputError(
+                f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "
+                "inventory no longer has"
+            )
+        one = Instances(model, found[1], engine, (Layout(**pool["layout"]),))
+        share, count = float(pool["traffic_share"]), int(pool["replicas"])
+        pools.append(Deployed(pool["role"], one, count, share))
+        stock.append(found[0])
+    workload = load_workload(inputs["workload"], catalog)
+    classes = [c.name for c in workload.classes]
+    judged = tuple(
+        Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
+        for x in plan["slo"]
+    )
+    traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
+    return Case(
+        str(plan["id"]),
+        str(plan["mode"]),
+        float(plan["rate_per_s"]),
+        float(plan["metrics"]["e2e_s"]["p99"]),
+        model,
+        tuple(pools),
+        tuple(stock),
+        judged,
+        constrained(traffic, judged),
+    )
+
+
+def chosen_plan(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
+    """Return the plan of an id, by default the recommended one."""
+    if plan_id is None:
+        return next(p for p in plans if p["recommended"])
+    ids = [str(p["id"]) for p in plans]
+    for plan in plans:
+        if str(plan["id"]).lower() == plan_id.strip().lower():
+            return plan
+    raise InputError(
+        f"--plan: no plan {plan_id!r}, expected one of {', '.join(ids)}{did_you_mean(plan_id, ids)}"
+    )
+
+
+def _bound(document: Mapping[str, Any]) -> Bound:
+    statistic = document["statistic"]
+    quantile = None if statistic == "mean" else float(statistic[1:]) / 100.0
+    return Bound(document["metric"], float(document["limit_s"]), quantile)
+
+
+def constrained(traffic: Traffic, judged: tuple[Judged, ...]) -> Traffic:
+    """Return the traffic with the plan's bounds, each over the requests it applies to."""
+    lengths = traffic.lengths
+    constraints = []
+    for one in judged:
+        weight = lengths.weight
+        if one.cls >= 0:
+            weight = np.where(lengths.cls == one.cls, weight, 0.0)
+        constraints.append(Constraint(one.bound, weight / weight.sum(), one.of))
+    return replace(traffic, constraints=tuple(constraints))
+
+
+def transfers_s(case: Case, lengths: Lengths) -> dict[tuple[int, int], Array]:
+    """Return per (prefill, decode) pair of pools the ``[b]`` KV transfer of each bucket [s]."""
+    found = {}
+    devices = sum(p.replicas * p.instances.layouts[0].devices for p in case.pools)
+    for i, p in enumerate(case.pools):
+        for j, d in enumerate(case.pools):
+            if (p.role, d.role) != ("prefill", "decode"):
+                continue
+            domain = p.instances.hardware.scale_up_devices
+            inside = devices <= domain and case.stock[i] == case.stock[j]
+            moved = transfer_s(p.instances, d.instances.layouts, lengths, inside=inside)
+            found[i, j] = np.asarray(moved[0, 0])
+    return found
