@@ -240,7 +240,7 @@ def explain(path: str | Path, plan_id: str | None = None) -> str:
     InputError
         If the file is no plan document or holds no such plan.
     """
-    from planner.explain.story import explanation
+    from planner.explanation.story import explanation
     from planner.report.document import read_document
 
     try:
