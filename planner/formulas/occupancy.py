@@ -110,6 +110,48 @@ def occupancy_log_weights(step_s: Array, tokens: Real, counts: Array, widths: Ar
     return result
 
 
+def burst_log_weights(
+    step_s: Array, tokens: Real, counts: Array, widths: Array, rate_per_s: Array, spread: Array
+) -> Array:
+    r"""Return log p_n, unnormalised, of decode occupancy for arrivals more or less bursty.
+
+    Parameters
+    ----------
+    step_s, tokens, counts, widths
+        As for :func:`occupancy_log_weights`.
+    rate_per_s : array
+        ``[...]`` arrival rate λ [1/s].
+    spread : array
+        ``[..., K − 1]`` z, the variance of the occupancy's noise relative to Poisson arrivals [-].
+
+    Returns
+    -------
+    array
+        ``[..., K]`` logarithms, widths included [-].
+
+    Notes
+    -----
+    The diffusion with drift λ − μ(n), μ(n) = n/(E[o]·T(n)), and noise z·(λ + μ) has the density
+    (λ/μ)^½·exp ∫ ln(λ/μ)/z: the ½ is what the product form of z = 1 carries (docs/model.md).
+
+    References
+    ----------
+    .. [1] Derived in docs/model.md; z is Hayward's peakedness (Fredericks 1980).
+
+    Examples
+    --------
+    >>> counts, widths = occupancy_grid(2.0)
+    >>> burst_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths, np.array(1.0), np.ones(2))
+    array([0., 0., 0.])
+    """
+    ratio = np.log(step_s * tokens * np.asarray(rate_per_s)[..., None] / grid_middles(counts))
+    sums = np.cumsum(np.diff(counts) * ratio / spread, axis=-1)
+    edge = 0.5 * (1.0 - 1.0 / spread) * ratio
+    zero = np.zeros((*sums.shape[:-1], 1))
+    result: Array = np.concatenate([zero, sums + edge], axis=-1) + np.log(widths)
+    return result
+
+
 def occupancy(
     rate_per_s: Real, log_weights: Array, counts: Array, places: Real, capacity_per_s: Real
 ) -> tuple[Array, Array, Array]:

@@ -52,11 +52,16 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
         return no_decoding(len(rate_per_s))
     taken = taken_share(rate_per_s[:, None], at.step_s, at.marginal_s, at.crowded_s)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
-    weights = occupancy.occupancy_log_weights(slowed, tokens, at.counts, at.widths)
+    swing = at.arrival_cv**2 + (taken * at.prompt_cv) ** 2
+    spread = 1.0 + (swing / (1.0 - taken) ** 2 - 1.0) * at.overlap
+    weights = occupancy.burst_log_weights(
+        slowed, tokens, at.counts, at.widths, rate_per_s, spread
+    )
     # departures with every place taken, read off the last cell: its T(n)/n is frozen there
     capacity = occupancy.grid_middles(at.counts)[-1] / (tokens * slowed[:, -1])
     places = at.law.places
-    p, waiting, decay = occupancy.occupancy(rate_per_s, weights, at.counts, places, capacity)
+    p, waiting, decay = occupancy.occupancy(1.0, weights, at.counts, places, capacity / rate_per_s)
+    decay = decay * rate_per_s
     served = np.minimum(at.counts, places[:, None])
     batch = (p * served).sum(axis=-1)
     tpot = batch / np.maximum(rate_per_s * tokens, 1e-300)

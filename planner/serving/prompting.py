@@ -54,8 +54,8 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         for table in (law.service_s, law.marginal_s, law.crowded_s, law.prompt_s)
     )
     mean, square = lengths.mean(service), lengths.mean(service**2)
-    sigma, queued = queueing.gg1_wait_s(rate, mean, square, at.arrival_cv)
     load = rate * mean
+    turns = law.stages if at.role == "prefill" else np.ones_like(rate)
     if at.role == "prefill":  # a step runs while there are prompts, one per pipeline stage
         alone = alone / law.stages[:, None]
         running = np.minimum(rate * lengths.mean(prompt), 1.0)
@@ -68,31 +68,46 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     taken = np.minimum(taken, MOST_TAKEN)
     others = (rate * fixed / (1.0 - taken))[:, None]
     square_taken = lengths.mean(((alone + others * crowded) / (1.0 + others)) ** 2)
-    # Prompts that arrive in one step share the next. Its length is a branching of Poisson
-    # arrivals: mean T/(1 − ρ), variance λE[x²]·mean/(1 − ρ²); an arrival sees it length-biased.
+    full = along(law.batch, law.mixed_s, batch[:, None])[:, 0]
+    room = np.maximum(full / (turns * mean) - 1.0, 0.0)
+    delay = running * vacation / 2.0 * (1.0 + taken) / (1.0 - taken)
+    own = prompt / law.stages[:, None]
+    most = service * (0.5 * (1.0 + 1.0 / np.maximum(load, 1e-9)))[:, None]
+    used, met = service, np.zeros_like(rate)
+    for k in range(3 if at.role == "prefill" else 1):
+        if k:
+            each = np.maximum((own + met[:, None] * crowded) / (1.0 + met[:, None]), service)
+            used = np.minimum(each, most)
+        sigma, queued = queueing.gg1_wait_s(
+            rate, lengths.mean(used), lengths.mean(used**2), at.arrival_cv
+        )
+        start = queued + delay
+        ahead = 2.0 * rate * np.where(np.isfinite(start), start, 1e9) / (1.0 + load)
+        found = room * -np.expm1(-ahead / np.maximum(room, 1e-9))
+        met = 0.5 * (met + found) if k == 1 else found
     even = fixed / (1.0 - taken)
-    seen = even + rate * square_taken / (1.0 - taken**2)
-    if at.role == "prefill":  # the first prompt of a busy period makes a step of its own
-        seen = np.maximum(seen, lengths.mean(prompt**2) / lengths.mean(prompt))
-        even = np.minimum(even, seen)
-    # Two views of the same wait: budget-limited (P–K behind the running step, then beside prompts
-    # that were packed after this one) and step-limited (the rest of this step, then with all that
-    # arrived in it). The longer one rules.
-    packed = running * (vacation + taken * seen) / 2.0
-    total = np.maximum(queued + packed, running * seen * (0.5 + taken))
-    step = running * even
-    wait = np.maximum(total - step / 2.0, 0.0)
+    lag = lengths.mean(crowded) * met
+    filled = met / np.maximum(room, 1e-9)
+    rest, loose = running * even, 0.5 * (1.0 - filled) * lag
+    fixed_lag = 0.5 * filled * lag
+    if at.role == "prefill":
+        blocked, meets = _blocked_s(rate, at.ahead_s, at.ahead_work_s)
+        later = (law.stages - 1.0) * lag
+        rest, loose = np.zeros_like(rest), loose + (1.0 - filled) * (later + blocked)
+        fixed_lag = fixed_lag + filled * later
+        sigma = 1.0 - (1.0 - sigma) * (1.0 - meets)
+    wait = np.maximum(start - rest / 2.0, 0.0) + loose
+    step = np.maximum(rest + 2.0 * np.where(np.isfinite(fixed_lag), fixed_lag, 0.0), 1e-6)
     return Prompting(
-        prompt, step, _wait_probability(wait, queued, sigma), wait, load, busy, taken, square_taken
+        prompt, step, np.clip(sigma, 1e-12, 1.0), wait, load, busy, taken, square_taken
     )
 
 
-def _wait_probability(wait: Array, queued: Array, sigma: Array) -> Array:
-    """Return the share of prompts that wait: those who queue wait W/σ each, packed ones all."""
-    finite = np.where(np.isfinite(wait), wait, 0.0)
-    conditional = np.where(np.isfinite(queued), queued, 0.0) / np.maximum(sigma, 1e-12)
-    share = finite / np.maximum(np.maximum(conditional, finite), 1e-30)
-    return np.asarray(np.clip(share, 1e-12, 1.0))
+def _blocked_s(rate: Array, ahead_s: Array, work_s: Array) -> tuple[Array, Array]:
+    """Return the mean wait behind longer prompts in later stages, less that in the first."""
+    waits = -np.expm1(-rate[:, None, None] * work_s)
+    mean = np.trapezoid(waits, ahead_s[:, None, :], axis=-1)
+    return np.asarray(np.maximum(mean[:, 1] - mean[:, 0], 0.0)), waits[:, 1, 0]
 
 
 def slowed_decoding(
