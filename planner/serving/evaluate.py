@@ -240,10 +240,12 @@ def _open(
     lengths = traffic.lengths
     each = np.array([rate / prompt.replicas]), np.array([rate / decode.replicas])
     if moved is None:
-        state = before = after = solve(prepare(laws[0], "both", traffic), each[0])
+        state = before = after = solve(
+            prepare(laws[0], "both", traffic).among(prompt.replicas), each[0]
+        )
     else:
-        before = solve(prepare(laws[0], "prefill", traffic, moved), each[0])
-        after = solve(prepare(laws[1], "decode", traffic), each[1])
+        before = solve(prepare(laws[0], "prefill", traffic, moved).among(prompt.replicas), each[0])
+        after = solve(prepare(laws[1], "decode", traffic).among(decode.replicas), each[1])
         state = handed_over(before, after)
     if not state.stable[0]:
         best = _most(prompt, decode, laws, traffic, moved)

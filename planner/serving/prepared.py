@@ -22,7 +22,8 @@ class Prepared:
     law: Law
     role: Role
     lengths: Lengths
-    arrival_cv: float
+    arrival_cv: Array
+    """``[C]`` coefficient of variation of the times between a replica's arrivals."""
     transfer_s: Array
     """``[C, b]`` KV transfer before the first token; zeros when colocated."""
     counts: Array
@@ -43,6 +44,15 @@ class Prepared:
     ahead_work_s: Array
     """``[C, 2, Y]`` E[(time ahead − wait)⁺] of a prompt in the first stage and in all."""
 
+    def among(self, replicas: Array | int) -> Prepared:
+        """Return the same with the arrivals split at random over ``[C]`` equal replicas each.
+
+        Thinning a renewal stream to one in n leaves c² = 1 + (c² − 1)/n (Q10; derived in
+        docs/model.md).
+        """
+        square = 1.0 + (self.arrival_cv**2 - 1.0) / replicas
+        return replace(self, arrival_cv=np.sqrt(square))
+
     def take(self, rows: IntArray) -> Prepared:
         """Return the candidates at the given rows, in that order."""
         return replace(
@@ -52,6 +62,7 @@ class Prepared:
             step_s=self.step_s[rows],
             marginal_s=self.marginal_s[rows],
             crowded_s=self.crowded_s[rows],
+            arrival_cv=self.arrival_cv[rows],
             prompt_cv=self.prompt_cv[rows],
             ahead_s=self.ahead_s[rows],
             ahead_work_s=self.ahead_work_s[rows],
@@ -73,7 +84,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
     if transfer_s is None:
         transfer_s = np.zeros((len(law.places), len(traffic.lengths.prompt)))
     return Prepared(
-        law, role, traffic.lengths, traffic.arrival_cv, transfer_s, counts, widths, step, *stolen,
+        law, role, traffic.lengths, np.full(len(law.places), traffic.arrival_cv), transfer_s, counts, widths, step, *stolen,
         _prompt_cv(law, role, traffic.lengths), _overlap(traffic.lengths),
         *_ahead(law, role, traffic.lengths),
     )

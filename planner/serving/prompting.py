@@ -9,7 +9,7 @@ import numpy as np
 from planner.cost.step import along
 from planner.formulas import queueing
 from planner.formulas.arrays import Array
-from planner.serving.decoding import Decoding, taken_share, tpot_variance_s2
+from planner.serving.decoding import Decoding, swelling, taken_share, tpot_variance_s2
 from planner.serving.prepared import Prepared
 
 #: Largest share of time that prompts may take before the forms leave their range.
@@ -85,7 +85,13 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         ahead = 2.0 * rate * np.where(np.isfinite(start), start, 1e9) / (1.0 + load)
         found = room * -np.expm1(-ahead / np.maximum(room, 1e-9))
         met = 0.5 * (met + found) if k == 1 else found
+        if k == 0 and at.role == "prefill":
+            least = queued
     even = fixed / (1.0 - taken)
+    seen = even + rate * square_taken / (1.0 - taken**2)
+    if at.role == "prefill":  # the first prompt of a busy period makes a step of its own
+        seen = np.maximum(seen, lengths.mean(prompt**2) / lengths.mean(prompt))
+        start = np.minimum(start, np.maximum(least, running * seen * (0.5 + taken)))
     lag = lengths.mean(crowded) * met
     filled = met / np.maximum(room, 1e-9)
     rest, loose = running * even, 0.5 * (1.0 - filled) * lag
@@ -126,7 +132,7 @@ def slowed_decoding(
     full = along(at.law.batch, at.law.mixed_s, decoding.batch[:, None])
     delay = np.minimum(behind / tokens, np.maximum(full - decoding.tpot_s[:, None], 0.0))
     waited = wait**2 * (2.0 / prompting.wait_probability - 1.0)
-    left = (rate * prompting.square_taken_s2 * sojourn + taken**2 * waited) / (1.0 - taken) ** 2
+    left = (rate * prompting.square_taken_s2 * swelling(at) * sojourn + taken**2 * waited) / (1.0 - taken) ** 2
     variance = tpot_variance_s2(at, rate, decoding, prompting.square_taken_s2, taken)
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
     return decoding.tpot_s[:, None] + delay, variance
