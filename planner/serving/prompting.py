@@ -85,27 +85,28 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         ahead = 2.0 * rate * np.where(np.isfinite(start), start, 1e9) / (1.0 + load)
         found = room * -np.expm1(-ahead / np.maximum(room, 1e-9))
         met = 0.5 * (met + found) if k == 1 else found
-        if k == 0 and at.role == "prefill":
-            least = queued
+        if k == 0:
+            least, waits = queued, sigma
     even = fixed / (1.0 - taken)
     seen = even + rate * square_taken / (1.0 - taken**2)
     if at.role == "prefill":  # the first prompt of a busy period makes a step of its own
         seen = np.maximum(seen, lengths.mean(prompt**2) / lengths.mean(prompt))
-        start = np.minimum(start, np.maximum(least, running * seen * (0.5 + taken)))
+        start = np.minimum(start, np.maximum(least, running * seen * (1.0 + taken) / 2.0))
     lag = lengths.mean(crowded) * met
     filled = met / np.maximum(room, 1e-9)
+    start = np.where(np.isfinite(start), start, 1e9)
     rest, loose = running * even, 0.5 * (1.0 - filled) * lag
     fixed_lag = 0.5 * filled * lag
     if at.role == "prefill":
         blocked, meets = _blocked_s(rate, at.ahead_s, at.ahead_work_s)
         later = (law.stages - 1.0) * lag
-        rest, loose = np.zeros_like(rest), loose + (1.0 - filled) * (later + blocked)
+        rest, loose = 2.0 * (start - np.minimum(least, start)), loose + (1.0 - filled) * (later + blocked)
         fixed_lag = fixed_lag + filled * later
-        sigma = 1.0 - (1.0 - sigma) * (1.0 - meets)
+        waits = 1.0 - (1.0 - waits) * (1.0 - meets)
     wait = np.maximum(start - rest / 2.0, 0.0) + loose
     step = np.maximum(rest + 2.0 * np.where(np.isfinite(fixed_lag), fixed_lag, 0.0), 1e-6)
     return Prompting(
-        prompt, step, np.clip(sigma, 1e-12, 1.0), wait, load, busy, taken, square_taken
+        prompt, step, np.clip(waits, 1e-12, 1.0), wait, load, busy, taken, square_taken
     )
 
 
