@@ -40,6 +40,7 @@ from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
 from planner.serving.evaluate import Evaluation, Group, evaluate_groups
+from planner.serving.refereed import outside
 from planner.simulated import simulate
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
@@ -140,6 +141,11 @@ def plan(
     except InfeasibleError as error:
         assumed = [a for a in assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
+    both, prefill = (
+        [p.layout for p in result.recommended.pools if p.role == role]
+        for role in ("both", "prefill")
+    )
+    assumptions += outside(traffic.arrival_cv, False, both, prefill)
     return replace(result, assumptions=tuple(assumptions))
 
 

@@ -186,6 +186,8 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     for name, text in rows:
         facts.add_row(name, text)
     out.print(facts)
+    for note in result.notes:
+        out.print(f"note: {note}", markup=False)
 
 
 def print_simulation(result: Simulation, out: Console) -> None:

@@ -18,6 +18,7 @@ from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
 from planner.formulas.collectives import send_s
 from planner.formulas.energy import power_w
+from planner.serving import refereed
 from planner.serving.attainment import Traffic
 from planner.serving.closed_loop import solve_closed, static_batch_s
 from planner.serving.open_loop import goodput_per_s, solve
@@ -90,6 +91,8 @@ class Evaluation:
     batch_latency_s: float | None
     relative_error: dict[str, float]
     basis: str
+    notes: tuple[str, ...] = ()
+    """Where the prediction leaves the range in which simulation has confirmed it."""
 
 
 def memory_of(found: Law) -> Memory:
@@ -190,6 +193,7 @@ def evaluate_groups(
             "p90": calibration.relative_error.p90,
         },
         basis=calibration.basis,
+        notes=result.notes,
     )
 
 
@@ -227,6 +231,7 @@ class _Result:
     tpot_s: Statistics
     e2e_s: Statistics
     batch_latency_s: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _open(
@@ -240,13 +245,15 @@ def _open(
     lengths = traffic.lengths
     each = np.array([rate / prompt.replicas]), np.array([rate / decode.replicas])
     if moved is None:
-        state = before = after = solve(
-            prepare(laws[0], "both", traffic).among(prompt.replicas), each[0]
-        )
+        sides = [prepare(laws[0], "both", traffic).among(prompt.replicas)]
     else:
-        before = solve(prepare(laws[0], "prefill", traffic, moved).among(prompt.replicas), each[0])
-        after = solve(prepare(laws[1], "decode", traffic).among(decode.replicas), each[1])
-        state = handed_over(before, after)
+        sides = [
+            prepare(laws[0], "prefill", traffic, moved).among(prompt.replicas),
+            prepare(laws[1], "decode", traffic).among(decode.replicas),
+        ]
+    states = [solve(at, r) for at, r in zip(sides, each, strict=False)]
+    before, after = states[0], states[-1]
+    state = before if moved is None else handed_over(before, after)
     if not state.stable[0]:
         best = _most(prompt, decode, laws, traffic, moved)
         raise InfeasibleError(
@@ -255,7 +262,14 @@ def _open(
     ttft, tpot, e2e = (statistics_of(state, lengths, m) for m in ("ttft", "tpot", "e2e"))
     batch = float(state.batch_mean[0]) * decode.replicas
     busy = float(after.utilisation[0]), float(before.utilisation[0])
-    return _Result(rate, batch, *busy, ttft, tpot, e2e)
+    more = [solve(at, r / refereed.LOAD) for at, r in zip(sides, each, strict=False)]
+    notes = refereed.outside(
+        traffic.arrival_cv,
+        not all(x.stable[0] for x in more),
+        [prompt.layout] if moved is None else [],
+        [] if moved is None else [prompt.layout],
+    )
+    return _Result(rate, batch, *busy, ttft, tpot, e2e, notes=notes)
 
 
 def _most(
