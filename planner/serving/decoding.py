@@ -66,7 +66,13 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     )
     served = np.minimum(at.counts, places[:, None])
     batch = (p * served).sum(axis=-1)
-    tpot = batch / np.maximum(rate_per_s * tokens, 1e-300)
+    # Little's law over the departures of this very occupancy, Σ p·n/(E[o]·T): they are λ for the
+    # product form and nearly so for a diffusion, whose p would be too wide at a vanishing load
+    middles = occupancy.grid_middles(at.counts)
+    held = (p[:, 1:] * np.minimum(middles, places[:, None])).sum(axis=-1)
+    tpot = held / np.maximum((p[:, 1:] * middles / slowed).sum(axis=-1), 1e-300)
+    least = slowed[:, 0]  # nobody decodes at a rate of nothing
+    tpot = np.maximum(tpot, least)
     # PASTA: an arrival finds n in decode and then shares steps with n + 1
     seen = np.concatenate([slowed, slowed[:, -1:]], axis=1)
     frozen = at.counts >= places[:, None]
@@ -77,6 +83,7 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     spread = np.maximum((p * served**2).sum(axis=-1) - batch**2, 1e-12)
     slope = ((p * steps * served).sum(axis=-1) - mean * batch) / spread
     elasticity = np.clip(slope * batch / np.maximum(mean, 1e-30), 0.0, 0.98)
+    batch = rate_per_s * tokens * tpot
     return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0)
 
 
