@@ -44,7 +44,7 @@ class Prepared:
     ahead_work_s: Array
     """``[C, 2, Y]`` E[(time ahead − wait)⁺] of a prompt in the first stage and in all."""
 
-    def among(self, replicas: Array | int) -> Prepared:
+    def among(self, replicas: Array | float) -> Prepared:
         """Return the same with the arrivals split at random over ``[C]`` equal replicas each.
 
         Thinning a renewal stream to one in n leaves c² = 1 + (c² − 1)/n (Q10; derived in
@@ -83,14 +83,27 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         ]
     if transfer_s is None:
         transfer_s = np.zeros((len(law.places), len(traffic.lengths.prompt)))
+    ahead, ahead_work = _ahead(law, role, traffic.lengths)
     return Prepared(
-        law, role, traffic.lengths, np.full(len(law.places), traffic.arrival_cv), transfer_s, counts, widths, step, *stolen,
-        _prompt_cv(law, role, traffic.lengths), _overlap(traffic.lengths),
-        *_ahead(law, role, traffic.lengths),
+        law=law,
+        role=role,
+        lengths=traffic.lengths,
+        transfer_s=transfer_s,
+        counts=counts,
+        widths=widths,
+        step_s=step,
+        marginal_s=stolen[0],
+        crowded_s=stolen[1],
+        arrival_cv=np.full(len(law.places), traffic.arrival_cv),
+        prompt_cv=_prompt_cv(law, role, traffic.lengths),
+        overlap=_overlap(traffic.lengths),
+        ahead_s=ahead,
+        ahead_work_s=ahead_work,
     )
 
 
 def _prompt_cv(law: Law, role: Role, lengths: Lengths) -> Array:
+    """Return ``[C, 1]`` the coefficient of variation of prompt work; 0 where none stops decoding."""
     if role != "both":
         return np.zeros((len(law.places), 1))
     work = law.crowded_s[:, 0, :]
