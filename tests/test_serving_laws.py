@@ -143,7 +143,8 @@ def test_replicas_share_the_rate_exactly():
 # Bursts -------------------------------------------------------------------------------------
 
 
-def _bursty(role: str, cv: float, layouts=(Layout(1), Layout(2))):
+def _bursty(role: str, cv: float, layouts: tuple[Layout, ...] = ()):
+    layouts = layouts or (Layout(1), Layout(2))
     found = law(instances("llama-3.1-8b", "h100-sxm-80gb", layouts), MIX)
     return prepare(found, role, Traffic(MIX, cv, (), None))
 

@@ -98,12 +98,14 @@ def occupancy_log_weights(
     -----
     Decode is processor sharing whose speed depends on its occupancy, so its stationary law is
     p_n ∝ Π_{j ≤ n} λ·E[o]·T(j)/j for Poisson arrivals (z = 1) and any output-length distribution.
-    Otherwise the diffusion with drift λ − μ(n), μ(n) = n/(E[o]·T(n)), and noise z·(λ + μ) has the density
+    Otherwise the diffusion with drift λ − μ(n), μ(n) = n/(E[o]·T(n)), and noise z·(λ + μ) has
+    the density
     (λ/μ)^½·exp ∫ ln(λ/μ)/z: the ½ is what the product form of z = 1 carries (docs/model.md).
 
     References
     ----------
-    .. [1] Q4b; its extension is derived in docs/model.md, z is Hayward's peakedness (Fredericks 1980).
+    .. [1] Q4b; its extension is derived in docs/model.md, z is
+       Hayward's peakedness (Fredericks 1980).
 
     Examples
     --------

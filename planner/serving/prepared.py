@@ -103,7 +103,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
 
 
 def _prompt_cv(law: Law, role: Role, lengths: Lengths) -> Array:
-    """Return ``[C, 1]`` the coefficient of variation of prompt work; 0 where none stops decoding."""
+    """Return ``[C, 1]`` the CV of prompt work; 0 where none stops decoding."""
     if role != "both":
         return np.zeros((len(law.places), 1))
     work = law.crowded_s[:, 0, :]
