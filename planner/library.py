@@ -45,6 +45,7 @@ from planner.search.plans import PlanSet
 from planner.serving.attainment import traffic_of
 from planner.serving.evaluate import Evaluation, evaluate_groups
 from planner.serving.outcome import Group
+from planner.serving.refereed import outside
 from planner.simulated import simulate
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
@@ -146,6 +147,11 @@ def plan(
     except InfeasibleError as error:
         assumed = [a for a in assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
+    both, prefill = (
+        [p.layout for p in result.recommended.pools if p.role == role]
+        for role in ("both", "prefill")
+    )
+    assumptions += outside(traffic.arrival_cv, False, both, prefill)
     return replace(result, assumptions=tuple(assumptions))
 
 
@@ -246,7 +252,7 @@ def explain(path: str | Path, plan_id: str | None = None) -> str:
     InputError
         If the file is no plan document or holds no such plan.
     """
-    from planner.explain.story import explanation
+    from planner.explanation.story import explanation
     from planner.report.document import read_document
 
     try:

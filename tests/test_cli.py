@@ -24,6 +24,8 @@ from command import (
     planner,
 )
 
+import planner as library
+
 SLO = "--slo ttft=1s@p90,tpot=40ms@p90"
 MIXED = f"plan llama-3.1-8b --gpus h100-sxm-80gb:2,l40s:4 --workload 4000/500 --rate 4 {SLO}"
 GIB = 2**30
@@ -156,6 +158,8 @@ def test_document_round_trip_through_explain(tmp_path: Path):
     plans = json.loads(written)["plans"]
     assert output(tmp_path, "explain plan.json").startswith("Plan P1: llama-3.1-8b, ")
     story = output(tmp_path, "explain plan.json --plan p2")
+    first, second = (library.explain(tmp_path / "plan.json", "P2") for _ in range(2))
+    assert first == second
     assert story.startswith(f"Plan P2: llama-3.1-8b, {plans[1]['mode']}, {plans[1]['gpus']} GPU")
     assert story.count(" pool: ") == len(plans[1]["pools"])
     assert [x for x in ("memory per GPU", "roofline", "-bound", "TPOT") if x not in story] == []

@@ -148,7 +148,8 @@ def test_delayed_cdf_against_samples():
 def _occupancy(step, tokens: float, rate: float, places: int):
     """Return the law of occupancy for a step-time function T(n)."""
     counts, widths = occupancy_grid(places)
-    weights = occupancy_log_weights(step(grid_middles(counts))[None, :], tokens, counts, widths)
+    steps, poisson = step(grid_middles(counts))[None, :], np.ones(len(counts) - 1)
+    weights = occupancy_log_weights(steps, tokens, counts, widths, np.array([rate]), poisson)
     capacity = places / (tokens * step(np.array([float(places)]))[0])
     p, waiting, decay = occupancy(
         np.array([rate]), weights, counts, np.array([float(places)]), np.array([capacity])

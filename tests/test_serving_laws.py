@@ -140,6 +140,56 @@ def test_replicas_share_the_rate_exactly():
     assert four.power_w == pytest.approx(4 * one.power_w)
 
 
+# Bursts -------------------------------------------------------------------------------------
+
+
+def _bursty(role: str, cv: float, layouts: tuple[Layout, ...] = ()):
+    layouts = layouts or (Layout(1), Layout(2))
+    found = law(instances("llama-3.1-8b", "h100-sxm-80gb", layouts), MIX)
+    return prepare(found, role, Traffic(MIX, cv, (), None))
+
+
+@pytest.mark.parametrize("cv", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("role", ["both", "decode"])
+def test_a_vanishing_rate_leaves_a_request_alone_whatever_its_bursts(role, cv):
+    at = _bursty(role, cv)
+    state = solve(at, saturation_per_s(at) * 1e-9)
+    alone = at.law.decode_s[:, list(at.law.batch).index(1.0)]
+    np.testing.assert_allclose(MIX.mean(state.tpot_mean_s), alone, rtol=1e-2)
+
+
+@pytest.mark.parametrize("metric", ["ttft", "tpot"])
+def test_bursts_lengthen_latencies(metric):
+    tails = []
+    for cv in (0.5, 1.0, 1.5, 2.0, 3.0):
+        at = _bursty("both", cv)
+        state = solve(at, 0.6 * goodput_per_s(at, ()))
+        tails.append(metric_quantiles_s(state, MIX, metric, (0.9,), MIX.weight)[0])
+    assert (np.diff(tails, axis=0) > 0.0).all()
+
+
+def test_random_routing_thins_bursts():
+    # one request in n of a renewal stream: c² = 1 + (c² − 1)/n, drawn here
+    rng = np.random.default_rng(3)
+    at, cv, n = _bursty("decode", 3.0), 3.0, 4
+    times = np.cumsum(rng.gamma(1.0 / cv**2, cv**2, 400_000))
+    gaps = np.diff(times[rng.random(len(times)) < 1.0 / n])
+    found = float(at.among(n).arrival_cv[0])
+    assert found == pytest.approx(float(gaps.std() / gaps.mean()), rel=0.02)
+    assert at.among(1).arrival_cv == pytest.approx(at.arrival_cv)
+
+
+def test_a_pipeline_holds_short_prompts_behind_long_ones():
+    # the later stages of a pipeline make nobody wait where all prompts are equal
+    layouts = (Layout(1), Layout(1, 2), Layout(1, 4))
+    found = law(instances("llama-3.1-8b", "h100-sxm-80gb", layouts), lengths((1000, 1)))
+    equal = prepare(found, "prefill", Traffic(lengths((1000, 1)), 1.0, (), None))
+    np.testing.assert_allclose(equal.ahead_work_s[:, 1, 0], equal.ahead_work_s[:, 0, 0])
+    mixed = _bursty("prefill", 1.0, layouts)
+    work = mixed.ahead_work_s[:, 1, 0] / mixed.ahead_work_s[:, 0, 0]
+    assert (np.diff(work) > 0.0).all()
+
+
 # Closed loop --------------------------------------------------------------------------------
 
 

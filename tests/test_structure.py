@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ LAYERS = (
     {"serving"},
     {"simulation"},
     {"search"},
-    {"explain", "report", "deployment"},
+    {"explanation", "report", "deployment"},
     {"load"},
     {"resolve", "runs", "records", "mixing", "planned"},
     {"measured", "simulated", "deploying", "verifying"},
@@ -223,6 +224,21 @@ def test_public_names():
     assert undocumented == []
     with pytest.raises(AttributeError, match="no attribute 'paln'"):
         _ = planner.paln
+
+
+def test_no_module_takes_the_name_of_a_verb():
+    # importing planner.explain would set planner.explain, and hide the function behind the module
+    modules = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert not modules & set(planner.__all__)
+
+
+@pytest.mark.parametrize("name", [n for n in planner.__all__ if not n.startswith("_")])
+def test_a_verb_stays_callable_once_every_module_is_loaded(name):
+    for path in (p for p in INNER if p.name != "__main__.py"):
+        importlib.import_module(
+            ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        )
+    assert callable(getattr(planner, name))
 
 
 def test_exceptions_form_the_documented_tree():

@@ -70,8 +70,10 @@ def grid_middles(counts: Array) -> Array:
     return middles
 
 
-def occupancy_log_weights(step_s: Array, tokens: Real, counts: Array, widths: Array) -> Array:
-    r"""Return log Π_{j=1..n} E[o]·T(j)/j on a grid of n: decode occupancy before the rate enters.
+def occupancy_log_weights(
+    step_s: Array, tokens: Real, counts: Array, widths: Array, rate_per_s: Real, spread: Array
+) -> Array:
+    r"""Return log p_n, unnormalised, of decode occupancy for arrivals more or less bursty.
 
     Parameters
     ----------
@@ -82,36 +84,50 @@ def occupancy_log_weights(step_s: Array, tokens: Real, counts: Array, widths: Ar
         Mean decode tokens per request E[o], broadcastable to ``[..., 1]`` [tok].
     counts, widths : array
         ``[K]`` grid from :func:`occupancy_grid` [-].
+    rate_per_s : array
+        ``[...]`` arrival rate λ [1/s].
+    spread : array
+        ``[..., K − 1]`` z, the variance of the occupancy's noise relative to Poisson arrivals [-].
 
     Returns
     -------
     array
-        ``[..., K]`` logarithms, widths included; adding n·log λ gives the unnormalised log p_n [-].
+        ``[..., K]`` logarithms, widths included [-].
 
     Notes
     -----
     Decode is processor sharing whose speed depends on its occupancy, so its stationary law is
-    this product for Poisson arrivals and any output-length distribution.
+    p_n ∝ Π_{j ≤ n} λ·E[o]·T(j)/j for Poisson arrivals (z = 1) and any output-length distribution.
+    Otherwise the diffusion with drift λ − μ(n), μ(n) = n/(E[o]·T(n)), and noise z·(λ + μ) has
+    the density
+    (λ/μ)^½·exp ∫ ln(λ/μ)/z: the ½ is what the product form of z = 1 carries (docs/model.md).
 
     References
     ----------
-    .. [1] Q4b.
+    .. [1] Q4b; its extension is derived in docs/model.md, z is
+       Hayward's peakedness (Fredericks 1980).
 
     Examples
     --------
     >>> counts, widths = occupancy_grid(2.0)
-    >>> occupancy_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths)
+    >>> occupancy_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths, 1.0, np.ones(2))
     array([0., 0., 0.])
     """
-    steps = np.diff(counts) * np.log(step_s * tokens / grid_middles(counts))
-    sums = np.cumsum(steps, axis=-1)
+    ratio = np.log(step_s * tokens * np.asarray(rate_per_s)[..., None] / grid_middles(counts))
+    sums = np.cumsum(np.diff(counts) * ratio / spread, axis=-1)
+    edge = 0.5 * (1.0 - 1.0 / spread) * ratio
     zero = np.zeros((*sums.shape[:-1], 1))
-    result: Array = np.concatenate([zero, sums], axis=-1) + np.log(widths)
+    result: Array = np.concatenate([zero, sums + edge], axis=-1) + np.log(widths)
     return result
 
 
 def occupancy(
-    rate_per_s: Real, log_weights: Array, counts: Array, places: Real, capacity_per_s: Real
+    rate_per_s: Real,
+    log_weights: Array,
+    counts: Array,
+    places: Real,
+    capacity_per_s: Real,
+    spread: Real = 1.0,
 ) -> tuple[Array, Array, Array]:
     r"""Return the stationary decode occupancy with a given number of places and a waiting room.
 
@@ -120,13 +136,15 @@ def occupancy(
     rate_per_s : float or array
         ``[...]`` arrival rate λ [1/s].
     log_weights : array
-        ``[..., K]`` from :func:`occupancy_log_weights` [-].
+        ``[..., K]`` from :func:`occupancy_log_weights` at that rate [-].
     counts : array
         ``[K]`` occupancies [-].
     places : float or array
         ``[...]`` sequences that can decode at once, at most the last count [-].
     capacity_per_s : float or array
-        ``[...]`` departure rate with all places taken, B/(E[o]·T(B)) [1/s].
+        ``[...]`` departure rate with all places taken μ = B/(E[o]·T(B)) [1/s].
+    spread : float or array
+        ``[...]`` z beyond the places; 1 for Poisson arrivals [-].
 
     Returns
     -------
@@ -137,8 +155,8 @@ def occupancy(
 
     Notes
     -----
-    Beyond the places the departure rate stays B/(E[o]·T(B)), so the queue is geometric and, as in
-    Erlang's C formula, the wait of those who wait is exponential.
+    Beyond the places the departure rate stays μ, so the queue is geometric with ratio
+    (λ/μ)^(1/z) and, as in Erlang's C formula, the wait of those who wait is exponential.
 
     References
     ----------
@@ -149,17 +167,15 @@ def occupancy(
     An M/M/1 queue (one place, unit step, one token): P(wait) = ρ, decay μ − λ.
 
     >>> counts, widths = occupancy_grid(1.0)
-    >>> weights = occupancy_log_weights(np.array([[1.0]]), 1.0, counts, widths)
+    >>> weights = occupancy_log_weights(np.array([1.0]), 1.0, counts, widths, 0.5, np.ones(1))
     >>> _, wait, decay = occupancy(0.5, weights, counts, 1.0, 1.0)
-    >>> float(wait[0]), float(decay[0])
+    >>> float(wait), float(decay)
     (0.5, 0.5)
     """
-    rate = np.broadcast_to(np.asarray(rate_per_s, dtype=np.float64), log_weights.shape[:-1])
-    logs = log_weights + counts * np.log(np.maximum(rate, 1e-300))[..., None]
-    p = np.exp(logs - logs.max(axis=-1, keepdims=True))
-    ratio = rate / capacity_per_s
+    p = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True))
+    ratio = np.maximum(rate_per_s / capacity_per_s, 1e-300) ** (1.0 / np.asarray(spread))
     stable = ratio < SATURATED
     p[..., -1] /= np.where(stable, 1.0 - ratio, 1e-12)
     p /= p.sum(axis=-1, keepdims=True)
     waiting = np.where(counts >= np.asarray(places)[..., None], p, 0.0).sum(axis=-1)
-    return p, np.where(stable, waiting, 1.0), capacity_per_s - rate
+    return p, np.where(stable, waiting, 1.0), capacity_per_s * (1.0 - ratio)

@@ -191,6 +191,8 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     for name, text in rows:
         facts.add_row(name, text)
     out.print(facts)
+    for note in result.notes:
+        out.print(f"note: {note}", markup=False)
 
 
 def _sure(intervals: Mapping[str, tuple[float, float]]) -> str:

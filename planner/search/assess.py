@@ -59,7 +59,7 @@ def assess(
     columns = found.columns
     capacity = [capacity_per_s(columns, d) for d in drafts]
     rates = np.array([c[0] if rate_per_s is None else rate_per_s for c in capacity])
-    jobs: dict[tuple[int, str], list[tuple[int, int, int, float]]] = {}
+    jobs: dict[tuple[int, str], list[tuple[int, int, int, float, float]]] = {}
     pool_share: dict[tuple[int, int], float] = {}
     for k, draft in enumerate(drafts):
         whole, split = capacity[k]
@@ -74,13 +74,14 @@ def assess(
                 part = n * column.goodput_per_s / sums[column.role] * split / whole
             pool_share[k, position] = part
             jobs.setdefault((column.group, column.role), []).append(
-                (k, position, column.row, rates[k] * part / n)
+                (k, position, column.row, rates[k] * part / n, n / part)
             )
     states: list[State] = []
     pool_row: dict[tuple[int, int], int] = {}
     offset = 0
     for (group, role), rows in jobs.items():
         at = found.groups[group].prepared[role].take(np.array([r[2] for r in rows]))  # type: ignore[index]
+        at = at.among(np.array([r[4] for r in rows]))  # each replica sees one arrival in n/part
         states.append(solve(at, np.array([r[3] for r in rows])))
         pool_row |= {(r[0], r[1]): offset + j for j, r in enumerate(rows)}
         offset += len(rows)

@@ -52,14 +52,27 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
         return no_decoding(len(rate_per_s))
     taken = taken_share(rate_per_s[:, None], at.step_s, at.marginal_s, at.crowded_s)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
-    weights = occupancy.occupancy_log_weights(slowed, tokens, at.counts, at.widths)
+    # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
+    swing = at.arrival_cv[:, None] ** 2 + (taken * at.prompt_cv) ** 2
+    spread = 1.0 + (swing / (1.0 - taken) ** 2 - 1.0) * at.overlap
+    weights = occupancy.occupancy_log_weights(
+        slowed, tokens, at.counts, at.widths, rate_per_s, spread
+    )
     # departures with every place taken, read off the last cell: its T(n)/n is frozen there
     capacity = occupancy.grid_middles(at.counts)[-1] / (tokens * slowed[:, -1])
     places = at.law.places
-    p, waiting, decay = occupancy.occupancy(rate_per_s, weights, at.counts, places, capacity)
+    p, waiting, decay = occupancy.occupancy(
+        rate_per_s, weights, at.counts, places, capacity, spread[:, -1]
+    )
     served = np.minimum(at.counts, places[:, None])
     batch = (p * served).sum(axis=-1)
-    tpot = batch / np.maximum(rate_per_s * tokens, 1e-300)
+    # Little's law over the departures of this very occupancy, Σ p·n/(E[o]·T): they are λ for the
+    # product form and nearly so for a diffusion, whose p would be too wide at a vanishing load
+    middles = occupancy.grid_middles(at.counts)
+    held = (p[:, 1:] * np.minimum(middles, places[:, None])).sum(axis=-1)
+    tpot = held / np.maximum((p[:, 1:] * middles / slowed).sum(axis=-1), 1e-300)
+    least = slowed[:, 0]  # nobody decodes at a rate of nothing
+    tpot = np.maximum(tpot, least)
     # PASTA: an arrival finds n in decode and then shares steps with n + 1
     seen = np.concatenate([slowed, slowed[:, -1:]], axis=1)
     frozen = at.counts >= places[:, None]
@@ -70,6 +83,7 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     spread = np.maximum((p * served**2).sum(axis=-1) - batch**2, 1e-12)
     slope = ((p * steps * served).sum(axis=-1) - mean * batch) / spread
     elasticity = np.clip(slope * batch / np.maximum(mean, 1e-30), 0.0, 0.98)
+    batch = rate_per_s * tokens * tpot
     return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0)
 
 
@@ -100,5 +114,13 @@ def tpot_variance_s2(
     r = decode / max(float(at.lengths.mean(at.lengths.decode)), 1.0)
     r = r * (1.0 - decoding.elasticity[:, None])
     averaged = 2.0 * (r - 1.0 + np.exp(-r)) / r**2
-    prompts = rate * decoding.tpot_s * square_taken / (1.0 - taken) ** 2
+    # Var of a sum over a renewal stream: E[x²] − E[x]² + c²·E[x]² per arrival
+    square = square_taken * swelling(at)
+    prompts = rate * decoding.tpot_s * square / (1.0 - taken) ** 2
     return np.asarray(decoding.variance_s2[:, None] * averaged + prompts[:, None] / decode)
+
+
+def swelling(at: Prepared) -> Array:
+    """Return ``[C]`` (c² + v²)/(1 + v²): how bursts swell the variance of prompt work (Q6)."""
+    v = at.prompt_cv[:, 0] ** 2
+    return np.asarray((at.arrival_cv**2 + v) / (1.0 + v))

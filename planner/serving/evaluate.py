@@ -55,6 +55,8 @@ class Evaluation:
     interval_80_s: dict[str, tuple[float, float]]
     relative_error: dict[str, float]
     basis: str
+    notes: tuple[str, ...] = ()
+    """Where the prediction leaves the range in which simulation has confirmed it."""
 
 
 def memory_of(found: Law) -> Memory:
@@ -123,6 +125,7 @@ def evaluate_groups(
             "p90": calibration.relative_error.p90,
         },
         basis=calibration.basis,
+        notes=result.notes,
     )
 
 

@@ -13,14 +13,16 @@ from dataclasses import replace
 import numpy as np
 
 from planner.formulas import queueing
-from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.arrays import Array, BoolArray, IntArray
 from planner.serving.attainment import Constraint
 from planner.serving.decoding import decode_state, no_decoding, tpot_variance_s2
 from planner.serving.prepared import Prepared, Role
 from planner.serving.prompting import prompt_state, slowed_decoding
-from planner.serving.state import State, attained
+from planner.serving.state import State, attained, stack
 from planner.spec.slo import Bound
 
+#: Candidates solved at once: their tables stay in a processor's cache.
+BLOCK = 512
 #: Share of the TTFT misses an SLO allows that is left to waiting for a decode place.
 HAND_OFF_SHARE = 0.1
 #: Share of an E2E limit given to the prompt phase of split pools when TTFT has no bound.
@@ -29,6 +31,18 @@ PROMPT_SHARE = 0.25
 
 def solve(at: Prepared, rate_per_s: Array) -> State:
     """Return the stationary state at ``[C]`` arrival rates per replica."""
+    if len(rate_per_s) > BLOCK:
+        return stack([_solve(at.take(rows), rate_per_s[rows]) for rows in _blocks(at)])
+    return _solve(at, rate_per_s)
+
+
+def _blocks(at: Prepared) -> list[IntArray]:
+    """Return the rows of all candidates in blocks."""
+    rows = np.arange(len(at.law.places))
+    return [rows[k : k + BLOCK] for k in range(0, len(rows), BLOCK)]
+
+
+def _solve(at: Prepared, rate_per_s: Array) -> State:
     count = len(rate_per_s)
     zero, request = np.zeros(count), np.full(count, at.law.request_s)
     decoding = no_decoding(count) if at.role == "prefill" else decode_state(at, rate_per_s)
@@ -91,6 +105,9 @@ def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: i
 
     Bisection over all candidates at once; 0 where the bounds fail even at a vanishing rate.
     """
+    if len(at.law.places) > BLOCK:
+        parts = [goodput_per_s(at.take(rows), constraints, iterations) for rows in _blocks(at)]
+        return np.concatenate(parts)
     relevant = own_constraints(at.role, constraints)
     hand_off = place_share(constraints)
 

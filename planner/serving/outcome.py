@@ -14,6 +14,7 @@ from planner.cost.work import Split
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
 from planner.formulas.collectives import send_s
+from planner.serving import refereed
 from planner.serving.attainment import Traffic
 from planner.serving.closed_loop import solve_closed, static_batch_s
 from planner.serving.latency import Latency
@@ -102,6 +103,7 @@ class Outcome:
     tpot: Latency
     e2e: Latency
     batch_latency_s: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def outcome_of(
@@ -138,11 +140,15 @@ def _open(
     lengths = traffic.lengths
     each = np.array([rate / prompt.replicas]), np.array([rate / decode.replicas])
     if moved is None:
-        state = before = after = solve(prepare(laws[0], "both", traffic), each[0])
+        sides = [prepare(laws[0], "both", traffic).among(prompt.replicas)]
     else:
-        before = solve(prepare(laws[0], "prefill", traffic, moved), each[0])
-        after = solve(prepare(laws[1], "decode", traffic), each[1])
-        state = handed_over(before, after)
+        sides = [
+            prepare(laws[0], "prefill", traffic, moved).among(prompt.replicas),
+            prepare(laws[1], "decode", traffic).among(decode.replicas),
+        ]
+    states = [solve(at, r) for at, r in zip(sides, each, strict=False)]
+    before, after = states[0], states[-1]
+    state = before if moved is None else handed_over(before, after)
     if not state.stable[0]:
         best = _most(prompt, decode, laws, traffic, moved)
         raise InfeasibleError(
@@ -151,7 +157,14 @@ def _open(
     ttft, tpot, e2e = (latency_of(state, lengths, m) for m in ("ttft", "tpot", "e2e"))
     batch = float(state.batch_mean[0]) * decode.replicas
     busy = float(after.utilisation[0]), float(before.utilisation[0])
-    return Outcome(rate, batch, *busy, ttft, tpot, e2e)
+    more = [solve(at, r / refereed.LOAD) for at, r in zip(sides, each, strict=False)]
+    notes = refereed.outside(
+        traffic.arrival_cv,
+        not all(x.stable[0] for x in more),
+        [prompt.layout] if moved is None else [],
+        [] if moved is None else [prompt.layout],
+    )
+    return Outcome(rate, batch, *busy, ttft, tpot, e2e, notes=notes)
 
 
 def _most(

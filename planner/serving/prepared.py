@@ -22,7 +22,8 @@ class Prepared:
     law: Law
     role: Role
     lengths: Lengths
-    arrival_cv: float
+    arrival_cv: Array
+    """``[C]`` coefficient of variation of the times between a replica's arrivals."""
     transfer_s: Array
     """``[C, b]`` KV transfer before the first token; zeros when colocated."""
     counts: Array
@@ -34,6 +35,24 @@ class Prepared:
     crowded_s: Array
     """``[C, K − 1]`` the same for a prompt that joins others."""
 
+    prompt_cv: Array
+    """``[C, 1]`` coefficient of variation of a prompt's work."""
+    overlap: float
+    """ω = ∫(1 − F)²/E[o] over output lengths: how long a burst stays together in decode."""
+    ahead_s: Array
+    """``[C, Y]`` waits behind other prompts at which the pipeline's table is held."""
+    ahead_work_s: Array
+    """``[C, 2, Y]`` E[(time ahead − wait)⁺] of a prompt in the first stage and in all."""
+
+    def among(self, replicas: Array | float) -> Prepared:
+        """Return the same with the arrivals split at random over ``[C]`` equal replicas each.
+
+        Thinning a renewal stream to one in n leaves c² = 1 + (c² − 1)/n (Q10; derived in
+        docs/model.md).
+        """
+        square = 1.0 + (self.arrival_cv**2 - 1.0) / replicas
+        return replace(self, arrival_cv=np.sqrt(square))
+
     def take(self, rows: IntArray) -> Prepared:
         """Return the candidates at the given rows, in that order."""
         return replace(
@@ -43,6 +62,10 @@ class Prepared:
             step_s=self.step_s[rows],
             marginal_s=self.marginal_s[rows],
             crowded_s=self.crowded_s[rows],
+            arrival_cv=self.arrival_cv[rows],
+            prompt_cv=self.prompt_cv[rows],
+            ahead_s=self.ahead_s[rows],
+            ahead_work_s=self.ahead_work_s[rows],
         )
 
 
@@ -60,6 +83,62 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         ]
     if transfer_s is None:
         transfer_s = np.zeros((len(law.places), len(traffic.lengths.prompt)))
+    ahead, ahead_work = _ahead(law, role, traffic.lengths)
     return Prepared(
-        law, role, traffic.lengths, traffic.arrival_cv, transfer_s, counts, widths, step, *stolen
+        law=law,
+        role=role,
+        lengths=traffic.lengths,
+        transfer_s=transfer_s,
+        counts=counts,
+        widths=widths,
+        step_s=step,
+        marginal_s=stolen[0],
+        crowded_s=stolen[1],
+        arrival_cv=np.full(len(law.places), traffic.arrival_cv),
+        prompt_cv=_prompt_cv(law, role, traffic.lengths),
+        overlap=_overlap(traffic.lengths),
+        ahead_s=ahead,
+        ahead_work_s=ahead_work,
     )
+
+
+def _prompt_cv(law: Law, role: Role, lengths: Lengths) -> Array:
+    """Return ``[C, 1]`` the CV of prompt work; 0 where none stops decoding."""
+    if role != "both":
+        return np.zeros((len(law.places), 1))
+    work = law.crowded_s[:, 0, :]
+    mean = lengths.mean(work)
+    variance = np.maximum(lengths.mean(work**2) - mean**2, 0.0)
+    return np.asarray(np.sqrt(variance) / np.maximum(mean, 1e-30))[:, None]
+
+
+def _overlap(lengths: Lengths) -> float:
+    """Return E[min(o, o')]/E[o] of two requests' decode tokens: ∫(1 − F)²/E[o]."""
+    order = np.argsort(lengths.decode)
+    tokens, weight = lengths.decode[order], lengths.weight[order]
+    above = weight[::-1].cumsum()[::-1]
+    gaps = np.diff(tokens, prepend=0.0)
+    mean = float(lengths.mean(lengths.decode))
+    return float((gaps * above**2).sum() / mean) if mean > 0.0 else 1.0
+
+
+def _ahead(law: Law, role: Role, lengths: Lengths) -> tuple[Array, Array]:
+    """Return the waits and the table of prompts that are ahead in a prefill pipeline.
+
+    A prompt that takes s per stage leaves p stages at p·s, and nobody overtakes: who enters a gap
+    g after it and takes s̄ per stage waits (p·s − (p − 1)·s̄ − g)⁺ for it in all, (s − g)⁺ of it
+    before the first stage. Integrated over g this is the table.
+    """
+    rows = len(law.places)
+    if role != "prefill" or not np.any(law.stages > 1.0):
+        return np.zeros((rows, 1)), np.zeros((rows, 2, 1))
+    stages = law.stages[:, None]
+    each = law.prompt_s[:, 0, :] / stages
+    mean = lengths.mean(each)[:, None]
+    reach = np.concatenate([[0.0], np.geomspace(0.1, 40.0, 15)])
+    at = reach * stages * mean
+    work = [
+        lengths.mean(np.maximum((p * each - (p - 1.0) * mean)[:, None, :] - at[:, :, None], 0.0))
+        for p in (np.ones_like(stages), stages)
+    ]
+    return at, np.stack(work, axis=1)

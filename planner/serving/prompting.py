@@ -9,11 +9,13 @@ import numpy as np
 from planner.cost.step import along
 from planner.formulas import queueing
 from planner.formulas.arrays import Array
-from planner.serving.decoding import Decoding, taken_share, tpot_variance_s2
+from planner.serving.decoding import Decoding, swelling, taken_share, tpot_variance_s2
 from planner.serving.prepared import Prepared
 
 #: Largest share of time that prompts may take before the forms leave their range.
 MOST_TAKEN = 0.98
+#: Wait of an unstable queue.
+FOREVER_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,27 @@ class Prompting:
     square_taken_s2: Array
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What prompts ask of a replica beside its decode batch, ``[C]`` unless said otherwise."""
+
+    service: Array
+    """``[C, b]`` prompt capacity used by a prompt in full steps."""
+    own: Array
+    """``[C, b]`` the same by a prompt alone in its steps."""
+    crowded: Array
+    """``[C, b]`` what a prompt adds to a step that others share."""
+    load: Array
+    room: Array
+    """Other prompts that fit the step of one."""
+    delay_s: Array
+    """Wait for decode steps, which no prompt shortens."""
+    seen_s: Array
+    """Step an arrival finds running, length-biased."""
+    running: Array
+    taken: Array
+
+
 def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     """Return the wait of prompts beside the given decode side (Q2, Q3, Q7; docs/model.md)."""
     law, lengths, batch = at.law, at.lengths, decoding.batch
@@ -53,11 +76,11 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         along(law.batch, table, batch)
         for table in (law.service_s, law.marginal_s, law.crowded_s, law.prompt_s)
     )
-    mean, square = lengths.mean(service), lengths.mean(service**2)
-    sigma, queued = queueing.gg1_wait_s(rate, mean, square, at.arrival_cv)
+    prefill = at.role == "prefill"
+    mean, stages = lengths.mean(service), law.stages[:, None]
     load = rate * mean
-    if at.role == "prefill":  # a step runs while there are prompts, one per pipeline stage
-        alone = alone / law.stages[:, None]
+    if prefill:  # a step runs while there are prompts, one per pipeline stage
+        alone = alone / stages
         running = np.minimum(rate * lengths.mean(prompt), 1.0)
         fixed, vacation, busy = law.start_s, np.zeros_like(rate), np.minimum(load, 1.0)
     else:
@@ -68,31 +91,82 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     taken = np.minimum(taken, MOST_TAKEN)
     others = (rate * fixed / (1.0 - taken))[:, None]
     square_taken = lengths.mean(((alone + others * crowded) / (1.0 + others)) ** 2)
+    even = fixed / (1.0 - taken)
     # Prompts that arrive in one step share the next. Its length is a branching of Poisson
     # arrivals: mean T/(1 − ρ), variance λE[x²]·mean/(1 − ρ²); an arrival sees it length-biased.
-    even = fixed / (1.0 - taken)
     seen = even + rate * square_taken / (1.0 - taken**2)
-    if at.role == "prefill":  # the first prompt of a busy period makes a step of its own
+    if prefill:  # the first prompt of a busy period makes a step of its own
         seen = np.maximum(seen, lengths.mean(prompt**2) / lengths.mean(prompt))
-        even = np.minimum(even, seen)
-    # Two views of the same wait: budget-limited (P–K behind the running step, then beside prompts
-    # that were packed after this one) and step-limited (the rest of this step, then with all that
-    # arrived in it). The longer one rules.
-    packed = running * (vacation + taken * seen) / 2.0
-    total = np.maximum(queued + packed, running * seen * (0.5 + taken))
-    step = running * even
-    wait = np.maximum(total - step / 2.0, 0.0)
-    return Prompting(
-        prompt, step, _wait_probability(wait, queued, sigma), wait, load, busy, taken, square_taken
-    )
+    full = along(law.batch, law.mixed_s, batch[:, None])[:, 0]
+    each = mean * law.stages if prefill else mean
+    room = np.maximum(full / each - 1.0, 0.0)
+    delay = running * vacation / 2.0 * (1.0 + taken) / (1.0 - taken)
+    work = _Work(service, prompt / stages, crowded, load, room, delay, seen, running, taken)
+    step, sigma, wait = _wait(at, rate, work, running * even)
+    return Prompting(prompt, step, sigma, wait, load, busy, taken, square_taken)
 
 
-def _wait_probability(wait: Array, queued: Array, sigma: Array) -> Array:
-    """Return the share of prompts that wait: those who queue wait W/σ each, packed ones all."""
-    finite = np.where(np.isfinite(wait), wait, 0.0)
-    conditional = np.where(np.isfinite(queued), queued, 0.0) / np.maximum(sigma, 1e-12)
-    share = finite / np.maximum(np.maximum(conditional, finite), 1e-30)
-    return np.asarray(np.clip(share, 1e-12, 1.0))
+def _wait(at: Prepared, rate: Array, work: _Work, even: Array) -> tuple[Array, Array, Array]:
+    """Return the uniform part's width, and probability and mean of the exponential part.
+
+    Before the prompt's own step begins it waits for the work before it; then for the prompts
+    packed with it, half of whom stand behind it in its own stage, all of them in later stages.
+    What a full step bounds, and what waits for a step's end, is uniform; the rest is exponential.
+    """
+    start, least, sigma, met = _start(at, rate, work)
+    lag = at.lengths.mean(work.crowded) * met
+    filled = met / np.maximum(work.room, 1e-9)
+    if at.role != "prefill":
+        wait = np.maximum(start - even / 2.0, 0.0) + 0.5 * (1.0 - filled) * lag
+        width = even + filled * lag
+    else:
+        blocked, meets = _blocked_s(rate, at.ahead_s, at.ahead_work_s)
+        lag = lag * (at.law.stages - 0.5)
+        wait = np.minimum(least, start) + (1.0 - filled) * (lag + blocked)
+        width = 2.0 * (start - np.minimum(least, start) + filled * lag)
+        sigma = 1.0 - (1.0 - sigma) * (1.0 - meets)
+    return np.maximum(width, 1e-6), np.clip(sigma, 1e-12, 1.0), wait
+
+
+def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array, Array]:
+    """Return the wait for the work before a prompt, the least it can be, its σ, and companions.
+
+    Companions share the fixed part of a step, so a prompt's work falls with their number, which
+    rises with the wait: two rounds from the least work, the second damped.
+    """
+    mean = at.lengths.mean
+    most = work.service * (0.5 * (1.0 + 1.0 / np.maximum(work.load, 1e-9)))[:, None]  # stable
+
+    def queue(used: Array) -> tuple[Array, Array]:
+        return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
+
+    def companions(start: Array) -> Array:
+        ahead = 2.0 * rate * np.minimum(start, FOREVER_S) / (1.0 + work.load)
+        return np.asarray(work.room * -np.expm1(-ahead / np.maximum(work.room, 1e-9)))
+
+    sigma, least = queue(work.service)
+    least = np.minimum(least + work.delay_s, FOREVER_S)
+    start, met = least, companions(least)
+    if at.role != "prefill":
+        return start, least, sigma, met
+    for damping in (0.5, 0.0):
+        beside = met[:, None]
+        used = np.maximum((work.own + beside * work.crowded) / (1.0 + beside), work.service)
+        start = np.minimum(queue(np.minimum(used, most))[1], FOREVER_S)
+        met = damping * met + (1.0 - damping) * companions(start)
+    stepped = work.running * work.seen_s * (1.0 + work.taken) / 2.0
+    return np.minimum(start, np.maximum(least, stepped)), least, sigma, met
+
+
+def _blocked_s(rate: Array, ahead_s: Array, work_s: Array) -> tuple[Array, Array]:
+    """Return the mean wait behind longer prompts in later stages, and the chance of one.
+
+    Poisson prompts ahead: none is in the way for longer than y with probability
+    exp(−λ·E[(time ahead − y)⁺]); what the first stage alone causes is queueing already counted.
+    """
+    waits = -np.expm1(-rate[:, None, None] * work_s)
+    mean = np.trapezoid(waits, ahead_s[:, None, :], axis=-1)
+    return np.asarray(np.maximum(mean[:, 1] - mean[:, 0], 0.0)), waits[:, 1, 0]
 
 
 def slowed_decoding(
@@ -111,7 +185,8 @@ def slowed_decoding(
     full = along(at.law.batch, at.law.mixed_s, decoding.batch[:, None])
     delay = np.minimum(behind / tokens, np.maximum(full - decoding.tpot_s[:, None], 0.0))
     waited = wait**2 * (2.0 / prompting.wait_probability - 1.0)
-    left = (rate * prompting.square_taken_s2 * sojourn + taken**2 * waited) / (1.0 - taken) ** 2
+    work = rate * prompting.square_taken_s2 * swelling(at) * sojourn
+    left = (work + taken**2 * waited) / (1.0 - taken) ** 2
     variance = tpot_variance_s2(at, rate, decoding, prompting.square_taken_s2, taken)
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
     return decoding.tpot_s[:, None] + delay, variance

@@ -80,7 +80,10 @@ def predict(
     lengths = traffic.lengths
     laws = [law(p.instances, lengths) for p in pools]
     states = [
-        solve(prepare(x, p.role, traffic), np.array([rate_per_s * p.share / p.replicas]))
+        solve(
+            prepare(x, p.role, traffic).among(p.replicas / p.share),
+            np.array([rate_per_s * p.share / p.replicas]),
+        )
         for p, x in zip(pools, laws, strict=True)
     ]
     paths = [(states[k], p.share) for k, p in enumerate(pools) if p.role == "both"]

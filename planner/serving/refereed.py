@@ -1,0 +1,52 @@
+"""Where the closed forms have been held to the simulation, and what to say outside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from planner.spec.layout import Layout
+
+#: Largest inter-arrival CV and share of the stable rate at which latencies agree with the
+#: simulation as docs/model.md#simulation states.
+CV, LOAD = 2.0, 0.85
+
+
+def outside(
+    arrival_cv: float, busy: bool, colocated: Iterable[Layout], prefill: Iterable[Layout]
+) -> tuple[str, ...]:
+    """Return a note for each way in which a prediction leaves the range that was refereed.
+
+    Parameters
+    ----------
+    arrival_cv
+        Coefficient of variation of the times between the workload's arrivals.
+    busy
+        Whether the rate is above :data:`LOAD` of the largest stable one.
+    colocated
+        Layouts of the replicas that both process prompts and decode.
+    prefill
+        Layouts of the replicas that only process prompts.
+    """
+    notes = []
+    if arrival_cv > CV:
+        notes.append(
+            f"arrival CV {arrival_cv:.3g}: the closed forms agree with simulation up to {CV:g}; "
+            "above it TTFT p50 and TPOT p90 are up to a third off, so check with simulate"
+        )
+    if busy:
+        notes.append(
+            f"rate above {LOAD:.0%} of the largest stable one: tails depend on rare bursts there, "
+            "so check with simulate"
+        )
+    if any(x.dp > 1 or x.pp > 1 for x in colocated):
+        notes.append(
+            "ranks and micro-batches that decode beside prompts wait for the fullest of them, "
+            "which the closed form leaves out: TPOT of a busy replica was up to 2.4 times the "
+            "predicted one in simulation"
+        )
+    if any(x.dp > 1 for x in prefill):
+        notes.append(
+            "ranks that process prompts wait for the fullest of them, which the closed form "
+            "leaves out: TTFT was up to twice the predicted one in simulation"
+        )
+    return tuple(notes)
