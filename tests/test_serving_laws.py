@@ -237,3 +237,20 @@ def test_static_batch_is_prompts_then_decode():
     decode = 199 * float(one.decode_s[0, column])
     prompts = max(float(one.prompt_s[0, 0, 0]), 8 * float(one.service_s[0, 0, 0]))
     assert found.batch_latency_s == pytest.approx(prompts + decode, rel=1e-9)
+
+
+def test_a_candidate_is_solved_alone_as_among_others():
+    both = law(instances("llama-3.1-8b", "h100-sxm-80gb", [Layout(1), Layout(1, 4)]), MIX)
+    traffic = Traffic(MIX, 1.5, (), 1.0)
+    together = prepare(both, "prefill", traffic)
+    rate = np.array([0.5, 0.5]) / MIX.mean(both.service_s[:, 0, :])
+    state = solve(together, rate)
+    for k, layout in enumerate((Layout(1), Layout(1, 4))):
+        one = law(instances("llama-3.1-8b", "h100-sxm-80gb", [layout]), MIX)
+        alone = solve(prepare(one, "prefill", traffic), rate[k : k + 1])
+        for metric in ("ttft", "e2e"):
+            found = [
+                metric_quantiles_s(s, MIX, metric, (0.5, 0.9, 0.99), MIX.weight)[:, r]
+                for s, r in ((state, k), (alone, 0))
+            ]
+            np.testing.assert_allclose(*found, rtol=1e-3)

@@ -124,6 +124,7 @@ def _wait(at: Prepared, rate: Array, work: _Work, even: Array) -> tuple[Array, A
         lag = lag * (at.law.stages - 0.5)
         wait = np.minimum(least, start) + (1.0 - filled) * (lag + blocked)
         width = 2.0 * (start - np.minimum(least, start) + filled * lag)
+        meets = np.where(at.law.stages > 1.0, meets, 0.0)  # the table may hold others' stages
         sigma = 1.0 - (1.0 - sigma) * (1.0 - meets)
     return np.maximum(width, 1e-6), np.clip(sigma, 1e-12, 1.0), wait
 
