@@ -110,8 +110,12 @@ def enumerate_candidates(
             group = Group(kept, index, kept_law, _prepare(kept, kept_law, traffic, roles, inside))
             groups.append(group)
             for role in roles:
+                staged = np.array([x.pp > 1 for x in kept.layouts])
+                runs = ~staged | (role in engine.staged_roles)
+                counts["unsupported"] += int((~runs).sum())
                 rates = goodput_per_s(group.prepared[role], traffic.constraints)
-                counts["slo_unmet"] += int((rates <= 0.0).sum())
+                counts["slo_unmet"] += int((runs & (rates <= 0.0)).sum())
+                rates = np.where(runs, rates, 0.0)
                 columns += _columns(len(groups) - 1, group, role, rates, stock, traffic)
     counts["kept"] = len(columns)
     return Enumeration(tuple(groups), tuple(columns), dict(counts))

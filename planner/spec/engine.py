@@ -41,6 +41,8 @@ class Engine(Named):
     """Probability that a proposed token is accepted when those before it were."""
     modes: tuple[Literal["colocated", "disaggregated"], ...] = ("colocated", "disaggregated")
     """Deployments the engine supports."""
+    staged_roles: tuple[Literal["both", "prefill", "decode"], ...] = ("both", "prefill", "decode")
+    """Roles whose replicas it can split into pipeline stages."""
 
     @property
     def tokens_per_step(self) -> float:
