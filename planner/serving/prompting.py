@@ -62,7 +62,7 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         fixed, vacation, busy = law.start_s, np.zeros_like(rate), np.minimum(load, 1.0)
     else:
         running = 1.0 - decoding.idle
-        fixed = along(law.batch, law.decode_s, batch[:, None])[:, 0]
+        fixed = along(law.batch, law.boundary_s, batch[:, None])[:, 0]
         vacation, busy = fixed, 1.0 - decoding.idle * (1.0 - np.minimum(load, 1.0))
     taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded))
     taken = np.minimum(taken, MOST_TAKEN)

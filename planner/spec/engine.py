@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from planner.spec.record import Count, Fraction, Named, NonNegative
+from planner.spec.scheduler import Chunked, Scheduler, Speculation
 
 
 class Engine(Named):
@@ -37,3 +38,17 @@ class Engine(Named):
     """ω: share of the smaller resources' time hidden behind the largest (design E8)."""
     modes: tuple[Literal["colocated", "disaggregated"], ...] = ("colocated", "disaggregated")
     """Deployments the engine supports."""
+    scheduler: Scheduler = Chunked()
+    """How prompts and decoding share steps."""
+    speculation: Speculation | None = None
+    """Speculative decoding; empty without."""
+
+    @model_validator(mode="after")
+    def _scheduler_runs_in_its_modes(self) -> Engine:
+        needs = {"shared": "colocated", "length-pools": "disaggregated"}.get(self.scheduler.kind)
+        if needs is not None and self.modes != (needs,):
+            raise ValueError(
+                f"scheduler {self.scheduler.kind} needs modes: [{needs}], "
+                f"found modes: [{', '.join(self.modes)}]"
+            )
+        return self
