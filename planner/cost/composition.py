@@ -170,6 +170,7 @@ def _prefill_first(scheduler: Scheduler, at: StepPrices) -> Tables:
         "marginal_s": np.broadcast_to(whole, shape),
         "crowded_s": np.broadcast_to(crowded / ranks, shape),
         "service_s": np.broadcast_to(service / ranks, shape),
+        "apart": True,
     }
 
 
@@ -216,15 +217,13 @@ def _shared(scheduler: Any, at: StepPrices) -> Tables:
     def idle(name: str) -> Array:
         return np.asarray(np.broadcast_to(alone[name][:, :1], shape))
 
-    lost = scheduler.contention / (1.0 + scheduler.contention)
     return {
         **_steps(at),
         "boundary_s": np.zeros_like(alone["boundary_s"]),
         "mixed_s": alone["decode_s"] * (1.0 + scheduler.contention),
-        "prompt_s": idle("prompt_s"),
-        "marginal_s": lost * idle("prompt_s"),
-        "crowded_s": lost * idle("service_s"),
-        "service_s": idle("service_s"),
+        **{name: idle(name) for name in ("prompt_s", "marginal_s", "crowded_s", "service_s")},
+        "apart": True,
+        "lost": scheduler.contention / (1.0 + scheduler.contention),
     }
 
 

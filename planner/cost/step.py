@@ -108,7 +108,7 @@ class Law:
     mixed_s
         ``[C, G]`` longest step beside prompts: its token budget is full.
     boundary_s
-        ``[C, G]`` time of the running step whose end an arriving prompt awaits; 0 where prompts
+        ``[C, G]`` time of the decode step whose end an arriving prompt awaits; 0 where prompts
         run beside decoding.
     places
         ``[C]`` requests that can decode at once.
@@ -122,6 +122,11 @@ class Law:
         Memory map per device.
     order
         Which prompts go before which; ``None``: first come, first served.
+    apart
+        Whether prompts have steps of their own rather than a part of decode steps.
+    lost
+        Share of their time that decoding then loses: 1 where both take turns, less where
+        prompts run on SMs of their own.
     """
 
     batch: Array
@@ -139,13 +144,15 @@ class Law:
     request_s: float
     memory: MemoryMap
     order: Order | None = None
+    apart: bool = False
+    lost: float = 1.0
 
     def take(self, rows: IntArray) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
         picked = {
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
-            if f.name not in ("batch", "request_s", "memory", "order")
+            if f.name not in ("batch", "request_s", "memory", "order", "apart", "lost")
         }
         order = None if self.order is None else self.order.take(rows)
         return replace(self, **picked, memory=self.memory.take(rows), order=order)

@@ -55,7 +55,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
     if role == "both":
         inside = np.minimum(middles, law.places[:, None])
         stolen = [
-            along(law.batch, traffic.lengths.mean(table), inside)
+            law.lost * along(law.batch, traffic.lengths.mean(table), inside)
             for table in (law.marginal_s, law.crowded_s)
         ]
     if transfer_s is None:

@@ -56,10 +56,15 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     mean, square = lengths.mean(service), lengths.mean(service**2)
     sigma, queued = queueing.gg1_wait_s(rate, mean, square, at.arrival_cv)
     load = rate * mean
-    if at.role == "prefill":  # a step runs while there are prompts, one per pipeline stage
-        alone = alone / law.stages[:, None]
+    own_steps = at.role == "prefill" or law.apart
+    pause = np.zeros_like(rate)
+    if own_steps:  # a step runs while there are prompts, one per pipeline stage
+        alone = alone / law.stages[:, None] if at.role == "prefill" else alone
         running = np.minimum(rate * lengths.mean(prompt), 1.0)
         fixed, vacation, busy = law.start_s, np.zeros_like(rate), np.minimum(load, 1.0)
+        if at.role == "both":  # those in decode take their turn whenever no prompt is left
+            pause = (1.0 - decoding.idle) * along(law.batch, law.boundary_s, batch[:, None])[:, 0]
+            busy = 1.0 - decoding.idle * (1.0 - busy)
     else:
         running = 1.0 - decoding.idle
         fixed = along(law.batch, law.boundary_s, batch[:, None])[:, 0]
@@ -72,16 +77,22 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     # arrivals: mean T/(1 − ρ), variance λE[x²]·mean/(1 − ρ²); an arrival sees it length-biased.
     even = fixed / (1.0 - taken)
     seen = even + rate * square_taken / (1.0 - taken**2)
-    if at.role == "prefill":  # the first prompt of a busy period makes a step of its own
+    if own_steps:  # the first prompt of a busy period makes a step of its own
         seen = np.maximum(seen, lengths.mean(prompt**2) / lengths.mean(prompt))
         even = np.minimum(even, seen)
     # Two views of the same wait: budget-limited (P–K behind the running step, then beside prompts
     # that were packed after this one) and step-limited (the rest of this step, then with all that
     # arrived in it). The longer one rules.
     packed = running * (vacation + taken * seen) / 2.0
-    total = np.maximum(queued + packed, running * seen * (0.5 + taken))
-    step = running * even
+    total = np.maximum(queued + packed, running * seen * (0.5 + taken)) + pause / 2.0
+    step = running * even + pause
     wait = np.maximum(total - step / 2.0, 0.0)
+    if law.apart and at.role == "both":  # what decoding loses, not prompts from each other
+        step_s = along(law.batch, law.decode_s, batch[:, None])[:, 0]
+        lost = law.lost * lengths.mean(alone), law.lost * lengths.mean(crowded)
+        taken = np.minimum(taken_share(rate, step_s, *lost), MOST_TAKEN)
+        others = (rate * step_s / (1.0 - taken))[:, None]
+        square_taken = lengths.mean((law.lost * (alone + others * crowded) / (1.0 + others)) ** 2)
     return Prompting(
         prompt, step, _wait_probability(wait, queued, sigma), wait, load, busy, taken, square_taken
     )
