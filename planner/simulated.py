@@ -28,6 +28,7 @@ from planner.simulation.run import ROUTES, Pool, Route, run
 from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.slo import Bound
+from planner.tuning import tuned
 
 #: Requests drawn where neither a trace nor ``requests`` says how many: at least so many, and
 #: enough for so many stays of the longest (p99), which fill the replicas before measuring begins.
@@ -184,7 +185,10 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
     catalog = inputs["catalog"] if catalog is None else catalog
     plan = _choose(document["plans"], plan_id)
     model = load_model(inputs["model"], catalog)
-    engine = load_engine(inputs["engine"], catalog)
+    # documents of earlier versions state no chunk, speculation or scheduler
+    settings = [inputs.get(x) for x in ("speculate", "scheduler")]
+    budget = int(plan["pools"][0]["token_budget"])
+    engine = tuned(load_engine(inputs["engine"], catalog), budget, *settings)[0]
     stocks = stocks_of(
         model,
         inputs["gpus"],

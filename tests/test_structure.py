@@ -29,6 +29,7 @@ LAYERS = (
     {"search"},
     {"explain", "report"},
     {"load"},
+    {"tuning"},
     {"resolve", "measured", "simulated"},
     {"library"},
     {"cli_catalog"},
