@@ -338,6 +338,8 @@ def speculated(
         extras, gains = extras[1:], gains[1:]
     per_token = np.array([(plain_s + e) / g for e, g in zip(extras, gains, strict=True)])
     best = per_token.argmin(axis=0)
+    if batch[0] == 0.0 and len(batch) > 1:  # a step without requests drafts as for the first
+        best[:, 0] = best[:, 1]
     extra = np.take_along_axis(np.array(extras), best[None], axis=0)[0]
     drafted = best.astype(np.float64) if rule.auto else np.full(plain_s.shape, float(rule.k))
     return extra, drafted, np.array(gains)[best]
