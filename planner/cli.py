@@ -214,7 +214,7 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result")] = 0,
     route: Annotated[
-        str, typer.Option(help="least-loaded, random or round-robin")
+        str, typer.Option(help="least-loaded, two-choices, random or round-robin")
     ] = "least-loaded",
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
