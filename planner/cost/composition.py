@@ -131,8 +131,11 @@ def _chunked(scheduler: Scheduler, at: StepPrices) -> Tables:
     saturated = at.new / room * shared_step + attention
     crowded = at.new / room * (shared_step - plain) + attention
     service = np.where(ranks > 1.0, saturated, np.minimum(saturated, through + attention))
+    # where decoding leaves prompts little room, a step with them cannot be longer than a full one
+    tight = at.used[:, :, 0] >= at.budget / 2.0
     return {
         **_steps(at),
+        "capped_s": np.where(tight, at.table[:, :, -1], UNBOUNDED_S),
         "prompt_s": (through + attention + behind) / pp,
         "marginal_s": marginal,  # ranks and micro-batches move in step: one chunk delays all
         "crowded_s": crowded / ranks,
@@ -147,6 +150,7 @@ def _steps(at: StepPrices) -> Tables:
         "boundary_s": at.table[:, :, 0],
         "start_s": at.table[:, 0, min(1, len(at.chunk) - 1)],
         "mixed_s": at.table[:, :, -1],
+        "capped_s": np.full(at.table.shape[:2], UNBOUNDED_S),
     }
 
 

@@ -107,6 +107,8 @@ class Law:
         ``[C]`` fixed part of a step that only holds prompts.
     mixed_s
         ``[C, G]`` longest step beside prompts: its token budget is full.
+    capped_s
+        ``[C, G]`` bound on the mean step beside prompts; vast where the tables need none.
     boundary_s
         ``[C, G]`` time of the decode step whose end an arriving prompt awaits; 0 where prompts
         run beside decoding.
@@ -137,6 +139,7 @@ class Law:
     service_s: Array
     start_s: Array
     mixed_s: Array
+    capped_s: Array
     boundary_s: Array
     places: Array
     kv_tokens: Array

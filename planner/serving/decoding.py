@@ -52,7 +52,7 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
         return no_decoding(len(rate_per_s))
     taken = taken_share(rate_per_s[:, None], at.step_s, at.marginal_s, at.crowded_s)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
-    slowed = np.minimum(slowed, at.longest_s)  # at most a full token budget per step
+    slowed = np.minimum(slowed, at.capped_s)  # at most a full token budget per step
     weights = occupancy.occupancy_log_weights(slowed, tokens, at.counts, at.widths)
     # departures with every place taken, read off the last cell: its T(n)/n is frozen there
     capacity = occupancy.grid_middles(at.counts)[-1] / (tokens * slowed[:, -1])

@@ -33,8 +33,8 @@ class Prepared:
     """``[C, K − 1]`` mean time a prompt alone in its step takes from decoding, there."""
     crowded_s: Array
     """``[C, K − 1]`` the same for a prompt that joins others."""
-    longest_s: Array
-    """``[C, K − 1]`` longest step beside prompts, there: the token budget bounds it."""
+    capped_s: Array
+    """``[C, K − 1]`` bound on the mean step beside prompts, there."""
 
     def take(self, rows: IntArray) -> Prepared:
         """Return the candidates at the given rows, in that order."""
@@ -45,26 +45,27 @@ class Prepared:
             step_s=self.step_s[rows],
             marginal_s=self.marginal_s[rows],
             crowded_s=self.crowded_s[rows],
-            longest_s=self.longest_s[rows],
+            capped_s=self.capped_s[rows],
         )
 
 
 def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = None) -> Prepared:
     """Return the rate-independent part of the open-loop forms."""
+    lengths = traffic.lengths
     counts, widths = occupancy.occupancy_grid(float(law.places.max(initial=1.0)))
     middles = np.broadcast_to(occupancy.grid_middles(counts), (len(law.places), len(counts) - 1))
     step = law.decode_at(middles)
-    stolen, longest = [np.zeros_like(step), np.zeros_like(step)], np.full_like(step, np.inf)
+    alone, crowded, capped = np.zeros_like(step), np.zeros_like(step), np.full_like(step, np.inf)
     if role == "both":
         inside = np.minimum(middles, law.places[:, None])
-        stolen = [
-            law.lost * along(law.batch, traffic.lengths.mean(table), inside)
+        alone, crowded = (
+            law.lost * along(law.batch, lengths.mean(table), inside)
             for table in (law.marginal_s, law.crowded_s)
-        ]
-        longest = np.maximum(step, along(law.batch, law.mixed_s, inside))
+        )
+        capped = np.maximum(step, along(law.batch, law.capped_s, inside))
     if transfer_s is None:
-        transfer_s = np.zeros((len(law.places), len(traffic.lengths.prompt)))
-    lengths, cv = traffic.lengths, traffic.arrival_cv
+        transfer_s = np.zeros((len(law.places), len(lengths.prompt)))
+    cv = traffic.arrival_cv
     return Prepared(
-        law, role, lengths, cv, transfer_s, counts, widths, step, *stolen, longest_s=longest
+        law, role, lengths, cv, transfer_s, counts, widths, step, alone, crowded, capped
     )
