@@ -37,9 +37,7 @@ EngineOpt = Annotated[str, typer.Option(help="vllm-v1, sglang, trtllm, ideal, â€
 ChunkOpt = Annotated[
     str | None, typer.Option(help="Tokens per step, or auto; default: the engine's")
 ]
-SpeculateOpt = Annotated[
-    str | None, typer.Option(help="k=3,acceptance=0.8[,draft=0.05][,auto]")
-]
+SpeculateOpt = Annotated[str | None, typer.Option(help="k=3,acceptance=0.8[,draft=0.05][,auto]")]
 SchedulerOpt = Annotated[
     str | None, typer.Option(help="chunked, prefill-first, layered, shared, priority, length-pools")
 ]

@@ -68,7 +68,7 @@ def linear_law(
     return Law(
         batch=batch, decode_s=step[None], prompt_s=prompt, marginal_s=prompt, crowded_s=crowded,
         service_s=prompt, start_s=one * a, mixed_s=np.full((1, len(batch)), UNBOUNDED_S),
-        capped_s=np.full((1, len(batch)), UNBOUNDED_S), boundary_s=step[None], places=one * places, kv_tokens=one * kv_tokens,
-        stages=one * stages, request_s=0.0,
+        capped_s=np.full((1, len(batch)), UNBOUNDED_S), boundary_s=step[None],
+        places=one * places, kv_tokens=one * kv_tokens, stages=one * stages, request_s=0.0,
         memory=MemoryMap(*(one for _ in range(5))), apart=True,
     )

@@ -98,10 +98,8 @@ def test_tables_are_times(kind, layout):
 
 def test_shared_steps_are_slower_on_fewer_sms():
     one, of = instances("llama-3.1-8b"), lengths((1000, 100))
-    few, many = (
-        law(scheduled(one, scheduler={"kind": "shared", "prefill_share": x}, modes=("colocated",)), of)
-        for x in (0.3, 0.7)
-    )
+    rules = [{"kind": "shared", "prefill_share": x} for x in (0.3, 0.7)]
+    few, many = (law(scheduled(one, scheduler=r, modes=("colocated",)), of) for r in rules)
     assert (few.prompt_s > many.prompt_s).all()
     assert (few.decode_s[:, -1] < many.decode_s[:, -1]).all()
     whole = law(one, of)

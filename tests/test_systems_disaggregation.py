@@ -104,7 +104,7 @@ def test_distserve_cliff():
 
 
 @pytest.mark.xfail(strict=True, reason="with this catalogue's kernels (vLLM of 2025) both sides "
-                   "run 1.4-1.9 times faster than in 2023 and nothing is left of the baseline's gap")
+                   "run 1.4-1.9 times faster than in 2023: little is left of the baseline's gap")
 def test_distserve_goodput_ratio_with_the_catalogues_kernels():
     slo = CASES["66b sharegpt"][2]
     per = []

@@ -1,4 +1,4 @@
-"""Checks of the seeds for BurstGPT, DualMap and the inferno test vector (seeds.md §3.17, 4.1, 7.1)."""
+"""Checks of the seeds for BurstGPT, DualMap and inferno (seeds.md §3.17, 4.1, 7.1)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from planner.spec.workload import TrafficClass, Workload
     [
         (1, 0.5, 0.206), (2, 0.5, 0.542), (2, 0.7, 0.969),
         pytest.param(3, 0.5, 1.090, marks=pytest.mark.xfail(
-            strict=True, reason="+9 % (the seed's own closed form: +5 %): its lengths are not known "
-            "beyond mean and CV")),
+            strict=True, reason="+9 % (the seed's own closed form: +5 %): of its lengths only mean "
+            "and CV are known")),
     ],
 )
 def test_burstgpt_tail_of_bursty_prompts(cv, load, p90):

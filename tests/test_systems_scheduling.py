@@ -8,7 +8,6 @@ nothing) and its pipeline bubbles (micro-batches of a law are uniform).
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 from command import planner
@@ -59,8 +58,8 @@ def test_sarathi_the_longest_gap_falls_and_ttft_rises_as_the_budget_falls():
     gaps = [mixed_s(b) for b in BUDGETS]
     firsts = []
     for budget in BUDGETS[:4]:
-        at = prepare(law(scheduled(one, token_budget=budget), CHAT), "both", traffic(CHAT, "ttft=9s"))
-        state = solve(at, np.array([1.0]))
+        found = law(scheduled(one, token_budget=budget), CHAT)
+        state = solve(prepare(found, "both", traffic(CHAT, "ttft=9s")), np.array([1.0]))
         firsts.append(float(metric_quantiles_s(state, CHAT, "ttft", [0.9], CHAT.weight)[0, 0]))
     assert gaps == sorted(gaps)
     assert firsts == sorted(firsts, reverse=True)
@@ -101,8 +100,8 @@ def test_sarathi_capacity_against_prefill_first(limit, least, most):
 
 def test_sarathi_an_unstable_budget_is_refused_with_its_bound(tmp_path):
     found = planner(
-        tmp_path, "evaluate", "mistral-7b", "--gpu", "a100-sxm-80gb", "--rate", "6", "--prompt", "2000",
-        "--output", "250", "--chunk", "128",
+        tmp_path, "evaluate", "mistral-7b", "--gpu", "a100-sxm-80gb", "--rate", "6",
+        "--prompt", "2000", "--output", "250", "--chunk", "128",
     )
     assert found.returncode == 1
     assert "unstable" in found.stderr
@@ -114,7 +113,8 @@ def test_sarathi_an_unstable_budget_is_refused_with_its_bound(tmp_path):
 
 def expert_reads(prompt: np.ndarray, experts: int, top_k: int, batch: float = 16.0):
     """Share of all experts read per prompt: in chunks of 512, and layered (whole)."""
-    chunked = np.ceil(prompt / 512.0) * coverage(np.minimum(prompt, 512.0) + batch, experts, top_k, 1.2)
+    one = coverage(np.minimum(prompt, 512.0) + batch, experts, top_k, 1.2)
+    chunked = np.ceil(prompt / 512.0) * one
     return chunked, coverage(prompt + batch, experts, top_k, 1.2)
 
 
@@ -286,8 +286,8 @@ def test_nanoflow_overlap_reaches_60_to_75_percent_of_the_bound():
     assert 0.60 <= share_of_bound(0.8) <= 0.75
 
 
-@pytest.mark.xfail(strict=True, reason="46 % with vLLM v1's kernels and graphs on A100; the 22 … 38 "
-                   "% that NanoFlow measured are of vLLM 0.5, FastGen and TensorRT-LLM of 2024")
+@pytest.mark.xfail(strict=True, reason="46 % with vLLM v1's kernels and graphs on A100; the 22 … "
+                   "38 % that NanoFlow measured are of vLLM 0.5, FastGen and TensorRT-LLM of 2024")
 def test_nanoflow_sequential_engines_reach_30_to_45_percent():
     assert 0.30 <= share_of_bound(0.0) <= 0.45
 

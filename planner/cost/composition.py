@@ -156,7 +156,7 @@ def _steps(at: StepPrices) -> Tables:
 
 def _prefill_first(scheduler: Scheduler, at: StepPrices) -> Tables:
     """Return the law of prompts that run whole, several up to the budget, while decoding pauses."""
-    ranks, pp = at.degrees
+    ranks, _ = at.degrees
     packed = np.maximum(at.new, at.budget)
     alone = row_along(at.chunk, at.lonely[:, :1], at.new[None, None, :])
     shared_step = row_along(at.chunk, at.table[:, :1], packed[None, None, :])

@@ -225,9 +225,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     )
 
 
-def _step_prices(
-    instances: Instances, lengths: Lengths, batch: Array, chunk: Array
-) -> StepPrices:
+def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Array) -> StepPrices:
     """Return what steps cost on the grids of batches and chunks (see :class:`StepPrices`)."""
     split, engine, context = instances.split, instances.engine, lengths.context
     wide = Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp)))

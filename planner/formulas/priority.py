@@ -21,7 +21,7 @@ def priority_wait_s(
     weight : array
         ``[b]`` share of the arrivals of each kind [-].
     rank : array
-        ``[b]`` urgency, lower first; equals are served in order of arrival.
+        ``[b]`` urgency, lower first; equals are served in order of arrival [-].
     granule_s : array
         ``[..., b]`` what a running prompt finishes before a more urgent one runs; its service
         time or more where it is never stopped [s].
@@ -81,7 +81,7 @@ def pooled_wait_s(
     weight : array
         ``[b]`` share of the arrivals of each kind [-].
     group : array
-        ``[b]`` group of each kind.
+        ``[b]`` group of each kind [-].
     share : array
         ``[b]`` share of the servers that its group has [-].
 

@@ -1,4 +1,4 @@
-"""Routing as a transform of traffic: the hottest replica's share, and the hits caches keep (Q10)."""
+"""Routing as a transform of traffic: the hottest replica's share, the hits caches keep (Q10)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def kept_hits(popularity: Array, replicas: int, choices: int, cached: int) -> fl
     popularity : array
         ``[k]`` share of the requests of each prefix; sums to 1 [-].
     replicas, choices : int
-        As for :func:`hottest_share`.
+        As for :func:`hottest_share` [-].
     cached : int
         Prefixes that one replica's cache holds [-].
 

@@ -65,4 +65,4 @@ def contended_bandwidth(overlap: Real, other_bytes: Real, own_bytes: Real) -> Ar
     >>> float(contended_bandwidth(0.5, 1.0, 1.0))
     0.75
     """
-    return np.asarray(1.0 - overlap * other_bytes / (np.asarray(other_bytes) + own_bytes))
+    return np.asarray(1.0 - overlap * (other_bytes / (other_bytes + own_bytes)))

@@ -15,12 +15,12 @@ def tokens_per_step(acceptance: Real, drafted: Real) -> Array:
     acceptance : float or array
         Probability a that a drafted token is accepted, given that those before it were [-].
     drafted : float or array
-        Tokens drafted per step, k [tok].
+        Tokens drafted per step, k [-].
 
     Returns
     -------
     array
-        Σ_{j=0..k} a^j = (1 − a^{k+1})/(1 − a); k + 1 at a = 1 [tok].
+        Σ_{j=0..k} a^j = (1 − a^{k+1})/(1 − a); k + 1 tokens at a = 1 [-].
 
     References
     ----------

@@ -74,8 +74,9 @@ class Steps(Protocol):
 class Book:
     """Lengths of all requests, and what has become of each; one list entry per request.
 
-    ``new`` are the prompt tokens to compute and ``left`` those still to, ``steps`` decode steps (the first token comes
-    with the prompt), ``need`` the KV that admission reserves, ``priority`` the urgency.
+    ``new`` are the prompt tokens to compute and ``left`` those still to, ``steps`` decode steps
+    (the first token comes with the prompt), ``need`` the KV that admission reserves, ``priority``
+    the urgency.
     """
 
     prompt: list[int]

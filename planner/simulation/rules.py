@@ -191,7 +191,7 @@ class Beside:
 
     @property
     def due_s(self) -> float | None:
-        """When the next thing happens: a step of prompts or of decoding ends, or a prompt moves."""
+        """When a step of prompts or of decoding ends next, or a prompt moves."""
         times = [x for x in (self._prompts.due_s, self._decode.due_s) if x is not None]
         if self._waiting:
             times.append(self._waiting[0][0])
@@ -217,7 +217,7 @@ class Beside:
         self._settle(now)
 
     def _settle(self, now: float) -> None:
-        """Note prompts that are done, and slow decoding down or let it go as prompts come and go."""
+        """Note prompts that are done; slow decoding down while any runs."""
         for request, done in self._prompts.handed:
             heappush(self._waiting, (done, request))
         self._prompts.handed.clear()

@@ -85,9 +85,7 @@ class _Router:
     def pool(self, request: int) -> int:
         return self._pool[request]
 
-    def replica(
-        self, request: int, pool: int, replicas: Sequence[AnyReplica]
-    ) -> AnyReplica:
+    def replica(self, request: int, pool: int, replicas: Sequence[AnyReplica]) -> AnyReplica:
         if len(replicas) == 1:
             return replicas[0]
         if self._route in ("random", "two-choices"):
