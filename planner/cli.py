@@ -35,6 +35,11 @@ JsonOpt = Annotated[
     str | None, typer.Option("--json", help="Write one JSON document to FILE, or - for stdout")
 ]
 EngineOpt = Annotated[str, typer.Option(help="vllm-v1, sglang, trtllm, ideal, …")]
+ChunkOpt = Annotated[str | None, typer.Option(help="Tokens per step (the engine's), or auto")]
+SpeculateOpt = Annotated[str | None, typer.Option(help="k=3,acceptance=0.8[,draft=0.05][,auto]")]
+SchedulerOpt = Annotated[
+    str | None, typer.Option(help="chunked, prefill-first, layered, shared, priority, length-pools")
+]
 PrecisionOpt = Annotated[str, typer.Option(help="auto, bf16, fp8, int8, int4, fp4, mxfp4")]
 KvOpt = Annotated[str, typer.Option(help="auto (16 bit), bf16 or fp8")]
 
@@ -73,6 +78,9 @@ def plan(
     precision: PrecisionOpt = "auto",
     kv_precision: KvOpt = "auto",
     engine: EngineOpt = "vllm-v1",
+    chunk: ChunkOpt = None,
+    speculate: SpeculateOpt = None,
+    scheduler: SchedulerOpt = None,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
     objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
@@ -94,6 +102,9 @@ def plan(
         "precision": precision,
         "kv_precision": kv_precision,
         "engine": engine,
+        "chunk": chunk,
+        "speculate": speculate,
+        "scheduler": scheduler,
         "mode": mode,
         "objective": objective,
         "catalog": catalog,
@@ -140,6 +151,9 @@ def evaluate(
     allow_waiting: Annotated[
         bool, typer.Option(help="Let requests beyond the KV capacity wait")
     ] = False,
+    chunk: ChunkOpt = None,
+    speculate: SpeculateOpt = None,
+    scheduler: SchedulerOpt = None,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
 ) -> None:
@@ -225,7 +239,7 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result")] = 0,
     route: Annotated[
-        str, typer.Option(help="least-loaded, random or round-robin")
+        str, typer.Option(help="least-loaded, two-choices, random or round-robin")
     ] = "least-loaded",
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,

@@ -42,7 +42,7 @@ from planner.search.candidates import Stock
 from planner.search.matrix import Mix
 from planner.search.plan import search
 from planner.search.plans import PlanSet
-from planner.serving.attainment import traffic_of
+from planner.serving.attainment import Constraint, Traffic, traffic_of
 from planner.serving.evaluate import Evaluation, evaluate_groups
 from planner.serving.outcome import Group
 from planner.serving.refereed import outside
@@ -54,6 +54,7 @@ from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound, parse_slo
 from planner.spec.workload import Workload
+from planner.tuning import best_groups, best_plans, tuned
 from planner.verifying import verify
 
 #: Assumed where neither the call nor the workload states an SLO (aiconfigurator's defaults, p90).
@@ -71,6 +72,9 @@ def plan(
     precision: str = "auto",
     kv_precision: str = "auto",
     engine: str | Engine = "vllm-v1",
+    chunk: int | str | None = None,
+    speculate: str | None = None,
+    scheduler: str | None = None,
     mode: str = "auto",
     objective: str = "cost",
     catalog: Catalog = None,
@@ -96,6 +100,12 @@ def plan(
         Names of precisions, or ``auto``.
     engine
         Engine profile.
+    chunk
+        Token budget of a step, or ``auto``: the one with the best plan [tok].
+    speculate
+        Speculative decoding, such as ``"k=3,acceptance=0.8,draft=0.05,auto"``.
+    scheduler
+        Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``.
     mode
         ``auto``, ``colocated`` or ``disaggregated``.
     objective
@@ -116,7 +126,9 @@ def plan(
         If no plan exists: which constraint binds and what would make it feasible.
     """
     the_model = load_model(model, catalog) if isinstance(model, str) else model
-    the_engine = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    profile = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    engines = tuned(profile, chunk, speculate, scheduler)
+    the_engine = engines[0]
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
     bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
     assumptions = []
@@ -140,19 +152,29 @@ def plan(
     assumptions += note
     if precision == "auto":
         assumptions.append(f"precision auto considers {', '.join(_formats(stocks))}")
+    modes = modes_of(mode, the_engine)
     try:
-        result = search(
-            the_model, stocks, the_engine, traffic, modes=modes_of(mode, the_engine), objective=goal
+        result = best_plans(
+            engines,
+            lambda e: search(the_model, stocks, e, traffic, modes=modes, objective=goal),
         )
     except InfeasibleError as error:
         assumed = [a for a in assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
+    if len(engines) > 1:
+        budget = result.recommended.pools[0].token_budget
+        assumptions.append(f"chunk auto: a token budget of {budget} has the best plan")
+    assumptions += _outside(result, traffic)
+    return replace(result, assumptions=tuple(assumptions))
+
+
+def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
+    """Return where the recommended plan lies outside what the closed forms were tested at."""
     both, prefill = (
         [p.layout for p in result.recommended.pools if p.role == role]
         for role in ("both", "prefill")
     )
-    assumptions += outside(traffic.arrival_cv, False, both, prefill)
-    return replace(result, assumptions=tuple(assumptions))
+    return outside(traffic.arrival_cv, False, both, prefill)
 
 
 def _formats(stocks: Sequence[Stock]) -> list[str]:
@@ -183,6 +205,9 @@ def evaluate(
     prefill: str | None = None,
     decode: str | None = None,
     allow_waiting: bool = False,
+    chunk: int | str | None = None,
+    speculate: str | None = None,
+    scheduler: str | None = None,
     catalog: Catalog = None,
 ) -> Evaluation:
     """Return the predicted behaviour of one configuration under one load (memoised).
@@ -205,6 +230,9 @@ def evaluate(
         ``"tp=2,replicas=3"`` each, for a disaggregated deployment instead of a layout.
     allow_waiting
         Let requests beyond the KV capacity wait instead of refusing the concurrency.
+    chunk, speculate, scheduler
+        As for :func:`plan`; ``chunk="auto"`` takes the token budget that sustains the largest
+        rate within the SLO of the workload, or else the default one.
     catalog
         Directory whose entries override the shipped ones.
 
@@ -214,7 +242,9 @@ def evaluate(
         As :func:`plan`.
     """
     the_model = load_model(model, catalog) if isinstance(model, str) else model
-    the_engine = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    profile = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    engines = tuned(profile, chunk, speculate, scheduler)
+    the_engine = engines[0]
     device = load_accelerator(gpu, catalog) if isinstance(gpu, str) else gpu
     load = load_of(concurrency, rate, static_batch)
     traffic = evaluated_traffic(the_model, workload, prompt, output, catalog)
@@ -237,11 +267,23 @@ def evaluate(
     else:
         modes_of("colocated", the_engine)
         sides = [(layout_of(tp, pp, ep, dp), replicas)]
-    groups = []
     for layout, count in sides:
         require_layout(the_model, layout, hardware, count)
-        groups.append(Group(Instances(the_model, hardware, the_engine, (layout,)), count))
+    options = [
+        [Group(Instances(the_model, hardware, e, (layout,)), count) for layout, count in sides]
+        for e in engines
+    ]
+    groups = best_groups(options, _bounded(traffic))
     return evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)
+
+
+def _bounded(traffic: Traffic) -> Traffic:
+    """Return the traffic with its own bounds, or the default ones where it has none."""
+    if traffic.constraints:
+        return traffic
+    weight = traffic.lengths.weight
+    bounds = tuple(Constraint(b, weight) for b in parse_slo(DEFAULT_SLO))
+    return replace(traffic, constraints=bounds)
 
 
 def explain(path: str | Path, plan_id: str | None = None) -> str:

@@ -22,6 +22,7 @@ from planner.simulation.results import Judged
 from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.slo import Bound
+from planner.tuning import tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,10 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
     catalog = inputs["catalog"] if catalog is None else catalog
     plan = chosen_plan(document["plans"], plan_id)
     model = load_model(inputs["model"], catalog)
-    engine = load_engine(inputs["engine"], catalog)
+    # documents of earlier versions state no chunk, speculation or scheduler
+    settings = [inputs.get(x) for x in ("speculate", "scheduler")]
+    budget = int(plan["pools"][0]["token_budget"])
+    engine = tuned(load_engine(inputs["engine"], catalog), budget, *settings)[0]
     stocks = stocks_of(
         model,
         inputs["gpus"],

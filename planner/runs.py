@@ -25,6 +25,7 @@ from planner.spec.accelerator import Accelerator
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model
+from planner.spec.scheduler import Speculation
 from planner.spec.workload import TrafficClass, Workload
 
 #: Weight formats that a device without their matrix unit runs as weight-only ones.
@@ -54,8 +55,7 @@ def resolver(catalog: Catalog = None) -> Resolve:
         record = load_model(model, catalog)
         profile = load_run_engine(engine, version, source, catalog)
         if speculative == "mtp":
-            drafts = {"draft_tokens": MTP_DRAFT_TOKENS, "acceptance": MTP_ACCEPTANCE}
-            profile = profile.model_copy(update=drafts)
+            profile = profile.model_copy(update={"speculation": _mtp(record)})
         accelerator = load_accelerator(device, catalog)
         hardware = _hardware(record, accelerator, profile, weights, kv, catalog)
         return Instances(record, hardware, profile, ())
@@ -76,6 +76,11 @@ def resolver(catalog: Catalog = None) -> Resolve:
         return [Case(*groups, requests, load) for groups in _groups(run, what)]
 
     return cases
+
+
+def _mtp(model: Model) -> Speculation:
+    """Return multi-token prediction: a draft is a pass through one more layer of the model."""
+    return Speculation(k=MTP_DRAFT_TOKENS, acceptance=MTP_ACCEPTANCE, draft_cost=1.0 / model.depth)
 
 
 def load_run_engine(engine: str, version: str, source: str, catalog: Catalog = None) -> Engine:

@@ -194,6 +194,8 @@ def _default(value: Any, factor: float) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, (int, float)):
         return f"`{value / factor:g}`"
+    if isinstance(value, BaseModel):
+        return f"`{{kind: {value.kind}}}`"
     if isinstance(value, tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
     return f"`{value}`"

@@ -147,8 +147,6 @@ def test_multi_token_prediction_yields_its_tokens_per_step(tmp_path: Path) -> No
     path = table(tmp_path, row + ",none", row + ",mtp", row + ",unknown", header=header)
     plain, mtp, unknown = planner.validate([path])[0].predictions["tpot_mean"]
     assert unknown == plain
-    engine = load_engine("vllm").model_copy(update={"draft_tokens": 1, "acceptance": 0.85})
-    assert engine.tokens_per_step == pytest.approx(1.85)
     assert 1 / 1.85 < mtp / plain < 0.8  # a step of two tokens reads more experts
 
 

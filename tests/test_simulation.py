@@ -16,6 +16,7 @@ from planner.simulation.replica import Steps
 from planner.simulation.results import averages, latencies
 from planner.simulation.run import Outcome, Pool, run
 from planner.spec.layout import Layout
+from planner.spec.scheduler import Chunked, Scheduler
 
 TICK = 0.01
 
@@ -32,6 +33,10 @@ class Queue:
     ranks: int = 1
     stages: int = 1
     request_s: float = 0.0
+    host_s: float = 0.0
+    scheduler: Scheduler = field(default_factory=Chunked)
+    operators: float = 1.0
+    layers: int = 1
 
     def decode(self, count: int, tokens: float) -> tuple[float, float]:
         return self.step(count), 0.0

@@ -30,6 +30,7 @@ LAYERS = (
     {"search"},
     {"explanation", "report", "deployment"},
     {"load"},
+    {"tuning"},
     {"resolve", "runs", "records", "mixing", "planned"},
     {"measured", "simulated", "deploying", "verifying"},
     {"library"},

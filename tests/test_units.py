@@ -49,6 +49,8 @@ BY_NUMBER = {
     "gg1_wait_s": "makes float arrays and guards the service time with 1e-30 s",
     "delayed_cdf": "makes float arrays and guards the step with 1e-12 s, the rate with 1e12/s",
     "pk_wait_s": "an unstable wait is a bare np.inf",
+    "priority_wait_s": "an unstable wait is a bare np.inf",
+    "pooled_wait_s": "an unstable wait is a bare np.inf",
 }
 
 #: Module constants with a dimension.
@@ -73,7 +75,8 @@ BY_PARAMETER: dict[str, Any] = {
     "contention": 1.5, "capacity_per_s": 8e4, "chunks": 2.0, "prefix": 256.0, "window": 512.0,
     "new_tokens": 1024.0,
     "counts": np.array([0.0, 1.0, 2.0]), "widths": np.ones(3), "step_s": 1e-5,
-    "log_weights": np.zeros(3),
+    "log_weights": np.zeros(3), "weight": 0.25, "share": 0.5, "popularity": np.array([0.6, 0.4]),
+    "replicas": 4, "choices": 2, "cached": 1,
 }
 
 

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from planner.errors import CatalogError, Mistake, did_you_mean
+from planner.spec.scheduler import KINDS
 from planner.units import si_key, yaml_keys
 
 _Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -258,7 +259,7 @@ def _is_tag(part: Any, loc: tuple[Any, ...], document: Document) -> bool:
         isinstance(part, str)
         and part not in document.keys.values()
         and not any(part in key for key in document.keys)
-        and part in {"gqa", "mla", "linear", "ssm", "none", "dense", "moe"}
+        and part in {"gqa", "mla", "linear", "ssm", "none", "dense", "moe", *KINDS}
     )
 
 
@@ -274,8 +275,13 @@ def _expected(item: Any) -> str:
             return f"a number greater than {context['gt']:g}"
         case "greater_than_equal":
             return f"a number of at least {context['ge']:g}"
+        case "less_than":
+            return f"a number less than {context['lt']:g}"
         case "less_than_equal":
             return f"a number of at most {context['le']:g}"
+        case "union_tag_invalid":
+            words = re.findall(r"'([^']+)'", str(context.get("expected_tags", "")))
+            return f"kind: one of {', '.join(words)}" + did_you_mean(str(context["tag"]), words)
         case "literal_error":
             options = str(context.get("expected", ""))
             words = re.findall(r"'([^']+)'", options)

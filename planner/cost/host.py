@@ -19,6 +19,7 @@ from planner.formulas.arrays import Array
 _STEP_S = 1e-3
 _TABLES = (
     "decode_s", "prompt_s", "marginal_s", "crowded_s", "service_s", "start_s", "mixed_s",
+    "capped_s", "boundary_s",
 )  # fmt: skip
 
 

@@ -5,14 +5,17 @@ Everything serving may know of an instance is a :class:`Law`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
+from planner.cost.composition import Order, StepPrices, compose, runs_whole_prompts
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
 from planner.cost.price import Hardware, resource_seconds, total_s
 from planner.cost.work import ContextByWindow, Op, Split, Step, operators, prompt_attention
-from planner.formulas.arrays import Array, IntArray
+from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.sharing import share_speed
+from planner.formulas.speculation import tokens_per_step
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model
@@ -25,7 +28,8 @@ _CHUNKS = (0, 1, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536,
 class Lengths:
     """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
 
-    ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of.
+    ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of and
+    ``priority`` its urgency, lower first (one number stands for all).
     """
 
     prompt: Array
@@ -33,6 +37,12 @@ class Lengths:
     weight: Array
     prefix: Array
     cls: Array
+    priority: Array = field(default_factory=lambda: np.zeros(()))
+
+    def __post_init__(self) -> None:
+        """Give every bucket a priority."""
+        each = np.broadcast_to(self.priority, np.shape(self.weight))
+        object.__setattr__(self, "priority", each)
 
     @property
     def decode(self) -> Array:
@@ -97,7 +107,12 @@ class Law:
     start_s
         ``[C]`` fixed part of a step that only holds prompts.
     mixed_s
-        ``[C, G]`` time of a step whose token budget is full.
+        ``[C, G]`` longest step beside prompts: its token budget is full.
+    capped_s
+        ``[C, G]`` bound on the mean step beside prompts; vast where the tables need none.
+    boundary_s
+        ``[C, G]`` time of the decode step whose end an arriving prompt awaits; 0 where prompts
+        run beside decoding.
     places
         ``[C]`` requests that can decode at once.
     kv_tokens
@@ -108,6 +123,13 @@ class Law:
         Fixed time per request before its first step.
     memory
         Memory map per device.
+    order
+        Which prompts go before which; ``None``: first come, first served.
+    apart
+        Whether prompts have steps of their own rather than a part of decode steps.
+    lost
+        Share of their time that decoding then loses: 1 where both take turns, less where
+        prompts run on SMs of their own.
     """
 
     batch: Array
@@ -119,46 +141,32 @@ class Law:
     packed: Array
     start_s: Array
     mixed_s: Array
+    capped_s: Array
+    boundary_s: Array
     places: Array
     kv_tokens: Array
     stages: Array
     request_s: float
     memory: MemoryMap
+    order: Order | None = None
+    apart: bool = False
+    lost: float = 1.0
 
     def take(self, rows: IntArray) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
         picked = {
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
-            if f.name not in ("batch", "request_s", "memory")
+            if f.name not in ("batch", "request_s", "memory", "order", "apart", "lost")
         }
-        return replace(self, **picked, memory=self.memory.take(rows))
+        order = None if self.order is None else self.order.take(rows)
+        return replace(self, **picked, memory=self.memory.take(rows), order=order)
 
     def decode_at(self, count: Array) -> Array:
         """Return T(n) ``[C, K]`` at occupancies ``[K]``; beyond the places T(n)/n stays."""
         capped = np.minimum(count, np.maximum(self.places, 1.0)[:, None])
         at = along(self.batch, self.decode_s, capped)
         return at * np.maximum(count / np.maximum(capped, 1e-9), 1.0)
-
-
-def along(grid: Array, table: Array, at: Array) -> Array:
-    """Return ``table[c, ·]`` interpolated at ``at[c, …]`` on a shared grid, ends extended flat.
-
-    ``table`` is ``[C, G]`` and ``at`` ``[C, K]`` → ``[C, K]``; or ``[C, G, b]`` with ``[C]`` →
-    ``[C, b]``.
-    """
-    x = np.clip(at, grid[0], grid[-1])
-    high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
-    part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
-    row = np.arange(table.shape[0])
-    if table.ndim == 3:
-        low_value, high_value = table[row, high - 1], table[row, high]
-        part = part[:, None]
-    else:
-        low_value = np.take_along_axis(table, high - 1, axis=1)
-        high_value = np.take_along_axis(table, high, axis=1)
-    result: Array = low_value + part * (high_value - low_value)
-    return result
 
 
 def step_s(instances: Instances, step: Step, split: Split) -> Array:
@@ -186,11 +194,14 @@ def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:
 def law(instances: Instances, lengths: Lengths) -> Law:
     """Return the step-time law of every candidate, in one vectorised pass."""
     split, engine = instances.split, instances.engine
+    new = lengths.prompt - lengths.prefix
+    budget = float(engine.token_budget)
+    longest = max(budget, float(new.max())) if runs_whole_prompts(engine.scheduler) else budget
     memory = memory_map(
         instances.model,
         split,
         instances.hardware.precision,
-        engine,
+        engine.model_copy(update={"token_budget": longest}) if longest > budget else engine,
         instances.hardware.accelerator.memory_bytes,
     )
     ranks = split.dp * split.pp
@@ -204,99 +215,129 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     batch = np.array(
         [b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float
     )
-    budget = float(engine.token_budget)
-    chunk = np.array([*[c for c in _CHUNKS if c < budget], budget], dtype=float)
-    wide = Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp)))
-    table = step_s(instances, Step(batch[:, None], lengths.context, chunk), wide)
-    lonely = table
-    if np.any(split.dp > 1):  # a prompt alone fills one attention rank, experts see its tokens only
-        step = Step(batch[:, None], lengths.context, chunk, 1.0 / split.dp[:, None, None])
-        lonely = step_s(instances, step, wide)
-    prompt = _prompt_tables(instances, lengths, batch, chunk, table, lonely)
+    chunk = np.array([*[c for c in _CHUNKS if c < longest], longest], dtype=float)
     return Law(
         batch=batch,
-        decode_s=_token_s(instances, lengths, batch, table[:, :, 0]),
-        start_s=table[:, 0, min(1, len(chunk) - 1)],
-        mixed_s=table[:, :, -1],
         places=places,
         kv_tokens=kv_tokens,
         stages=split.pp,
         request_s=engine.request_s,
         memory=memory,
-        **prompt,
+        **compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk)),
     )
 
 
-def _token_s(instances: Instances, lengths: Lengths, batch: Array, plain: Array) -> Array:
-    """Return the time per token and request of pure decode steps, ``[C, G]`` (E14).
+def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Array) -> StepPrices:
+    """Return what steps cost on the grids of batches and chunks (see :class:`StepPrices`)."""
+    split, engine, context = instances.split, instances.engine, lengths.context
+    wide = Split(*(d[:, None, None] for d in (split.tp, split.pp, split.ep, split.dp)))
+    ranks = wide.dp * wide.pp
+    decode_on, prompts_on = sides(instances)
+    table = step_s(prompts_on, Step(batch[:, None], context, chunk), wide)
+    lonely = table
+    if np.any(split.dp > 1):  # a prompt alone fills one attention rank, experts see its tokens only
+        step = Step(batch[:, None], context, chunk, 1.0 / split.dp[:, None, None])
+        lonely = step_s(prompts_on, step, wide)
+    if decode_on is not prompts_on:
+        table, lonely = table.copy(), lonely.copy()
+        table[:, :, :1] = lonely[:, :, :1] = step_s(
+            decode_on, Step(batch[:, None], context, 0.0), wide
+        )
+    drafted, per_step = np.zeros((1, 1)), np.ones((1, 1))
+    if engine.speculation is not None:
+        extra, drafted, per_step = speculated(decode_on, batch, context, table[:, :, 0])
+        table, lonely = table + extra[:, :, None], lonely + extra[:, :, None]
+    new, model = lengths.prompt - lengths.prefix, instances.model
 
-    With k drafted tokens a step verifies k + 1 per request, after k passes through a draft layer
-    that costs about one of the model's, and yields ``tokens_per_step``. Verification reads the KV
-    cache once.
-    """
-    engine = instances.engine
-    if not engine.draft_tokens:
-        return plain
-    split = Split(*(d[:, None] for d in _degrees(instances.split)))
-    step = Step(batch, lengths.context, 0.0, drafted=float(engine.draft_tokens))
-    drafting = engine.draft_tokens * plain / instances.model.depth
-    return np.asarray((step_s(instances, step, split) + drafting) / engine.tokens_per_step)
+    def attention(steps: Array) -> Array:
+        ops = prompt_attention(model, wide, new, lengths.prefix, steps)
+        return total_s(ops, prompts_on.hardware) * stage_share(model, wide) * wide.pp
 
-
-def _prompt_tables(
-    instances: Instances,
-    lengths: Lengths,
-    batch: Array,
-    chunk: Array,
-    table: Array,
-    lonely: Array,
-) -> dict[str, Array]:
-    """Return the tables of prompts, ``[C, G, b]`` each (see :class:`Law`).
-
-    A prompt of i tokens takes ⌊i/c⌋ steps that it fills and one with the rest, c being the budget
-    that the decoding requests leave on its rank (Q7). ``table`` prices steps in which every rank
-    holds a chunk, ``lonely`` those in which one does.
-    """
-    split = Split(*(d[:, None, None] for d in _degrees(instances.split)))
-    ranks = split.dp * split.pp
-    room = np.clip(instances.engine.token_budget - batch[:, None] / ranks, 1.0, None)  # [C, G, 1]
-    new = lengths.prompt - lengths.prefix
-    at_most = np.minimum(room, chunk[-1])
-    shared_step = _row_interpolate(chunk, table, at_most)
-    full_step = _row_interpolate(chunk, lonely, at_most)
-    full = np.floor(new / room)
-    rest = new - full * room
-    rest_step = np.where(rest > 0, _row_interpolate(chunk, lonely, rest), 0.0)
-    steps = full + (rest > 0)
-    attention = total_s(
-        prompt_attention(instances.model, split, new, lengths.prefix, steps), instances.hardware
+    return StepPrices(
+        batch=batch,
+        chunk=chunk,
+        table=table,
+        lonely=lonely,
+        used=(batch * (drafted + 1.0))[:, :, None] / ranks,
+        per_step=per_step,
+        budget=float(engine.token_budget),
+        degrees=(ranks, wide.pp),
+        new=new,
+        prefix=lengths.prefix,
+        priority=lengths.priority.astype(np.int64),
+        attention=attention,
+        host_s=engine.host_step_s,
+        operators=sum(op.repeat for op in operators(model, wide, Step(0.0, context, 1.0))),
+        depth=model.depth,
     )
-    attention = attention * stage_share(instances.model, split) * split.pp
-    through = full * full_step + rest_step
-    # chunks of one prompt follow each other through the stages: n + p − 1 stage times
-    first = np.where(full > 0, full_step, rest_step)
-    behind = (split.pp - 1.0) * (first + attention / np.maximum(steps, 1.0))
-    plain = table[:, :, :1]
-    marginal = through - steps * np.minimum(plain, through / np.maximum(steps, 1.0)) + attention
-    saturated = new / room * shared_step + attention
-    crowded = new / room * (shared_step - plain) + attention
-    service = np.where(ranks > 1.0, saturated, np.minimum(saturated, through + attention))
-    return {
-        "prompt_s": (through + attention + behind) / split.pp,
-        "marginal_s": marginal,  # ranks and micro-batches move in step: one chunk delays all
-        "crowded_s": crowded / ranks,
-        "service_s": service / ranks,
-        "packed": np.maximum(ranks * room / new, 1.0),
-    }
 
 
-def _degrees(split: Split) -> tuple[Array, Array, Array, Array]:
-    return split.tp, split.pp, split.ep, split.dp
+def sides(instances: Instances) -> tuple[Instances, Instances]:
+    """Return the instances as decoding and as prompts find them: all, or their share of the SMs.
+
+    The same object twice where both have the whole device (E9).
+    """
+    rule = instances.engine.scheduler
+    if rule.kind != "shared":
+        return instances, instances
+
+    def part(share: float) -> Instances:
+        speed = float(share_speed(share, rule.saturation, rule.slope))
+        device = instances.hardware.accelerator
+        smaller = device.model_copy(
+            update={
+                "peak_flops_per_s": {k: v * speed for k, v in device.peak_flops_per_s.items()},
+                "memory_bandwidth_bytes_per_s": device.memory_bandwidth_bytes_per_s
+                * min(1.0, share / max(rule.memory_saturation, share)),
+                "sm_count": max(1, round(device.sm_count * share)),
+            }
+        )
+        return replace(instances, hardware=replace(instances.hardware, accelerator=smaller))
+
+    return part(1.0 - rule.prefill_share), part(rule.prefill_share)
 
 
-def _row_interpolate(grid: Array, table: Array, at: Array) -> Array:
-    """Return ``table[c, g, ·]`` interpolated at ``at[c, g, b]``."""
-    c, g, h = table.shape
-    shape = np.broadcast_shapes(at.shape, (c, g, 1))
-    flat = np.broadcast_to(at, shape).reshape(c * g, -1)
-    return along(grid, table.reshape(c * g, h), flat).reshape(shape)
+def speculated(
+    instances: Instances, batch: Array, context: ContextByWindow, plain_s: Array
+) -> tuple[Array, Array, Array]:
+    """Return what speculation adds to a step, the tokens drafted and those gained (E14).
+
+    A step drafts k tokens and verifies k + 1 per request, whose KV is read once. With ``auto``, k
+    is the one of 0 … k that takes the least time per token at each batch.
+
+    Parameters
+    ----------
+    instances
+        C candidates with ``engine.speculation``.
+    batch
+        ``[G]`` requests in decode.
+    context
+        Their mean context.
+    plain_s
+        ``[C, G]`` step without speculation [s].
+
+    Returns
+    -------
+    tuple of array
+        ``[C, G]`` extra time [s], drafted tokens and tokens gained per step, per request.
+    """
+    engine, split = instances.engine, instances.split
+    rule = engine.speculation
+    if rule is None:
+        return np.zeros_like(plain_s), np.zeros_like(plain_s), np.ones_like(plain_s)
+    wide = Split(*(d[:, None] for d in (split.tp, split.pp, split.ep, split.dp)))
+    extras, gains = [np.zeros_like(plain_s)], [1.0]
+    for k in range(1, rule.k + 1) if rule.auto else (rule.k,):
+        verify = step_s(instances, Step(batch, context, 0.0, drafted=float(k)), wide)
+        extra = k * rule.draft_cost * plain_s + verify - plain_s
+        extras.append(np.where(batch > 0, extra, 0.0))
+        gains.append(float(tokens_per_step(rule.acceptance, k)))
+    if not rule.auto:
+        extras, gains = extras[1:], gains[1:]
+    per_token = np.array([(plain_s + e) / g for e, g in zip(extras, gains, strict=True)])
+    best = per_token.argmin(axis=0)
+    if batch[0] == 0.0 and len(batch) > 1:  # a step without requests drafts as for the first
+        best[:, 0] = best[:, 1]
+    extra = np.take_along_axis(np.array(extras), best[None], axis=0)[0]
+    drafted = best.astype(np.float64) if rule.auto else np.full(plain_s.shape, float(rule.k))
+    return extra, drafted, np.array(gains)[best]

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from planner.cost.composition import runs_whole_prompts
 from planner.cost.memory import stage_share
 from planner.cost.price import total_s
-from planner.cost.step import Instances, Law, Lengths, law, step_s
-from planner.cost.work import ContextByWindow, Split, Step, prompt_attention
+from planner.cost.step import Instances, Law, Lengths, law, sides, speculated, step_s
+from planner.cost.work import ContextByWindow, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array
 from planner.formulas.occupancy import occupancy_grid
+from planner.spec.scheduler import Scheduler
 
 #: Mean contexts that are priced, relative to that of the traffic.
 _SCALES = (1 / 64, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
@@ -38,8 +40,12 @@ class StepTable:
         KV capacity of the replica [tok].
     ranks, stages
         Attention ranks and pipeline stages.
-    request_s
-        Fixed time per request before its first step [s].
+    request_s, host_s
+        Fixed time per request before its first step, and of the host per step [s].
+    scheduler
+        The rule by which prompts and decoding share steps.
+    operators, layers
+        Operators that a step runs, and layers of the model.
     law
         The instance's step-time law.
     """
@@ -50,6 +56,10 @@ class StepTable:
     ranks: int
     stages: int
     request_s: float
+    host_s: float
+    scheduler: Scheduler
+    operators: float
+    layers: int
     law: Law
     _batch: Array
     _contexts: list[float]
@@ -142,22 +152,22 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
     sequences = int(min(engine.max_sequences * ranks, by_budget))
     batch = occupancy_grid(float(sequences))[0]
     budget = float(engine.token_budget)
-    chunks = np.unique(np.concatenate([[0.0, 1.0], np.geomspace(2.0, budget, _POINTS).round()]))
+    longest = max(float(instances.model.context_tokens), float(lengths.prompt.max()), 2.0 * budget)
+    most = longest if runs_whole_prompts(engine.scheduler) else budget
+    chunks = np.unique(np.concatenate([[0.0, 1.0], np.geomspace(2.0, most, _POINTS).round()]))
     mean = lengths.context
-    by_context = [
-        step_s(instances, Step(batch, _scaled(mean, s), 0.0), one).reshape(-1) for s in _SCALES
-    ]
-    shared = step_s(instances, Step(batch[:, None], mean, chunks), one)
+    decode_on, prompts_on = sides(instances)
+    by_context = [_decode_s(decode_on, batch, _scaled(mean, s), one) for s in _SCALES]
+    shared = step_s(prompts_on, Step(batch[:, None], mean, chunks), one)
     lonely = shared
     if ranks > 1:
-        lonely = step_s(instances, Step(batch[:, None], mean, chunks, 1.0 / ranks), one)
-    longest = max(float(instances.model.context_tokens), float(lengths.prompt.max()), 2.0 * budget)
-    new = np.unique(np.geomspace(1.0, budget, _POINTS).round())
+        lonely = step_s(prompts_on, Step(batch[:, None], mean, chunks, 1.0 / ranks), one)
+    new = np.unique(np.geomspace(1.0, most, _POINTS).round())
     prefix = np.concatenate([[0.0], np.unique(np.geomspace(16.0, longest, _POINTS).round())])
     ops = prompt_attention(instances.model, one, new, prefix[:, None], 1.0)
     # the whole pass crosses every stage, the slowest of which sets the pace
     uneven = float(stage_share(instances.model, one)) * stages
-    attention = np.broadcast_to(total_s(ops, instances.hardware), (len(prefix), len(new)))
+    attention = np.broadcast_to(total_s(ops, prompts_on.hardware), (len(prefix), len(new)))
     return StepTable(
         token_budget=budget,
         sequences=sequences,
@@ -165,6 +175,10 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
         ranks=ranks,
         stages=stages,
         request_s=engine.request_s,
+        host_s=engine.host_step_s,
+        scheduler=engine.scheduler,
+        operators=sum(x.repeat for x in operators(instances.model, one, Step(0.0, mean, 1.0))),
+        layers=instances.model.depth,
         law=found,
         _batch=batch,
         _contexts=[s * mean() for s in _SCALES],
@@ -176,6 +190,14 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
         _prefix=prefix.tolist(),
         _attention=(uneven * attention).tolist(),
     )
+
+
+def _decode_s(instances: Instances, batch: Array, context: ContextByWindow, one: Split) -> Array:
+    """Return ``[G]`` the time per decoded token of each request: of a step, or of Ω-th of one."""
+    plain = step_s(instances, Step(batch, context, 0.0), one).reshape(-1)
+    extra, _, gained = speculated(instances, batch, context, plain[None, :])
+    found: Array = ((plain + extra) / gained)[0]
+    return found
 
 
 def _scaled(context: ContextByWindow, scale: float) -> ContextByWindow:

@@ -1,4 +1,4 @@
-"""The one array type of the cost model."""
+"""The one array type of the cost model, and how its tables are read between their points."""
 
 from __future__ import annotations
 
@@ -37,3 +37,32 @@ def whole(a: Real) -> Real:
 def cube_root(a: Real) -> Real:
     """Return the cube root of a non-negative number; of a float as fast as ``**``."""
     return float(a ** (1.0 / 3.0)) if isinstance(a, float) else np.cbrt(a)
+
+
+def along(grid: Array, table: Array, at: Array) -> Array:
+    """Return ``table[c, ·]`` interpolated at ``at[c, …]`` on a shared grid, ends extended flat.
+
+    ``table`` is ``[C, G]`` and ``at`` ``[C, K]`` → ``[C, K]``; or ``[C, G, b]`` with ``[C]`` →
+    ``[C, b]``.
+    """
+    x = np.clip(at, grid[0], grid[-1])
+    high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
+    part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
+    row = np.arange(table.shape[0])
+    if table.ndim == 3:
+        low_value, high_value = table[row, high - 1], table[row, high]
+        part = part[:, None]
+    else:
+        low_value = np.take_along_axis(table, high - 1, axis=1)
+        high_value = np.take_along_axis(table, high, axis=1)
+    result: Array = low_value + part * (high_value - low_value)
+    return result
+
+
+def row_along(grid: Array, table: Array, at: Array) -> Array:
+    """Return ``table[c, g, ·]`` interpolated at ``at[c, g, b]``, dimensions of 1 stretched."""
+    c, g, h = table.shape
+    shape = np.broadcast_shapes(at.shape, (c, g, 1))
+    rows = np.broadcast_to(table, (*shape[:2], h)).reshape(shape[0] * shape[1], h)
+    flat = np.broadcast_to(at, shape).reshape(shape[0] * shape[1], -1)
+    return along(grid, rows, flat).reshape(shape)

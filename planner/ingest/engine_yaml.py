@@ -15,6 +15,10 @@ def engine_to_yaml(engine: Engine) -> str:
     for key, value in engine.model_dump(exclude={"kind", "sources", "notes"}).items():
         if key in _MICROSECONDS:
             lines.append(f"{key[:-2]}_us: {value * 1e6:.4g}")
+        elif value is None:
+            continue
+        elif isinstance(value, dict):
+            lines.append(f"{key}: {json.dumps(value)}")
         elif isinstance(value, tuple):
             if value:
                 lines.append(f"{key}: [{', '.join(value)}]")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.cost.step import Law, Lengths, along
-from planner.formulas.arrays import Array
+from planner.cost.step import Law, Lengths
+from planner.formulas.arrays import Array, along
 from planner.formulas.distributions import gamma_cdf
 from planner.serving.attainment import quantiles
 from planner.serving.cohort import PromptSteps, Waves, waves_of

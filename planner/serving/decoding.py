@@ -52,6 +52,9 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
         return no_decoding(len(rate_per_s))
     taken = taken_share(rate_per_s[:, None], at.step_s, at.marginal_s, at.crowded_s)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
+    full = slowed > at.capped_s  # at most a full token budget per step
+    slowed = np.minimum(slowed, at.capped_s)
+    taken = np.where(full, 1.0 - at.step_s / slowed, taken)
     # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
     swing = at.arrival_cv[:, None] ** 2 + (taken * at.prompt_cv) ** 2
     spread = 1.0 + (swing / (1.0 - taken) ** 2 - 1.0) * at.overlap

@@ -16,6 +16,7 @@ from planner.formulas import queueing
 from planner.formulas.arrays import Array, BoolArray, IntArray
 from planner.serving.attainment import Constraint
 from planner.serving.decoding import decode_state, no_decoding, tpot_variance_s2
+from planner.serving.order import ordered
 from planner.serving.prepared import Prepared, Role
 from planner.serving.prompting import prompt_state, slowed_decoding
 from planner.serving.state import State, attained, stack
@@ -45,6 +46,7 @@ def _blocks(at: Prepared) -> list[IntArray]:
 def _solve(at: Prepared, rate_per_s: Array) -> State:
     count = len(rate_per_s)
     zero, request = np.zeros(count), np.full(count, at.law.request_s)
+    alike = np.broadcast_to(1.0, (count, len(at.lengths.weight)))
     decoding = no_decoding(count) if at.role == "prefill" else decode_state(at, rate_per_s)
     if at.role == "decode":
         variance = tpot_variance_s2(at, rate_per_s, decoding, zero, zero)
@@ -63,13 +65,14 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
             zero,
             1.0 - decoding.idle,
             request,
+            alike,
         )
     prompting = prompt_state(at, rate_per_s, decoding)
     nothing = np.zeros_like(prompting.prompt_s)
     tpot, variance = nothing, nothing
     if at.role == "both":
         tpot, variance = slowed_decoding(at, rate_per_s, decoding, prompting)
-    return State(
+    state = State(
         decoding.stable & (prompting.load < queueing.SATURATED),
         decoding.batch,
         tpot,
@@ -83,7 +86,9 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
         prompting.load,
         prompting.busy,
         request,
+        alike,
     )
+    return ordered(state, at, rate_per_s)
 
 
 def saturation_per_s(at: Prepared) -> Array:

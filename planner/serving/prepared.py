@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from planner.cost.step import Law, Lengths, along
+from planner.cost.step import Law, Lengths
 from planner.formulas import occupancy
-from planner.formulas.arrays import Array, IntArray
+from planner.formulas.arrays import Array, IntArray, along
 from planner.serving.attainment import Traffic
 
 Role = Literal["both", "prefill", "decode"]
@@ -34,7 +34,8 @@ class Prepared:
     """``[C, K − 1]`` mean time a prompt alone in its step takes from decoding, there."""
     crowded_s: Array
     """``[C, K − 1]`` the same for a prompt that joins others."""
-
+    capped_s: Array
+    """``[C, K − 1]`` bound on the mean step beside prompts, there."""
     prompt_cv: Array
     """``[C, 1]`` coefficient of variation of a prompt's work."""
     overlap: float
@@ -62,6 +63,7 @@ class Prepared:
             step_s=self.step_s[rows],
             marginal_s=self.marginal_s[rows],
             crowded_s=self.crowded_s[rows],
+            capped_s=self.capped_s[rows],
             arrival_cv=self.arrival_cv[rows],
             prompt_cv=self.prompt_cv[rows],
             ahead_s=self.ahead_s[rows],
@@ -71,32 +73,35 @@ class Prepared:
 
 def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = None) -> Prepared:
     """Return the rate-independent part of the open-loop forms."""
+    lengths = traffic.lengths
     counts, widths = occupancy.occupancy_grid(float(law.places.max(initial=1.0)))
     middles = np.broadcast_to(occupancy.grid_middles(counts), (len(law.places), len(counts) - 1))
     step = law.decode_at(middles)
-    stolen = [np.zeros_like(step), np.zeros_like(step)]
+    alone, crowded, capped = np.zeros_like(step), np.zeros_like(step), np.full_like(step, np.inf)
     if role == "both":
         inside = np.minimum(middles, law.places[:, None])
-        stolen = [
-            along(law.batch, traffic.lengths.mean(table), inside)
+        alone, crowded = (
+            law.lost * along(law.batch, lengths.mean(table), inside)
             for table in (law.marginal_s, law.crowded_s)
-        ]
+        )
+        capped = np.maximum(step, along(law.batch, law.capped_s, inside))
     if transfer_s is None:
-        transfer_s = np.zeros((len(law.places), len(traffic.lengths.prompt)))
-    ahead, ahead_work = _ahead(law, role, traffic.lengths)
+        transfer_s = np.zeros((len(law.places), len(lengths.prompt)))
+    ahead, ahead_work = _ahead(law, role, lengths)
     return Prepared(
         law=law,
         role=role,
-        lengths=traffic.lengths,
+        lengths=lengths,
         transfer_s=transfer_s,
         counts=counts,
         widths=widths,
         step_s=step,
-        marginal_s=stolen[0],
-        crowded_s=stolen[1],
+        marginal_s=alone,
+        crowded_s=crowded,
+        capped_s=capped,
         arrival_cv=np.full(len(law.places), traffic.arrival_cv),
-        prompt_cv=_prompt_cv(law, role, traffic.lengths),
-        overlap=_overlap(traffic.lengths),
+        prompt_cv=_prompt_cv(law, role, lengths),
+        overlap=_overlap(lengths),
         ahead_s=ahead,
         ahead_work_s=ahead_work,
     )

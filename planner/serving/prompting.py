@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.cost.step import along
 from planner.formulas import queueing
-from planner.formulas.arrays import Array
+from planner.formulas.arrays import Array, along
 from planner.serving.decoding import Decoding, swelling, taken_share, tpot_variance_s2
 from planner.serving.prepared import Prepared
 
@@ -52,6 +51,8 @@ class Prompting:
 class _Work:
     """What prompts ask of a replica beside its decode batch, ``[C]`` unless said otherwise."""
 
+    own_steps: bool
+    """Whether prompts have steps of their own, without decoding requests."""
     service: Array
     """``[C, b]`` prompt capacity used by a prompt in full steps."""
     own: Array
@@ -77,15 +78,19 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         for table in (law.service_s, law.marginal_s, law.crowded_s, law.prompt_s)
     )
     prefill = at.role == "prefill"
+    own_steps = prefill or law.apart
     mean, stages = lengths.mean(service), law.stages[:, None]
-    load = rate * mean
-    if prefill:  # a step runs while there are prompts, one per pipeline stage
-        alone = alone / stages
+    load, pause = rate * mean, np.zeros_like(rate)
+    if own_steps:  # a step runs while there are prompts, one per pipeline stage
+        alone = alone / stages if prefill else alone
         running = np.minimum(rate * lengths.mean(prompt), 1.0)
         fixed, vacation, busy = law.start_s, np.zeros_like(rate), np.minimum(load, 1.0)
+        if not prefill:  # those in decode take their turn whenever no prompt is left
+            pause = (1.0 - decoding.idle) * along(law.batch, law.boundary_s, batch[:, None])[:, 0]
+            busy = 1.0 - decoding.idle * (1.0 - busy)
     else:
         running = 1.0 - decoding.idle
-        fixed = along(law.batch, law.decode_s, batch[:, None])[:, 0]
+        fixed = along(law.batch, law.boundary_s, batch[:, None])[:, 0]
         vacation, busy = fixed, 1.0 - decoding.idle * (1.0 - np.minimum(load, 1.0))
     taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded))
     taken = np.minimum(taken, MOST_TAKEN)
@@ -95,15 +100,37 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     # Prompts that arrive in one step share the next. Its length is a branching of Poisson
     # arrivals: mean T/(1 − ρ), variance λE[x²]·mean/(1 − ρ²); an arrival sees it length-biased.
     seen = even + rate * square_taken / (1.0 - taken**2)
-    if prefill:  # the first prompt of a busy period makes a step of its own
+    if own_steps:  # the first prompt of a busy period makes a step of its own
         seen = np.maximum(seen, lengths.mean(prompt**2) / lengths.mean(prompt))
-    full = along(law.batch, law.mixed_s, batch[:, None])[:, 0]
-    each = mean * law.stages if prefill else mean
-    room = np.maximum(full / each - 1.0, 0.0)
     delay = running * vacation / 2.0 * (1.0 + taken) / (1.0 - taken)
-    work = _Work(service, prompt / stages, crowded, load, room, delay, seen, running, taken)
+    room, own = _room(at, batch, mean), prompt / stages
+    work = _Work(own_steps, service, own, crowded, load, room, delay, seen, running, taken)
     step, sigma, wait = _wait(at, rate, work, running * even)
-    return Prompting(prompt, step, sigma, wait, load, busy, taken, square_taken)
+    if law.apart and not prefill:  # what decoding loses, not prompts from each other
+        taken, square_taken = _lost(at, rate, batch, alone, crowded)
+    return Prompting(prompt, step + pause, sigma, wait, load, busy, taken, square_taken)
+
+
+def _room(at: Prepared, batch: Array, mean: Array) -> Array:
+    """Return how many other prompts fit the step of one."""
+    law = at.law
+    if law.apart:  # a full step is one of prompts alone
+        return at.lengths.mean(along(law.batch, law.packed, batch)) - 1.0
+    full = along(law.batch, law.mixed_s, batch[:, None])[:, 0]
+    each = mean * law.stages if at.role == "prefill" else mean
+    return np.maximum(full / each - 1.0, 0.0)
+
+
+def _lost(
+    at: Prepared, rate: Array, batch: Array, alone: Array, crowded: Array
+) -> tuple[Array, Array]:
+    """Return share and square of what decoding loses to prompts in steps of their own."""
+    law, mean = at.law, at.lengths.mean
+    step_s = along(law.batch, law.decode_s, batch[:, None])[:, 0]
+    taken = taken_share(rate, step_s, law.lost * mean(alone), law.lost * mean(crowded))
+    taken = np.minimum(taken, MOST_TAKEN)
+    others = (rate * step_s / (1.0 - taken))[:, None]
+    return taken, mean((law.lost * (alone + others * crowded) / (1.0 + others)) ** 2)
 
 
 def _wait(at: Prepared, rate: Array, work: _Work, even: Array) -> tuple[Array, Array, Array]:
@@ -116,7 +143,7 @@ def _wait(at: Prepared, rate: Array, work: _Work, even: Array) -> tuple[Array, A
     start, least, sigma, met = _start(at, rate, work)
     lag = at.lengths.mean(work.crowded) * met
     filled = met / np.maximum(work.room, 1e-9)
-    if at.role != "prefill":
+    if not work.own_steps:
         wait = np.maximum(start - even / 2.0, 0.0) + 0.5 * (1.0 - filled) * lag
         width = even + filled * lag
     else:
@@ -148,7 +175,7 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
     sigma, least = queue(work.service)
     least = np.minimum(least + work.delay_s, FOREVER_S)
     start, met = least, companions(least)
-    if at.role != "prefill":
+    if not work.own_steps:
         return start, least, sigma, met
     for damping in (0.5, 0.0):
         beside = met[:, None]

@@ -42,6 +42,8 @@ class State:
     """Share of time a step runs."""
     request_s: Array
     """Fixed time per request before its first step."""
+    wait_factor: Array
+    """``[C, b]`` a bucket's wait relative to ``wait_mean_s``: 1 where prompts wait alike."""
 
     def take(self, rows: IntArray) -> State:
         """Return the states at the given rows, in that order."""
@@ -98,7 +100,7 @@ def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
             slack,
             state.step_s[:, None],
             state.wait_probability[:, None],
-            state.wait_mean_s[:, None],
+            state.wait_mean_s[:, None] * state.wait_factor,
         )
         result = waited * (1.0 - place)
     elif metric == "tpot":
@@ -111,13 +113,14 @@ def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
 
 def _ttft_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:
     sigma = np.maximum(state.wait_probability, 1e-12)
-    queued = state.wait_mean_s**2 * (2.0 / sigma - 1.0)
+    queued = state.wait_mean_s[:, None] * state.wait_factor
+    queued_var = queued**2 * (2.0 / sigma[:, None] - 1.0)
     place = np.maximum(state.place_probability, 1e-12)
     placed = state.place_probability / np.maximum(state.place_decay_per_s, 1e-12)
     placed_var = placed**2 * (2.0 / place - 1.0)
-    mean = state.step_s / 2.0 + state.wait_mean_s + placed
-    mean_by_bucket = (mean + state.request_s)[:, None] + state.prompt_s
-    return mean_by_bucket, (state.step_s**2 / 12.0 + queued + placed_var)[:, None]
+    mean = (state.step_s / 2.0)[:, None] + queued + placed[:, None]
+    mean_by_bucket = mean + state.request_s[:, None] + state.prompt_s
+    return mean_by_bucket, (state.step_s**2 / 12.0)[:, None] + queued_var + placed_var[:, None]
 
 
 def _e2e_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Requests:
         Part of the prompt found in a cache, below ``prompt`` [tok].
     cls
         Class of traffic.
+    priority
+        Urgency, lower first (one number stands for all).
     """
 
     arrival_s: Array
@@ -31,6 +33,12 @@ class Requests:
     output: IntArray
     prefix: IntArray
     cls: IntArray
+    priority: IntArray = field(default_factory=lambda: np.zeros((), dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        """Give every request a priority."""
+        each = np.broadcast_to(self.priority, np.shape(self.arrival_s))
+        object.__setattr__(self, "priority", each)
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -66,6 +74,7 @@ def draw(lengths: Lengths, rate_per_s: float, cv: float, count: int, seed: int) 
         np.maximum(output, 1),
         np.minimum(prefix, prompt - 1),
         lengths.cls[kind].astype(np.int64),
+        lengths.priority[kind].astype(np.int64),
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
 
 from planner.serving.prepared import Role
+from planner.spec.scheduler import Priority, Scheduler
 
 
 class Steps(Protocol):
@@ -39,6 +41,22 @@ class Steps(Protocol):
     def request_s(self) -> float:
         """Fixed time per request before its first step [s]."""
 
+    @property
+    def host_s(self) -> float:
+        """Host time per step [s]."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Rule by which prompts and decoding share steps."""
+
+    @property
+    def operators(self) -> float:
+        """Operators that a step runs."""
+
+    @property
+    def layers(self) -> int:
+        """Layers of the model."""
+
     def decode(self, count: int, tokens: float) -> tuple[float, float]:
         """Return the time of a pure decode step and what each further one adds [s]."""
 
@@ -56,26 +74,30 @@ class Steps(Protocol):
 class Book:
     """Lengths of all requests, and what has become of each; one list entry per request.
 
-    ``left`` counts prompt tokens still to compute, ``steps`` decode steps (the first token comes
-    with the prompt), ``need`` the KV that admission reserves.
+    ``new`` are the prompt tokens to compute and ``left`` those still to, ``steps`` decode steps
+    (the first token comes with the prompt), ``need`` the KV that admission reserves, ``priority``
+    the urgency.
     """
 
     prompt: list[int]
+    new: list[int]
     left: list[int]
     steps: list[int]
     need: list[float]
+    priority: list[int]
     admitted_s: list[float]
     first_s: list[float]
     last_s: list[float]
 
 
 class Replica:
-    """A replica in one role.
+    """A replica in one role, chunked prefill its rule; others are in ``rules.py``.
 
     Every step takes one token of each request in decode; what they leave of each slot's budget
     goes to prompts, first come first served. A request is admitted when the KV it holds on
     average over its stay, prompt + output/2, fits beside that of the others: the closed form's
-    places, counted in tokens. Until then it waits, and those behind it. Runs of steps that
+    places, counted in tokens. Until then it waits, and those behind it. With priorities, more
+    urgent prompts are taken first; equals in order of arrival. Runs of steps that
     nothing interrupts are taken in one go: k steps from T on, each longer than the last by g,
     last k·T + g·k·(k − 1)/2.
 
@@ -106,6 +128,7 @@ class Replica:
         "_queue",
         "_reserved",
         "_role",
+        "_rule",
         "_slots",
         "_stage_free",
         "_start",
@@ -125,6 +148,8 @@ class Replica:
         self._slots = steps.ranks * (steps.stages if whole_passes else 1)
         self._turns = steps.stages if whole_passes else 1
         self._stage_free = [0.0] * steps.stages
+        rule = steps.scheduler
+        self._rule = rule if isinstance(rule, Priority) and role != "decode" else None
         self._queue: deque[int] = deque()
         self._partial: list[int] = []
         self._joining: list[int] = []
@@ -145,12 +170,14 @@ class Replica:
         waiting = bool(self._queue)
         if self._role == "decode" and not waiting and self._fits(request):
             self._admit(request, now)
-        else:
+        elif self._rule is None:
             self._queue.append(request)
+        else:
+            insort(self._queue, request, key=lambda r: (self.rank(r), r))
         if self.due_s is None:
             self._begin(now)
         elif not self._chunked and not waiting:
-            self._cut(now)
+            self.cut(now)
 
     def finish(self, now: float) -> None:
         """End the current step or run of steps and begin the next."""
@@ -185,7 +212,7 @@ class Replica:
             for request in self._joining:
                 self._join(request)
             self._joining.clear()
-        elif self._partial or self._queue:
+        elif self._waiting():
             self._pack(now)
             if self._chunked:
                 return
@@ -196,6 +223,31 @@ class Replica:
             self._jump = (seconds, growth, k)
             self.due_s = now + k * seconds + 0.5 * growth * k * (k - 1)
 
+    def rank(self, request: int) -> int:
+        """Return the urgency of a request, lower first; all alike without priorities."""
+        if self._rule is None:
+            return 0
+        if self._rule.by == "class":
+            return self._book.priority[request]
+        return int(self._book.new[request] > self._rule.short_tokens)
+
+    def _waiting(self) -> bool:
+        return bool(self._partial or self._queue)
+
+    def _next(self, pending: deque[int], now: float) -> int | None:
+        """Return the next prompt to process: a started one, unless a more urgent one overtakes."""
+        queue = self._queue
+        started = bool(pending)
+        if started and self._rule is not None and self._rule.preempt != "prompt" and queue:
+            started = self.rank(pending[0]) <= self.rank(queue[0]) or not self._fits(queue[0])
+        if started:
+            return pending.popleft()
+        if not (queue and self._fits(queue[0])):
+            return None
+        request = queue.popleft()
+        self._admit(request, now)
+        return request
+
     def _pack(self, now: float) -> None:
         """Fill the step's slots with prompt tokens; none fit if the first prompt lacks KV."""
         steps, left = self._steps, self._book.left
@@ -204,12 +256,8 @@ class Replica:
         rest: list[int] = []
         pending = deque(self._partial)
         while max(free) > 0:
-            if pending:
-                request = pending.popleft()
-            elif self._queue and self._fits(self._queue[0]):
-                request = self._queue.popleft()
-                self._admit(request, now)
-            else:
+            request = self._next(pending, now)
+            if request is None:
                 break
             for _ in range(self._turns):  # chunks of a prompt follow each other through stages
                 slot = free.index(max(free)) if self._slots > 1 else 0
@@ -222,17 +270,23 @@ class Replica:
                     break
             (rest if left[request] else self._done).append(request)
         self._partial = rest + list(pending)
+        if self._rule is not None:
+            self._partial.sort(key=self.rank)
         chunk = room - min(free)
-        self._chunked = chunk > 0
-        if not self._chunked:
-            return
-        # ranks wait for the fullest, but experts see the tokens that there are
-        busy = sum(room - x for x in free) / (self._slots * chunk)
-        seconds = steps.mixed(self._count, self._context, chunk, busy) + max(extra)
-        self._jump = (seconds, 0.0, 1)
+        if chunk > 0:
+            # ranks wait for the fullest, but experts see the tokens that there are
+            busy = sum(room - x for x in free) / (self._slots * chunk)
+            self._run(now, steps.mixed(self._count, self._context, chunk, busy) + max(extra), 1)
+        else:
+            self._chunked = False
+
+    def _run(self, now: float, seconds: float, taken: int) -> None:
+        """Begin a step with prompts, in which decoding requests gain so many tokens."""
+        self._chunked = True
+        self._jump = (seconds, 0.0, taken)
         self.due_s = now + seconds
         if self._role == "prefill":
-            self._pass_on(now, seconds / steps.stages)
+            self._pass_on(now, seconds / self._steps.stages)
 
     def _pass_on(self, now: float, stage_s: float) -> None:
         """Send a micro-batch through the stages of a prefill pipeline: a flow shop."""
@@ -243,7 +297,7 @@ class Replica:
         self.due_s = free[0]
         self.handed += [(request, at) for request in self._done]
 
-    def _cut(self, now: float) -> None:
+    def cut(self, now: float) -> None:
         """End the run of steps at the first step boundary from now on."""
         seconds, growth, k = self._jump
         past = now - self._start

@@ -13,8 +13,11 @@ from planner.formulas.arrays import Array, IntArray
 from planner.serving.prepared import Role
 from planner.simulation.arrivals import Requests
 from planner.simulation.replica import Book, Replica, Steps
+from planner.simulation.rules import Beside, replica_of
+from planner.spec.scheduler import LengthPools
 
-Route = Literal["least-loaded", "random", "round-robin"]
+Route = Literal["least-loaded", "two-choices", "random", "round-robin"]
+AnyReplica = Replica | Beside
 ROUTES: tuple[Route, ...] = get_args(Route)
 #: Arrivals between two reports of progress.
 _REPORT = 2000
@@ -76,16 +79,18 @@ class _Router:
         shares = np.array([pools[k].share for k in self.members])
         chosen = rng.choice(len(self.members), size=count, p=shares / shares.sum())
         self._pool: list[int] = [self.members[k] for k in chosen.tolist()]
-        self._uniform = rng.random(count).tolist() if route == "random" else []
+        draws = {"random": 1, "two-choices": 2}.get(route, 0)
+        self._uniform = rng.random((draws, count)).tolist()
 
     def pool(self, request: int) -> int:
         return self._pool[request]
 
-    def replica(self, request: int, pool: int, replicas: Sequence[Replica]) -> Replica:
+    def replica(self, request: int, pool: int, replicas: Sequence[AnyReplica]) -> AnyReplica:
         if len(replicas) == 1:
             return replicas[0]
-        if self._route == "random":
-            return replicas[int(self._uniform[request] * len(replicas))]
+        if self._route in ("random", "two-choices"):
+            drawn = [replicas[int(u[request] * len(replicas))] for u in self._uniform]
+            return min(drawn, key=lambda x: x.load)
         if self._route == "round-robin":
             self._next[pool] = (self._next[pool] + 1) % len(replicas)
             return replicas[self._next[pool] - 1]
@@ -116,8 +121,8 @@ def run(
     requests
         What arrives.
     route
-        How a pool's replicas share its requests: to the one with the fewest unfinished ones, at
-        random, or in turns.
+        How a pool's replicas share its requests: to the one with the fewest unfinished ones, to
+        the less loaded of two drawn at random, at random, or in turns.
     seed
         Of the choice of pools and of random routing.
     transfer_s
@@ -130,14 +135,14 @@ def run(
     count = len(requests)
     rng = np.random.default_rng([seed, 1])
     book = _book(requests)
-    fleet = [[Replica(p.steps, p.role, book, longest) for _ in range(p.replicas)] for p in pools]
+    fleet = [[replica_of(p.steps, p.role, book, longest) for _ in range(p.replicas)] for p in pools]
     entry = _Router(pools, ("both", "prefill"), count, route, rng)
     onward = _Router(pools, ("decode",), count, route, rng)
     moves = {k: v.tolist() for k, v in (transfer_s or {}).items()}
     arrival = requests.arrival_s.tolist()
     delay = [p.steps.request_s for p in pools]
     served = [0] * count
-    heap: list[tuple[float, int, Replica | None, int]] = []
+    heap: list[tuple[float, int, AnyReplica | None, int]] = []
     serial, nxt = 0, 0
     while nxt < count or heap:
         if nxt < count and (not heap or arrival[nxt] <= heap[0][0]):
@@ -146,7 +151,8 @@ def run(
             if progress is not None and nxt % _REPORT == 0:
                 progress(nxt)
             k = served[request] = entry.pool(request) if entry.members else onward.pool(request)
-            replica = (entry if entry.members else onward).replica(request, k, fleet[k])
+            able = serving(pools[k], book.new[request], fleet[k])
+            replica = (entry if entry.members else onward).replica(request, k, able)
             before = replica.due_s
             replica.submit(request, now)
         else:
@@ -178,14 +184,26 @@ def run(
     return _outcome(requests, book, served, fleet, float(late))
 
 
+def serving(pool: Pool, new_tokens: int, replicas: Sequence[AnyReplica]) -> Sequence[AnyReplica]:
+    """Return the replicas of a pool that take prompts of so many tokens (LAPS)."""
+    rule = pool.steps.scheduler
+    if not isinstance(rule, LengthPools) or pool.role == "decode" or len(replicas) < 2:
+        return replicas
+    short = min(max(round(len(replicas) * rule.short_share), 1), len(replicas) - 1)
+    return replicas[:short] if new_tokens <= rule.short_tokens else replicas[short:]
+
+
 def _book(requests: Requests) -> Book:
     zeros = np.zeros(len(requests))
     need = requests.prompt + requests.output / 2.0
+    new = requests.prompt - requests.prefix
     return Book(
         requests.prompt.tolist(),
-        (requests.prompt - requests.prefix).tolist(),
+        new.tolist(),
+        new.tolist(),
         (requests.output - 1).tolist(),
         need.tolist(),
+        requests.priority.tolist(),
         zeros.tolist(),
         zeros.tolist(),
         zeros.tolist(),
@@ -196,7 +214,7 @@ def _outcome(
     requests: Requests,
     book: Book,
     served: list[int],
-    fleet: Sequence[Sequence[Replica]],
+    fleet: Sequence[Sequence[AnyReplica]],
     late_s: float,
 ) -> Outcome:
     """Gather the results; the fixed time per request shifts everything after its arrival."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from planner.spec.record import Count, Fraction, Named, NonNegative
+from planner.spec.scheduler import Chunked, Scheduler, Speculation
 
 
 class Engine(Named):
@@ -35,16 +36,21 @@ class Engine(Named):
     """Fixed time per request before its first step: tokenising, queue hand-over."""
     overlap: Fraction = 0.0
     """ω: share of the smaller resources' time hidden behind the largest (design E8)."""
-    draft_tokens: int = Field(default=0, ge=0)
-    """Tokens a built-in draft layer (multi-token prediction) proposes per step; 0 without."""
-    acceptance: Fraction = 0.0
-    """Probability that a proposed token is accepted when those before it were."""
     modes: tuple[Literal["colocated", "disaggregated"], ...] = ("colocated", "disaggregated")
     """Deployments the engine supports."""
     staged_roles: tuple[Literal["both", "prefill", "decode"], ...] = ("both", "prefill", "decode")
     """Roles whose replicas it can split into pipeline stages."""
+    scheduler: Scheduler = Chunked()
+    """How prompts and decoding share steps."""
+    speculation: Speculation | None = None
+    """Speculative decoding; empty without."""
 
-    @property
-    def tokens_per_step(self) -> float:
-        """Tokens a request gains per step, Σ_{j≤k} a^j (Leviathan et al., ICML 2023, Eq. 1)."""
-        return float(sum(self.acceptance**j for j in range(self.draft_tokens + 1)))
+    @model_validator(mode="after")
+    def _scheduler_runs_in_its_modes(self) -> Engine:
+        needs = {"shared": "colocated", "length-pools": "disaggregated"}.get(self.scheduler.kind)
+        if needs is not None and self.modes != (needs,):
+            raise ValueError(
+                f"scheduler {self.scheduler.kind} needs modes: [{needs}], "
+                f"found modes: [{', '.join(self.modes)}]"
+            )
+        return self
