@@ -237,3 +237,16 @@ def test_static_batch_is_prompts_then_decode():
     decode = 199 * float(one.decode_s[0, column])
     prompts = max(float(one.prompt_s[0, 0, 0]), 8 * float(one.service_s[0, 0, 0]))
     assert found.batch_latency_s == pytest.approx(prompts + decode, rel=1e-9)
+
+
+def test_a_candidate_waits_the_same_whoever_stands_beside_it():
+    of, one = lengths((600, 100, 0.6), (8000, 250, 0.4)), Layout(1)
+    calm = Traffic(of, 1.0, (), None)
+    alone, beside = (
+        prepare(law(instances("llama-3.1-8b", layouts=x), of), "prefill", calm)
+        for x in ([one], [one, Layout(1, 2)])
+    )
+    rate = 0.5 / float(of.mean(alone.law.service_s[0, 0]))
+    a, b = solve(alone, np.array([rate])), solve(beside, np.array([rate, rate]))
+    for name in ("step_s", "wait_probability", "wait_mean_s"):
+        assert getattr(b, name)[0] == pytest.approx(getattr(a, name)[0], rel=1e-12), name
