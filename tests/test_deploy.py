@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from command import ROOT, planner, snapshot
@@ -19,7 +20,6 @@ from planner.deployment.facts import TARGETS
 from planner.errors import InputError
 from planner.report import document
 
-jsonschema = pytest.importorskip("jsonschema")
 KUBERNETES = json.loads((ROOT / "tests" / "fixtures" / "kubernetes-1.33.json").read_text("utf-8"))
 #: Long flags of each program, from its public documentation (docs/deploy.md names the pages).
 FLAGS = {

@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import ROOT
 
 from planner.formulas import attention_fits as fits
 from planner.formulas.attention import causal_pairs, decode_attention_s, prefill_attention_s
 
 H100 = {"peak_flops_per_s": 989.4e12, "bandwidth_bytes_per_s": 3.35e12, "sm_count": 132.0}
-DATA = ROOT.parent / "shared" / "data" / "kernels"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/kernels is not there")
 PREFILL = {
     "compute_efficiency": 0.7,
     "softmax_cost": 0.5,

@@ -1,7 +1,4 @@
-"""The collectives' fits: they recover what made synthetic times, and hold on unseen message sizes.
-
-The measured part reads ``shared/data/kernels`` and is skipped where that is absent.
-"""
+"""The collectives' fits recover what made synthetic times; tests/test_accuracy.py measures them."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import ROOT
 
 from planner.formulas.arrays import Array
 from planner.formulas.collectives import (
@@ -23,19 +19,8 @@ from planner.formulas.dispatch_fits import fit_dispatch, fit_nvlink_exchange
 from planner.formulas.energy import fit_power, power_w
 from planner.formulas.fitting import Fit
 
-DATA = ROOT.parent / "shared" / "data" / "kernels"
-measured = pytest.mark.skipif(not DATA.is_dir(), reason=f"no measurements: {DATA} is absent")
-
-#: Datasheets: unidirectional scale-up and network bandwidth per device [B/s], devices per node.
-LINK = {
-    "a100_sxm": 300e9, "h100_sxm": 450e9, "h200_sxm": 450e9, "b200_sxm": 900e9, "gb200": 900e9,
-    "rtx_pro_6000_server": 64e9,
-}
-NETWORK = 50e9
-MEMORY = 8e12
-DOMAIN = {"gb200": 4.0}
-FOLDS = 5
-
+#: Network and memory bandwidth of the made-up devices [B/s].
+NETWORK, MEMORY = 50e9, 8e12
 NOISE = 0.02
 
 

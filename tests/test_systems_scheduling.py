@@ -70,9 +70,10 @@ def test_sarathi_relaxed_slo_takes_a_large_budget():
     assert largest_budget(1.0) >= 2048
 
 
+@pytest.mark.xfail(strict=True, reason="1,024 here, one power of two above the paper's 512: a full "
+                   "step of 512 takes 47 ms of the 100 with the fitted A100 kernels")  # fmt: skip
 def test_sarathi_strict_slo_takes_a_budget_of_about_512():
-    """0.1 s: 1,024 here, one power of two more than the paper's 512: 47 ms of 100 at 512."""
-    assert largest_budget(0.1) in (512, 1024)
+    assert largest_budget(0.1) == 512
 
 
 def stalled_capacity(limit_s: float) -> float:

@@ -229,13 +229,8 @@ def print_mix(result: Mix, out: Console) -> None:
 
 
 def tracked(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
-    """Return a wrapper that shows on stderr how far an iteration is, on a terminal only."""
-    from rich.progress import track
-
-    err = console(stderr=True)
-    return lambda rows: track(
-        list(rows), what, console=err, transient=True, disable=not err.is_terminal
-    )
+    """Return :func:`progress` with its words given."""
+    return lambda rows: progress(rows, what)
 
 
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
@@ -254,14 +249,12 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
     out.print(table)
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+def progress(items: Iterable[T], what: str) -> Iterator[T]:
     """Yield items while a bar on stderr shows how many are done (only on a terminal)."""
     from rich.progress import track
 
     shown = console(stderr=True)
-    yield from track(
-        items, what, total, console=shown, transient=True, disable=not shown.is_terminal
-    )
+    yield from track(items, what, console=shown, transient=True, disable=not shown.is_terminal)
 
 
 def print_record(record: Mapping[str, Any], out: Console) -> None:
