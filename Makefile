@@ -76,7 +76,8 @@ KERNEL_TABLES := gemm gemm_external attention_prefill attention_decode mla_prefi
 calibrate: $(VENV)/.installed ## Fit the shipped calibrations anew to $(KERNELS), and their accuracy page
 	$(BIN)/planner calibrate $(KERNEL_TABLES:%=$(KERNELS)/%.csv) --out hardware/calibrations
 	$(BIN)/planner hardware check
-	$(BIN)/python benchmarks/accuracy.py $(KERNELS) > docs/accuracy.md
+	$(BIN)/python benchmarks/accuracy.py $(KERNELS) > docs/accuracy.md.new
+	mv docs/accuracy.md.new docs/accuracy.md
 
 wheel-check: $(VENV)/.made ## Build the wheel and run it from an empty environment, in another place
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
