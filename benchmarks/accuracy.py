@@ -19,8 +19,8 @@ from planner.cost.calibrate import Calibrated, Points, gather
 from planner.cost.kernels import keywords
 from planner.cost.uncertainty import SHARED, Z80
 from planner.formulas.arrays import Array
-from planner.load import load_accelerator, load_datasheet
-from planner.records import LIBRARIES, calibrations, engine_tables
+from planner.wiring.load import load_accelerator, load_datasheet
+from planner.wiring.records import LIBRARIES, calibrations, engine_tables
 
 TABLES = (
     "gemm", "attention_prefill", "attention_decode", "mla_prefill", "mla_decode", "moe",

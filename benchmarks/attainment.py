@@ -13,13 +13,13 @@ import numpy as np
 
 from planner.cost.layouts import legal_layouts
 from planner.cost.step import Instances, Lengths, law
-from planner.load import load_accelerator, load_engine, load_model
-from planner.resolve import hardware_of, precision_of
 from planner.serving.attainment import Constraint, Traffic
 from planner.serving.open_loop import goodput_per_s, own_constraints, saturation_per_s, solve
 from planner.serving.prepared import prepare
 from planner.serving.state import cdf
 from planner.spec.slo import parse_slo
+from planner.wiring.load import load_accelerator, load_engine, load_model
+from planner.wiring.resolve import hardware_of, precision_of
 
 BUCKETS = 60
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 
 import planner
-from planner.load import load_engine, load_model, load_workload
-from planner.resolve import stocks_of
 from planner.search.candidates import enumerate_candidates
 from planner.serving.attainment import traffic_of
 from planner.spec.slo import parse_slo
+from planner.wiring.load import load_engine, load_model, load_workload
+from planner.wiring.resolve import stocks_of
 
 SLO = "ttft=1s@p90,tpot=40ms@p90"
 JOBS = (

@@ -24,11 +24,11 @@ from planner.formulas.fitting import fit_log
 from planner.ingest.calibration_yaml import calibration_to_yaml
 from planner.ingest.columns import read_columns
 from planner.ingest.runs import RunTable, runs_of
-from planner.load import load_accelerator
-from planner.runs import resolver
 from planner.search.runs import Case, predict
 from planner.serving.outcome import Group
 from planner.spec.calibration import SECTIONS, Calibration
+from planner.wiring.load import load_accelerator
+from planner.wiring.runs import resolver
 
 #: Measured column, predicted figure, and whether it counts as a time (a rate is inverted).
 TARGETS = (

@@ -29,7 +29,7 @@ def solve(instance: dict[str, object], split: Split) -> tuple[float, float]:
 def process(path: Path) -> float:
     """Return the wall time of a whole process [s]."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "planner.cli", "mix", str(path)]
+    command = [sys.executable, "-m", "planner", "mix", str(path)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 

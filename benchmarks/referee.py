@@ -22,8 +22,6 @@ from planner.cost.step import Instances, law
 from planner.cost.table import step_table
 from planner.ingest.trace_formats import Trace
 from planner.ingest.traces import workload_from_trace
-from planner.load import load_accelerator, load_engine, load_model
-from planner.resolve import hardware_of, precision_of
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.evaluate import transfer_s
 from planner.serving.open_loop import goodput_per_s
@@ -33,6 +31,8 @@ from planner.simulation.closed import Deployed, Prediction, predict
 from planner.simulation.results import latencies, measured_part, statistics
 from planner.simulation.run import Pool, run
 from planner.spec.layout import Layout
+from planner.wiring.load import load_accelerator, load_engine, load_model
+from planner.wiring.resolve import hardware_of, precision_of
 
 DEGREES = {
     ("llama-3.1-8b", "h100-sxm-80gb"): 1,

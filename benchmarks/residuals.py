@@ -12,8 +12,8 @@ import numpy as np
 from accuracy import TABLES
 
 from planner.cost.calibrate import fitted, gather
-from planner.load import load_datasheet
-from planner.records import engine_tables
+from planner.wiring.load import load_datasheet
+from planner.wiring.records import engine_tables
 
 #: Section → the size its residuals are drawn over.
 SIZES = {

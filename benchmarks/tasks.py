@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> tuple[float, float]:
     """Return wall seconds and peak MiB of one process."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "planner.cli", *arguments],
+        [sys.executable, "-m", "planner", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

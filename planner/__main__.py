@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
-        from planner.cli import main as run
+        from planner.cli.app import main as run
 
         run()
     except KeyboardInterrupt:

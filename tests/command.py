@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = (sys.executable, "-m", "planner.cli")
+COMMAND = (sys.executable, "-m", "planner")
 #: Command lines that succeed, to be bent by further options (the last one counts).
 PLAN = "plan llama-3.1-8b --gpus l4:8 --workload 1000/100 --rate 2"
 EVALUATE = "evaluate llama-3.1-8b --gpu l4 --prompt 100 --output 10"

@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from planner.catalog.store import KINDS, load_all
-from planner.load import load_calibration
 from planner.units import SUFFIXES, si_key, yaml_keys
+from planner.wiring.load import load_calibration
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -306,7 +306,7 @@ def command_line() -> dict[str, list[str]]:
     """Return every command with its options, as the command line itself knows them."""
     import typer.main
 
-    from planner.cli import app
+    from planner.cli.app import app
 
     found: dict[str, list[str]] = {}
 

@@ -9,16 +9,16 @@ import numpy as np
 from planner.cost.price import Hardware
 from planner.cost.step import Instances, Lengths
 from planner.cost.work import Split
-from planner.load import (
+from planner.spec.accelerator import Accelerator
+from planner.spec.layout import Layout
+from planner.spec.model import Model
+from planner.wiring.load import (
     load_accelerator,
     load_calibration,
     load_engine,
     load_model,
     load_precision,
 )
-from planner.spec.accelerator import Accelerator
-from planner.spec.layout import Layout
-from planner.spec.model import Model
 
 
 def hardware(

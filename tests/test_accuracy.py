@@ -15,8 +15,8 @@ from planner.catalog import store
 from planner.cost.uncertainty import Z80, interval_80
 from planner.ingest.calibration_yaml import calibration_to_yaml
 from planner.ingest.kernels import read_kernels
-from planner.load import load_accelerator
 from planner.spec.calibration import Calibration
+from planner.wiring.load import load_accelerator
 
 KERNELS = ROOT.parent / "shared" / "data" / "kernels"
 PAGE = ROOT / "docs" / "accuracy.md"

@@ -12,7 +12,7 @@ import planner
 from planner.catalog.store import load_file
 from planner.errors import InputError
 from planner.ingest.calibration_yaml import calibration_to_yaml
-from planner.load import load_accelerator, load_family
+from planner.wiring.load import load_accelerator, load_family
 
 HEAD = "gpu,backend,dtype,m,n,k,us,l2hot\n"
 

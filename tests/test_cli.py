@@ -363,7 +363,7 @@ def test_closed_pipe(line: str, tmp_path: Path):
 
 
 def test_head_reads_one_line(tmp_path: Path):
-    shell = f"'{COMMAND[0]}' -m planner.cli {PLAN} --json - | head -1"
+    shell = f"'{COMMAND[0]}' -m planner {PLAN} --json - | head -1"
     done = subprocess.run(
         ["/bin/sh", "-c", shell], cwd=tmp_path, env=environment(tmp_path), check=False, text=True,
         capture_output=True, timeout=120,

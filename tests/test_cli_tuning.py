@@ -11,7 +11,7 @@ from command import ROOT, planner
 import planner as library
 from planner import load_engine
 from planner.errors import InputError
-from planner.tuning import BUDGETS, tuned
+from planner.wiring.tuning import BUDGETS, tuned
 
 EVALUATE = (
     "evaluate", "llama-3.1-8b", "--gpu", "l4", "--prompt", "500", "--output", "50", "--rate", "1",

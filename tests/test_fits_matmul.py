@@ -21,7 +21,7 @@ from planner.formulas.elementwise import elementwise_s, fit_elementwise
 from planner.formulas.experts import balanced_active, experts_s, fit_experts, power_law_load
 from planner.formulas.fitting import fit_log
 from planner.formulas.matmul import DEFAULTS, fit_matmul, matmul_s
-from planner.load import load_accelerator
+from planner.wiring.load import load_accelerator
 
 KERNELS: Path = ROOT.parent / "shared" / "data" / "kernels"
 measured = pytest.mark.skipif(not KERNELS.is_dir(), reason="needs ../shared/data/kernels")

@@ -19,11 +19,11 @@ from planner.errors import CatalogError, InputError
 from planner.ingest.columns import read_columns
 from planner.ingest.engine_yaml import engine_to_yaml
 from planner.ingest.runs import runs_of
-from planner.load import load_engine, load_model
-from planner.runs import load_run_engine, resolver
 from planner.search.statistics import kendall_tau, rank_of
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
+from planner.wiring.load import load_engine, load_model
+from planner.wiring.runs import load_run_engine, resolver
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "runs.csv"
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "serving" / "runs.csv"

@@ -29,12 +29,9 @@ LAYERS = (
     {"simulation"},
     {"search"},
     {"explanation", "report", "deployment"},
-    {"load"},
-    {"tuning"},
-    {"resolve", "runs", "records", "mixing", "planned"},
-    {"measured", "simulated", "deploying", "verifying"},
+    {"wiring"},
+    {"verbs"},
     {"library"},
-    {"cli_catalog", "cli_deploy"},
     {"cli"},
     {"__main__"},
 )
@@ -151,7 +148,7 @@ def test_nothing_is_left_to_do(path: Path):
 RUN = """
 import sys
 sys.argv = ["planner", *sys.argv[1:]]
-from planner.cli import main
+from planner.cli.app import main
 try:
     main()
 except SystemExit as stop:

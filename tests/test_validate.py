@@ -12,7 +12,7 @@ import planner
 from planner.errors import InputError
 from planner.formulas.matmul import matmul_s
 from planner.ingest.kernels import read_kernels
-from planner.load import load_accelerator, load_calibration
+from planner.wiring.load import load_accelerator, load_calibration
 
 GEMM = """gpu,backend,dtype,m,n,k,us,l2hot,src
 h100_sxm,vllm-0.24.0,bfloat16,16,8192,8192,52.0,0,s1

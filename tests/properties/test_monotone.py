@@ -14,7 +14,6 @@ from planner.cost.layouts import legal_layouts
 from planner.cost.price import Hardware
 from planner.cost.step import Instances, law
 from planner.errors import InfeasibleError
-from planner.load import load_calibration
 from planner.search.candidates import Stock
 from planner.search.plan import search
 from planner.search.plans import PlanSet
@@ -23,6 +22,7 @@ from planner.serving.open_loop import goodput_per_s
 from planner.serving.prepared import prepare
 from planner.spec.accelerator import Accelerator
 from planner.spec.slo import parse_slo
+from planner.wiring.load import load_calibration
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=15)
 settings.load_profile("steady")

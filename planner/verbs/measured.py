@@ -13,9 +13,6 @@ from planner.formulas.arrays import BoolArray
 from planner.ingest.columns import read_columns
 from planner.ingest.kernels import kernels_of
 from planner.ingest.runs import RunTable, is_runs, runs_of
-from planner.load import Catalog, load_accelerator, load_calibration, load_engine
-from planner.records import device_record
-from planner.runs import load_run_engine, resolver
 from planner.search.host_times import FittedEngine, fit_host_times
 from planner.search.runs import predictions_of, validate_runs
 from planner.search.statistics import FileErrors, keys_of
@@ -23,6 +20,9 @@ from planner.search.validate import validate_kernels
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 from planner.spec.engine import Engine
+from planner.wiring.load import Catalog, load_accelerator, load_calibration, load_engine
+from planner.wiring.records import device_record
+from planner.wiring.runs import load_run_engine, resolver
 
 #: Passes the numbers of rows through, telling somebody.
 Progress = Callable[[Iterable[int]], Iterable[int]]

@@ -16,8 +16,6 @@ from planner.cost.price import Hardware
 from planner.cost.step import Instances, Lengths
 from planner.errors import InputError
 from planner.ingest.runs import Run
-from planner.load import Catalog, load_accelerator, load_engine, load_model, load_workload
-from planner.resolve import hardware_of, layout_of, precision_of
 from planner.search.runs import Case, Resolve
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.outcome import Group, Load
@@ -27,6 +25,8 @@ from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.scheduler import Speculation
 from planner.spec.workload import TrafficClass, Workload
+from planner.wiring.load import Catalog, load_accelerator, load_engine, load_model, load_workload
+from planner.wiring.resolve import hardware_of, layout_of, precision_of
 
 #: Weight formats that a device without their matrix unit runs as weight-only ones.
 WEIGHT_ONLY = {"fp8": "w8a16", "fp8_block": "w8a16", "nvfp4": "int4", "int8": "w8a16"}

@@ -13,9 +13,9 @@ from planner.cost.calibrate import Calibrated, relative_error
 from planner.cost.calibrate import calibrate as fit_calibration
 from planner.errors import InputError
 from planner.ingest.kernels import KernelTable, read_kernels
-from planner.load import Catalog, load_accelerator, load_datasheet, load_family
 from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
+from planner.wiring.load import Catalog, load_accelerator, load_datasheet, load_family
 
 #: Kernel libraries with tables of their own; others (NCCL) serve every engine. ``vidur`` stands
 #: for the cuBLAS and vLLM kernels of 2023.

@@ -6,23 +6,16 @@ from typing import Annotated
 
 import typer
 
-CatalogOpt = Annotated[
-    str | None, typer.Option(help="Directory whose entries override the shipped ones")
-]
-JsonOpt = Annotated[
-    str | None, typer.Option("--json", help="Write one JSON document to FILE, or - for stdout")
-]
+from planner.cli.options import CatalogOpt, JsonOpt, PlanFileArg, PlanIdOpt, hand_out
 
 
 def deploy(
-    path: Annotated[str, typer.Argument(metavar="PLAN.json", help="Document of plan --json")],
+    path: PlanFileArg,
     target: Annotated[
         str, typer.Option("--for", help="vllm, sglang, trtllm, kubernetes, llm-d, dynamo or kserve")
     ],
     out: Annotated[str, typer.Option(help="Directory to write, whole or not at all")],
-    plan_id: Annotated[
-        str | None, typer.Option("--plan", help="Plan id; default recommended")
-    ] = None,
+    plan_id: PlanIdOpt = None,
     model_path: Annotated[
         str | None, typer.Option(help="Checkpoint on the hub or on disk; default: the model's")
     ] = None,
@@ -54,25 +47,22 @@ def deploy(
         document.require_writable(json_path)
     made = library.deploy(path, **arguments)
     written = document.deploy_document(made, {"path": path, **arguments})
-    if json_path == "-":
-        typer.echo(document.dumps(written))
-        return
-    if json_path:
-        document.write_document(written, json_path)
-    typer.echo(f"plan {made.plan} for {target} in {out}:")
-    for file in made.files:
-        typer.echo(f"  {file}")
-    typer.echo("Read README.md there first.")
+    text = "\n".join(
+        [
+            f"plan {made.plan} for {target} in {out}:",
+            *(f"  {file}" for file in made.files),
+            "Read README.md there first.",
+        ]
+    )
+    hand_out(written, json_path, lambda: typer.echo(text))
 
 
 def verify(
-    path: Annotated[str, typer.Argument(metavar="PLAN.json", help="Document of plan --json")],
+    path: PlanFileArg,
     results: Annotated[
         str, typer.Argument(metavar="RESULTS", help="Result file of a load test of the deployment")
     ],
-    plan_id: Annotated[
-        str | None, typer.Option("--plan", help="Plan id; default recommended")
-    ] = None,
+    plan_id: PlanIdOpt = None,
     csv: Annotated[
         str | None, typer.Option(help="Write the runs as rows of the run schema to this CSV file")
     ] = None,
@@ -92,9 +82,4 @@ def verify(
         measured.write_runs(found, csv)
     inputs = {"path": path, "results": results, **arguments, "csv": csv}
     written = measured.verify_document(found, inputs)
-    if json_path == "-":
-        typer.echo(document.dumps(written))
-        return
-    if json_path:
-        document.write_document(written, json_path)
-    measured.print_verification(found, path, results, csv)
+    hand_out(written, json_path, lambda: measured.print_verification(found, path, results, csv))

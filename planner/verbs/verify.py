@@ -11,15 +11,15 @@ import numpy as np
 from planner.cost.step import Lengths, law
 from planner.errors import InfeasibleError
 from planner.ingest.benchmarks import BenchmarkRun, read_benchmarks
-from planner.load import Catalog
-from planner.planned import Case, constrained, read_case, transfers_s
-from planner.resolve import within_context
 from planner.serving.evaluate import evaluate_groups
 from planner.serving.latency import Statistics
 from planner.serving.outcome import Group, Load
 from planner.simulation.closed import predict
 from planner.simulation.results import Judged
 from planner.spec.slo import Bound
+from planner.wiring.load import Catalog
+from planner.wiring.planned import Case, constrained, read_case, transfers_s
+from planner.wiring.resolve import within_context
 
 #: Spread of prompt lengths below which a test's requests are taken to be alike.
 ALIKE = 0.02

@@ -15,14 +15,14 @@ from planner.errors import InfeasibleError, InputError, did_you_mean
 from planner.formulas.arrays import Array, BoolArray
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import workload_from_trace
-from planner.load import Catalog
-from planner.planned import Case, constrained, read_case, transfers_s
-from planner.resolve import MOST_BEYOND_CONTEXT, require_rate, within_context
 from planner.serving.attainment import Traffic, traffic_of
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
 from planner.simulation.closed import predict
 from planner.simulation.results import WARM_UP, Simulation, compare
 from planner.simulation.run import ROUTES, Pool, Route, run
+from planner.wiring.load import Catalog
+from planner.wiring.planned import Case, constrained, read_case, transfers_s
+from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_context
 
 #: Requests drawn where neither a trace nor ``requests`` says how many: at least so many, and
 #: enough for so many stays of the longest (p99), which fill the replicas before measuring begins.

@@ -19,7 +19,12 @@ from planner.deployment.loadtest import loadtest_files, requests_of
 from planner.deployment.readme import readme
 from planner.deployment.scripts import script_files
 from planner.errors import InputError, did_you_mean
-from planner.load import (
+from planner.serving.attainment import Traffic, traffic_of
+from planner.simulation.arrivals import draw
+from planner.spec.engine import Engine
+from planner.spec.layout import Layout
+from planner.spec.model import Model
+from planner.wiring.load import (
     Catalog,
     load_accelerator,
     load_cluster,
@@ -28,13 +33,8 @@ from planner.load import (
     load_precision,
     load_workload,
 )
-from planner.planned import chosen_plan
-from planner.resolve import within_context
-from planner.serving.attainment import Traffic, traffic_of
-from planner.simulation.arrivals import draw
-from planner.spec.engine import Engine
-from planner.spec.layout import Layout
-from planner.spec.model import Model
+from planner.wiring.planned import chosen_plan
+from planner.wiring.resolve import within_context
 
 #: Images where none is given: public ones, newest releases at the time of writing.
 IMAGES = {

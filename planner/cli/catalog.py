@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from planner.cli.options import CatalogOpt, JsonOpt
+
 if TYPE_CHECKING:
     from planner.spec.record import Named
 
-CatalogOpt = Annotated[
-    str | None, typer.Option(help="Directory whose entries override the shipped ones")
-]
-JsonFlag = Annotated[
-    str | None, typer.Option("--json", help="Write one JSON document to FILE, or - for stdout")
-]
 PathsArg = Annotated[
     list[str] | None, typer.Argument(metavar="PATH", help="Files to check; default: all entries")
 ]
@@ -99,7 +95,7 @@ def _check(kinds: tuple[str, ...], paths: list[str] | None, catalog: str | None)
 
 
 @hardware_app.command("list")
-def hardware_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> None:
+def hardware_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None:
     """List accelerators."""
     from planner.catalog import store
     from planner.spec.accelerator import Accelerator
@@ -157,7 +153,7 @@ def _hardware_entry(name: str, catalog: str | None) -> Named:
 def hardware_show(
     name: Annotated[str, typer.Argument(help="Accelerator, cluster, engine, precision or file")],
     catalog: CatalogOpt = None,
-    json_path: JsonFlag = None,
+    json_path: JsonOpt = None,
 ) -> None:
     """Show one entry with its sources, and whether its step times stand on a fit or defaults."""
     from planner import library
@@ -184,7 +180,7 @@ def hardware_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
 
 
 @models_app.command("list")
-def models_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> None:
+def models_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None:
     """List models."""
     from planner.catalog import store
     from planner.spec.model import Model
@@ -217,7 +213,7 @@ def models_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> None:
 
 
 @models_app.command("show")
-def models_show(name: str, catalog: CatalogOpt = None, json_path: JsonFlag = None) -> None:
+def models_show(name: str, catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None:
     """Show one model (name, YAML file or config.json) with its parameter and KV counts."""
     from planner import library
     from planner.cost.memory import kv_token_bytes
@@ -249,7 +245,7 @@ def models_import(
 
 
 @workloads_app.command("list")
-def workloads_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> None:
+def workloads_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None:
     """List workloads."""
     import numpy as np
 
@@ -283,7 +279,7 @@ def workloads_list(catalog: CatalogOpt = None, json_path: JsonFlag = None) -> No
 
 
 @workloads_app.command("show")
-def workloads_show(name: str, catalog: CatalogOpt = None, json_path: JsonFlag = None) -> None:
+def workloads_show(name: str, catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None:
     """Show one workload (name, YAML file, or a literal such as 4000/500)."""
     from planner import library
 

@@ -13,8 +13,6 @@ from planner.cost.price import Hardware
 from planner.cost.step import Instances, Lengths
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array
-from planner.load import Catalog, load_engine, load_model, load_workload
-from planner.resolve import stocks_of, within_context
 from planner.serving.attainment import Constraint, Traffic, traffic_of
 from planner.serving.outcome import transfer_s
 from planner.simulation.closed import Deployed
@@ -22,7 +20,9 @@ from planner.simulation.results import Judged
 from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.slo import Bound
-from planner.tuning import tuned
+from planner.wiring.load import Catalog, load_engine, load_model, load_workload
+from planner.wiring.resolve import stocks_of, within_context
+from planner.wiring.tuning import tuned
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,6 @@ from planner.cost.layouts import why_illegal
 from planner.cost.price import Hardware
 from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
-from planner.load import (
-    Catalog,
-    load_accelerator,
-    load_calibration,
-    load_cluster,
-    load_precision,
-    load_workload,
-)
 from planner.search.candidates import Stock
 from planner.search.mix import Objective
 from planner.serving.attainment import Traffic, traffic_of
@@ -36,12 +28,23 @@ from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.precision import Precision
 from planner.spec.workload import TrafficClass, Workload
+from planner.wiring.load import (
+    Catalog,
+    load_accelerator,
+    load_calibration,
+    load_cluster,
+    load_precision,
+    load_workload,
+)
 
 #: Rates above this are mistakes, not traffic.
 MOST_RATE_PER_S = 1e7
 MOST_GPUS = 100_000
 #: Share of requests that may be left out because they exceed the context window.
 MOST_BEYOND_CONTEXT = 0.01
+
+#: Assumed where neither the call nor the workload states an SLO (aiconfigurator's defaults, p90).
+DEFAULT_SLO = "ttft=2s@p90,tpot=30ms@p90"
 
 
 def layout_of(tp: int, pp: int, ep: int | None, dp: int) -> Layout:

@@ -1,0 +1,158 @@
+"""The commands that answer: plan, evaluate, mix, explain."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from planner.cli.options import (
+    CatalogOpt,
+    ChunkOpt,
+    EngineOpt,
+    JsonOpt,
+    KvOpt,
+    ModelArg,
+    PlanFileArg,
+    PlanIdOpt,
+    PrecisionOpt,
+    SchedulerOpt,
+    SpeculateOpt,
+    hand_out,
+)
+
+
+def plan(
+    model: ModelArg,
+    workload: Annotated[
+        str, typer.Option(help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500")
+    ],
+    gpus: Annotated[
+        str | None, typer.Option(help="Inventory NAME:COUNT[,NAME:COUNT…]; this or --cluster")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Inventory of a cluster (name or file); this or --gpus")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second")] = None,
+    slo: Annotated[str | None, typer.Option(help="ttft=1s@p90,tpot=40ms@p90[,e2e=…]")] = None,
+    precision: PrecisionOpt = "auto",
+    kv_precision: KvOpt = "auto",
+    engine: EngineOpt = "vllm-v1",
+    chunk: ChunkOpt = None,
+    speculate: SpeculateOpt = None,
+    scheduler: SchedulerOpt = None,
+    mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
+    objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
+    top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
+    json_path: JsonOpt = None,
+    catalog: CatalogOpt = None,
+) -> None:
+    """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
+    from planner import library
+    from planner.report import document, table
+
+    if json_path is not None:
+        document.require_writable(json_path)
+    arguments: dict[str, Any] = {
+        "gpus": gpus,
+        "cluster": cluster,
+        "workload": workload,
+        "rate": rate,
+        "slo": slo,
+        "precision": precision,
+        "kv_precision": kv_precision,
+        "engine": engine,
+        "chunk": chunk,
+        "speculate": speculate,
+        "scheduler": scheduler,
+        "mode": mode,
+        "objective": objective,
+        "catalog": catalog,
+    }
+    result = library.plan(model, **arguments)
+    inputs = {"model": model, **arguments, "top": top}
+    written = document.plan_document(result, inputs, library.provenance(model, **arguments))
+    for note in result.assumptions:
+        typer.echo(f"note: {note}", err=True)
+    hand_out(written, json_path, lambda: table.print_plan(result, top, table.console()))
+
+
+def evaluate(
+    model: ModelArg,
+    gpu: Annotated[str, typer.Option(help="Accelerator name or file")],
+    tp: Annotated[int, typer.Option(help="Tensor-parallel degree")] = 1,
+    pp: Annotated[int, typer.Option(help="Pipeline stages")] = 1,
+    ep: Annotated[
+        int | None, typer.Option(help="Expert-parallel degree, a divisor of tp·dp")
+    ] = None,
+    dp: Annotated[int, typer.Option(help="Attention data-parallel degree")] = 1,
+    replicas: Annotated[int, typer.Option(help="Equal replicas that share the load")] = 1,
+    precision: PrecisionOpt = "auto",
+    kv_precision: KvOpt = "auto",
+    engine: EngineOpt = "vllm-v1",
+    concurrency: Annotated[int | None, typer.Option(help="Requests always in flight")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second (Poisson)")] = None,
+    static_batch: Annotated[int | None, typer.Option(help="One batch of this size")] = None,
+    prompt: Annotated[float | None, typer.Option(help="Prompt tokens")] = None,
+    output: Annotated[float | None, typer.Option(help="Output tokens")] = None,
+    workload: Annotated[str | None, typer.Option(help="Lengths of a workload instead")] = None,
+    prefill: Annotated[
+        str | None, typer.Option(help='Disaggregated: prefill pool, "tp=2,replicas=3"')
+    ] = None,
+    decode: Annotated[
+        str | None, typer.Option(help='Disaggregated: decode pool, "tp=4,replicas=1"')
+    ] = None,
+    allow_waiting: Annotated[
+        bool, typer.Option(help="Let requests beyond the KV capacity wait")
+    ] = False,
+    chunk: ChunkOpt = None,
+    speculate: SpeculateOpt = None,
+    scheduler: SchedulerOpt = None,
+    json_path: JsonOpt = None,
+    catalog: CatalogOpt = None,
+) -> None:
+    """Predict latency, throughput and memory of one given configuration."""
+    arguments = {k: v for k, v in locals().items() if k not in ("model", "json_path")}
+    from planner import library
+    from planner.report import document, table
+
+    if json_path is not None:
+        document.require_writable(json_path)
+    result = library.evaluate(model, **arguments)
+    written = document.evaluate_document(result, {"model": model, **arguments})
+    layout = f"{replicas} × tp={tp} pp={pp} dp={dp}"
+    where = f"prefill {prefill}, decode {decode}" if prefill else layout
+    title = f"{model} on {result.gpus} × {gpu}, {where}, {engine}"
+    hand_out(written, json_path, lambda: table.print_evaluation(result, title, table.console()))
+
+
+def mix(
+    instance: Annotated[
+        str, typer.Argument(metavar="INSTANCE.json", help="Throughput matrix in Mélange's format")
+    ],
+    split: Annotated[
+        str, typer.Option(help="slices (slice_factor per request size) or continuous")
+    ] = "slices",
+    json_path: JsonOpt = None,
+) -> None:
+    """Find the cheapest mix of GPU types for a throughput matrix of your own."""
+    from planner.report import document, table
+    from planner.verbs import mix as mixing
+
+    if json_path is not None:
+        document.require_writable(json_path)
+    result = mixing.mix(instance, split=split)  # type: ignore[arg-type]
+    for note in result.assumptions:
+        typer.echo(f"note: {note}", err=True)
+    written = document.mix_document(result, {"instance": instance, "split": split})
+    hand_out(written, json_path, lambda: table.print_mix(result, table.console()))
+
+
+def explain(
+    path: PlanFileArg,
+    plan_id: PlanIdOpt = None,
+) -> None:
+    """Explain a plan: time by operator, memory map, roofline position, what binds."""
+    from planner import library
+
+    typer.echo(library.explain(path, plan_id))

@@ -1,0 +1,59 @@
+"""The referee: simulate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from planner.cli.options import (
+    CatalogOpt,
+    JsonOpt,
+    PlanFileArg,
+    PlanIdOpt,
+    hand_out,
+)
+
+
+def simulate(
+    path: PlanFileArg,
+    plan_id: PlanIdOpt = None,
+    trace: Annotated[
+        str | None, typer.Option(help="Replay a trace; default: draw from the plan's workload")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests per second; default: the plan's or the trace's")
+    ] = None,
+    cv: Annotated[
+        float | None, typer.Option(help="CV of drawn arrivals; default: the workload's")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="Replay the trace so much faster")] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="Requests to draw (20000 or more), or to replay (all)")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same result")] = 0,
+    route: Annotated[
+        str, typer.Option(help="least-loaded, two-choices, random or round-robin")
+    ] = "least-loaded",
+    json_path: JsonOpt = None,
+    catalog: CatalogOpt = None,
+) -> None:
+    """Simulate a plan request by request, beside the closed form's prediction."""
+    arguments = {k: v for k, v in locals().items() if k not in ("path", "json_path")}
+    from rich.progress import Progress
+
+    from planner import library
+    from planner.report import course, document, table
+
+    if json_path is not None:
+        document.require_writable(json_path)
+    terminal = table.console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task("simulating", total=None)
+        result = library.simulate(
+            path, **arguments, progress=lambda n, of: bar.update(task, completed=n, total=of)
+        )
+    written = document.simulate_document(result, {"path": path, **arguments})
+    for note in result.assumptions:
+        typer.echo(f"note: {note}", err=True)
+    hand_out(written, json_path, lambda: course.print_simulation(result, table.console()))

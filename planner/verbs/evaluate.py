@@ -1,0 +1,133 @@
+"""``evaluate``: the predicted behaviour of one configuration under one load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from planner.cost.step import Instances
+from planner.errors import InputError
+from planner.serving.attainment import Constraint, Traffic
+from planner.serving.evaluate import Evaluation, evaluate_groups
+from planner.serving.outcome import Group
+from planner.spec.accelerator import Accelerator
+from planner.spec.engine import Engine
+from planner.spec.model import Model
+from planner.spec.slo import parse_slo
+from planner.spec.workload import Workload
+from planner.wiring.load import Catalog, load_accelerator, load_engine, load_model
+from planner.wiring.resolve import (
+    DEFAULT_SLO,
+    evaluated_traffic,
+    hardware_of,
+    layout_of,
+    load_of,
+    modes_of,
+    parse_side,
+    precision_of,
+    require_layout,
+)
+from planner.wiring.tuning import best_groups, tuned
+
+
+@lru_cache(maxsize=4096)
+def evaluate(
+    model: str | Model,
+    *,
+    gpu: str | Accelerator,
+    tp: int = 1,
+    pp: int = 1,
+    ep: int | None = None,
+    dp: int = 1,
+    replicas: int = 1,
+    precision: str = "auto",
+    kv_precision: str = "auto",
+    engine: str | Engine = "vllm-v1",
+    concurrency: int | None = None,
+    rate: float | None = None,
+    static_batch: int | None = None,
+    prompt: float | None = None,
+    output: float | None = None,
+    workload: str | Workload | None = None,
+    prefill: str | None = None,
+    decode: str | None = None,
+    allow_waiting: bool = False,
+    chunk: int | str | None = None,
+    speculate: str | None = None,
+    scheduler: str | None = None,
+    catalog: Catalog = None,
+) -> Evaluation:
+    """Return the predicted behaviour of one configuration under one load (memoised).
+
+    Parameters
+    ----------
+    model, gpu, engine
+        Names, paths or records.
+    tp, pp, ep, dp
+        Layout of a replica; ``ep`` defaults to ``tp·dp`` when ``dp`` > 1, else 1.
+    replicas
+        Equal replicas that share the load.
+    precision, kv_precision
+        Names, or ``auto``: the published checkpoint's, 16-bit KV.
+    concurrency, rate, static_batch
+        Exactly one: requests in flight, requests per second, or one batch; of all replicas.
+    prompt, output
+        Lengths [tok]; or give ``workload``.
+    prefill, decode
+        ``"tp=2,replicas=3"`` each, for a disaggregated deployment instead of a layout.
+    allow_waiting
+        Let requests beyond the KV capacity wait instead of refusing the concurrency.
+    chunk, speculate, scheduler
+        As for :func:`plan`; ``chunk="auto"`` takes the token budget that sustains the largest
+        rate within the SLO of the workload, or else the default one.
+    catalog
+        Directory whose entries override the shipped ones.
+
+    Raises
+    ------
+    InputError, InfeasibleError
+        As :func:`plan`.
+    """
+    the_model = load_model(model, catalog) if isinstance(model, str) else model
+    profile = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    engines = tuned(profile, chunk, speculate, scheduler)
+    the_engine = engines[0]
+    device = load_accelerator(gpu, catalog) if isinstance(gpu, str) else gpu
+    load = load_of(concurrency, rate, static_batch)
+    traffic = evaluated_traffic(the_model, workload, prompt, output, catalog)
+    hardware = hardware_of(
+        device,
+        precision_of(the_model, device, precision, catalog),
+        kv_precision,
+        None,
+        1.0,
+        catalog,
+        the_engine.kernels,
+    )
+    if (prefill is None) != (decode is None):
+        raise InputError("a disaggregated deployment needs both prefill and decode layouts")
+    if prefill is not None and decode is not None:
+        modes_of("disaggregated", the_engine)
+        sides = [
+            parse_side(name, text) for name, text in (("prefill", prefill), ("decode", decode))
+        ]
+    else:
+        modes_of("colocated", the_engine)
+        sides = [(layout_of(tp, pp, ep, dp), replicas)]
+    for layout, count in sides:
+        require_layout(the_model, layout, hardware, count)
+    options = [
+        [Group(Instances(the_model, hardware, e, (layout,)), count) for layout, count in sides]
+        for e in engines
+    ]
+    groups = best_groups(options, _bounded(traffic))
+    return evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)
+
+
+def _bounded(traffic: Traffic) -> Traffic:
+    """Return the traffic with its own bounds, or the default ones where it has none."""
+    if traffic.constraints:
+        return traffic
+    weight = traffic.lengths.weight
+    bounds = tuple(Constraint(b, weight) for b in parse_slo(DEFAULT_SLO))
+    return replace(traffic, constraints=bounds)

@@ -1,0 +1,1 @@
+"""From names and texts to the records every layer works on."""
