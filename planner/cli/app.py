@@ -18,6 +18,7 @@ from planner.cli.deploy import deploy, verify
 from planner.cli.measured import calibrate, validate
 from planner.cli.planning import evaluate, explain, mix, plan
 from planner.cli.simulate import simulate
+from planner.cli.techniques import techniques_app
 
 app = typer.Typer(
     name="planner",
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
+app.add_typer(techniques_app, name="techniques")
 for command in (plan, evaluate, mix, explain, simulate, deploy, verify, validate, calibrate):
     app.command()(command)
 

@@ -18,6 +18,7 @@ from planner.cli.options import (
     PrecisionOpt,
     SchedulerOpt,
     SpeculateOpt,
+    WithOpt,
     hand_out,
 )
 
@@ -41,6 +42,7 @@ def plan(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    techniques: WithOpt = None,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
     objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
@@ -65,6 +67,7 @@ def plan(
         "chunk": chunk,
         "speculate": speculate,
         "scheduler": scheduler,
+        "techniques": techniques,
         "mode": mode,
         "objective": objective,
         "catalog": catalog,
@@ -108,6 +111,7 @@ def evaluate(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    techniques: WithOpt = None,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
 ) -> None:

@@ -35,6 +35,7 @@ from planner.wiring.resolve import (
     stocks_of,
     within_context,
 )
+from planner.wiring.techniques import parse_techniques, rewritten, said_of
 from planner.wiring.tuning import best_plans, tuned
 
 
@@ -52,6 +53,7 @@ def plan(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    techniques: str | None = None,
     mode: str = "auto",
     objective: str = "cost",
     catalog: Catalog = None,
@@ -83,6 +85,8 @@ def plan(
         Speculative decoding, such as ``"k=3,acceptance=0.8,draft=0.05,auto"``.
     scheduler
         Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``.
+    techniques
+        Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     mode
         ``auto``, ``colocated`` or ``disaggregated``.
     objective
@@ -120,11 +124,13 @@ def plan(
             f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
         )
         traffic = replace(traffic, rate_per_s=None)
-    traffic, left_out = within_context(the_model, traffic)
-    assumptions += left_out
     stocks = stocks_of(
         the_model, gpus, cluster, precision, kv_precision, catalog, the_engine.kernels
     )
+    given = parse_techniques(techniques, catalog)
+    changes = [rewritten(the_model, e, traffic, given) for e in engines]
+    traffic, left_out = within_context(the_model, changes[0].traffic)
+    assumptions += left_out + said_of(given, changes[0])
     goal, note = objective_of(objective, stocks, traffic)
     assumptions += note
     if precision == "auto":
@@ -132,8 +138,10 @@ def plan(
     modes = modes_of(mode, the_engine)
     try:
         result = best_plans(
-            engines,
-            lambda e: search(the_model, stocks, e, traffic, modes=modes, objective=goal),
+            changes,
+            lambda c: search(
+                c.model, c.stocked(stocks), c.engine, traffic, modes=modes, objective=goal
+            ),
         )
     except InfeasibleError as error:
         assumed = [a for a in assumptions if a.startswith("no SLO")]
@@ -167,6 +175,7 @@ def provenance(
     cluster: str | None = None,
     workload: str | Workload,
     engine: str,
+    techniques: str | None = None,
     catalog: Catalog = None,
     **_: object,
 ) -> dict[str, object]:
@@ -183,6 +192,7 @@ def provenance(
         the_model,
         the_workload,
         the_engine,
+        *(g.technique for g in parse_techniques(techniques, catalog)),
         *devices,
         *(load_calibration(d, catalog, the_engine.kernels) for d in devices),
     ]
