@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import EVALUATE, LOADED, ROOT, complaints, document, output
+from command import EVALUATE, LOADED, PLAN, ROOT, complaints, document, output
 from command import planner as command
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,9 +156,11 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
     "draft_acceptance": ("dense", (("draft_tokens", "set", 3.0),)),
     "draft_cost": ("dense", (("draft_tokens", "set", 3.0),)),
     "fetched_tokens": ("dense", (("cached_tokens", "set", 1000.0), ("fetch_s", "set", 1.0))),
-    **{name: ("dense", (("cached_tokens", "set", 1000.0), ("fetched_tokens", "set", 1000.0),
-                        ("fetch_s_per_byte", "set", 1e-9)))
-       for name in ("fetch_s", "fetch_s_per_byte", "fetch_size", "fetch_hidden")},
+    **dict.fromkeys(
+        ("fetch_s", "fetch_s_per_byte", "fetch_size", "fetch_hidden"),
+        ("dense", (("cached_tokens", "set", 1000.0), ("fetched_tokens", "set", 1000.0),
+                   ("fetch_s_per_byte", "set", 1e-9))),
+    ),
     "fetch_optional": ("dense", (("cached_tokens", "set", 1000.0), ("fetch_s", "set", 9.0),
                                  ("fetched_tokens", "set", 1000.0))),
     "reusable_tokens": ("dense", (("cached_tokens", "at_least", "reusable_tokens"),)),
@@ -250,8 +252,8 @@ def test_a_new_technique_takes_a_file_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_its_techniques(tmp_path: Path) -> None:
-    line = "plan llama-3.1-8b --gpus l4:8 --workload 1000/100 --rate 2 --with semantic-cache:hit=0.5"
-    done = command(tmp_path, *line.split(), "--json", "plan.json")
+    line = f"{PLAN} --with semantic-cache:hit=0.5 --json plan.json"
+    done = command(tmp_path, *line.split())
     assert done.returncode == 0, done.stderr
     assert "note: with semantic-cache:hit=0.5: no quality loss is declared" in done.stderr
     assert "0.5 per request of a user" in done.stderr
