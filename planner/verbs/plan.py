@@ -173,10 +173,14 @@ def provenance(
     """Return where the numbers of a plan come from: sources of every entry it used."""
     the_model = load_model(model, catalog) if isinstance(model, str) else model
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
+    stock: list[tuple[int, int | None]]
     if cluster is not None:
-        names = [g.accelerator for g in load_cluster(cluster, catalog).groups]
+        groups = load_cluster(cluster, catalog).groups
+        names = [g.accelerator for g in groups]
+        stock = [(g.nodes * g.devices_per_node, g.devices_per_node) for g in groups]
     else:
-        names = list(parse_gpus(gpus or ""))
+        counts = parse_gpus(gpus or "")
+        names, stock = list(counts), [(n, None) for n in counts.values()]
     devices = [load_accelerator(n, catalog) for n in names]
     the_engine = load_engine(engine, catalog)
     entries: list[Named] = [
@@ -205,5 +209,9 @@ def provenance(
                 ),
             }
             for d in devices
+        ],
+        "inventory": [
+            {"accelerator": d.name, "gpus": count, "gpus_per_node": per_node or d.node_devices}
+            for d, (count, per_node) in zip(devices, stock, strict=True)
         ],
     }
