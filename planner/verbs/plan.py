@@ -118,20 +118,7 @@ def plan(
     the_engine = engines[0]
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
     bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
-    assumptions = []
-    if not bounds and not any(c.slo for c in the_workload.classes):
-        bounds = parse_slo(DEFAULT_SLO)
-        assumptions.append(f"no SLO given: {DEFAULT_SLO} assumed")
-    if rate is not None:
-        require_rate(rate)
-    traffic = traffic_of(the_workload, bounds, rate)
-    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
-        assumptions.append(
-            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
-        )
-        traffic = replace(traffic, rate_per_s=None)
-    traffic, left_out = within_context(the_model, traffic)
-    assumptions += left_out
+    traffic, assumptions = _traffic(the_model, the_workload, bounds, rate, objective)
     pricing = pricing_of(gpu_price, provider, term, catalog)
     stocks = stocks_of(
         the_model, gpus, cluster, precision, kv_precision, catalog, the_engine.kernels, pricing
@@ -155,6 +142,30 @@ def plan(
         assumptions.append(f"chunk auto: a token budget of {budget} has the best plan")
     assumptions += _outside(result, traffic)
     return replace(result, assumptions=tuple(assumptions))
+
+
+def _traffic(
+    model: Model,
+    workload: Workload,
+    bounds: tuple[Bound, ...],
+    rate: float | None,
+    objective: str,
+) -> tuple[Traffic, list[str]]:
+    """Return the traffic to plan for, and what had to be assumed about it."""
+    assumptions = []
+    if not bounds and not any(c.slo for c in workload.classes):
+        bounds = parse_slo(DEFAULT_SLO)
+        assumptions.append(f"no SLO given: {DEFAULT_SLO} assumed")
+    if rate is not None:
+        require_rate(rate)
+    traffic = traffic_of(workload, bounds, rate)
+    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
+        assumptions.append(
+            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
+        )
+        traffic = replace(traffic, rate_per_s=None)
+    traffic, left_out = within_context(model, traffic)
+    return traffic, [*assumptions, *left_out]
 
 
 def _price_notes(pricing: Pricing, stocks: Sequence[Stock]) -> list[str]:
