@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _LIBRARY = (
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
@@ -31,6 +32,7 @@ _LIBRARY = (
     "simulate",
     "validate",
     "verify",
+    "what_if",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
 
@@ -42,6 +44,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
@@ -57,6 +60,7 @@ __all__ = [
     "simulate",
     "validate",
     "verify",
+    "what_if",
 ]
 
 if TYPE_CHECKING:
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from planner.library import (
         calibrate,
         calibrations,
+        compare,
         deploy,
         evaluate,
         explain,
@@ -79,6 +84,7 @@ if TYPE_CHECKING:
         simulate,
         validate,
         verify,
+        what_if,
     )
 
 

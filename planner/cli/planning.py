@@ -10,14 +10,17 @@ from planner.cli.options import (
     CatalogOpt,
     ChunkOpt,
     EngineOpt,
+    GpuPriceOpt,
     JsonOpt,
     KvOpt,
     ModelArg,
     PlanFileArg,
     PlanIdOpt,
     PrecisionOpt,
+    ProviderOpt,
     SchedulerOpt,
     SpeculateOpt,
+    TermOpt,
     WithOpt,
     hand_out,
 )
@@ -43,8 +46,17 @@ def plan(
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
     techniques: WithOpt = None,
+    consider: Annotated[
+        str | None, typer.Option(help="Techniques the search may take: all, or names")
+    ] = None,
+    quality: Annotated[
+        float, typer.Option(help="Most quality that techniques may lose together: 0.01")
+    ] = 0.0,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
     objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
+    gpu_price: GpuPriceOpt = None,
+    provider: ProviderOpt = None,
+    term: TermOpt = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
@@ -68,8 +80,13 @@ def plan(
         "speculate": speculate,
         "scheduler": scheduler,
         "techniques": techniques,
+        "consider": consider,
+        "quality": quality,
         "mode": mode,
         "objective": objective,
+        "gpu_price": gpu_price,
+        "provider": provider,
+        "term": term,
         "catalog": catalog,
     }
     result = library.plan(model, **arguments)

@@ -54,12 +54,12 @@ def read_case(path: Path, plan_id: str | None, catalog: Catalog) -> Case:
 
     document = read_document(path)
     try:
-        return _resolve(document, plan_id, catalog)
+        return case_of(document, plan_id, catalog)
     except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
 
 
-def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
+def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
     """Return a plan of a document with everything it names looked up again."""
     inputs = document["inputs"]
     catalog = inputs["catalog"] if catalog is None else catalog
@@ -70,7 +70,7 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
     budget = int(plan["pools"][0]["token_budget"])
     engine = tuned(load_engine(inputs["engine"], catalog), budget, *settings)[0]
     workload = load_workload(inputs["workload"], catalog)
-    given = parse_techniques(inputs.get("techniques"), catalog)
+    given = parse_techniques(document.get("techniques") or inputs.get("techniques"), catalog)
     changed = rewritten(model, engine, replace(traffic_of(workload), constraints=()), given)
     model, engine = changed.model, changed.engine
     stocks = stocks_of(
