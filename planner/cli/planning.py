@@ -62,33 +62,13 @@ def plan(
     catalog: CatalogOpt = None,
 ) -> None:
     """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
+    own = ("model", "top", "json_path")
+    arguments: dict[str, Any] = {k: v for k, v in locals().items() if k not in (*own, "own")}
     from planner import library
     from planner.report import document, table
 
     if json_path is not None:
         document.require_writable(json_path)
-    arguments: dict[str, Any] = {
-        "gpus": gpus,
-        "cluster": cluster,
-        "workload": workload,
-        "rate": rate,
-        "slo": slo,
-        "precision": precision,
-        "kv_precision": kv_precision,
-        "engine": engine,
-        "chunk": chunk,
-        "speculate": speculate,
-        "scheduler": scheduler,
-        "techniques": techniques,
-        "consider": consider,
-        "quality": quality,
-        "mode": mode,
-        "objective": objective,
-        "gpu_price": gpu_price,
-        "provider": provider,
-        "term": term,
-        "catalog": catalog,
-    }
     result = library.plan(model, **arguments)
     inputs = {"model": model, **arguments, "top": top}
     written = document.plan_document(result, inputs, library.provenance(model, **arguments))
