@@ -264,6 +264,36 @@ def test_a_plan_says_its_techniques(tmp_path: Path) -> None:
     assert simulated["simulated"]["ttft_s"]["mean"] > 0.0
 
 
+CONSIDERED = {"gpus": "h100:64", "workload": "mooncake-conversation",
+              "slo": "ttft=10s@p90,tpot=100ms@p90"}  # fmt: skip
+
+
+def test_a_search_takes_what_pays_within_the_quality_budget() -> None:
+    plain = planner.plan("llama-3.1-70b", **CONSIDERED)
+    lossless = planner.plan("llama-3.1-70b", **CONSIDERED, consider="all")
+    lossy = planner.plan("llama-3.1-70b", **CONSIDERED, consider="all", quality=0.05)
+    costs = [p.recommended.usd_per_hour or 0.0 for p in (plain, lossless, lossy)]
+    assert costs == sorted(costs, reverse=True)
+    assert lossless.techniques == "kv-store"
+    assert set(lossless.savings) == {"kv-store"}
+    for found, budget in ((lossless, 0.0), (lossy, 0.05)):
+        taken = wiring.parse_techniques(found.techniques, ROOT)
+        assert sum(g.quality_loss or 0.0 for g in taken) <= budget
+        assert all(g.technique.considered for g in taken)
+        (said,) = [a for a in found.assumptions if a.startswith("considered, left out")]
+        assert "prefix-cache (excludes kv-store)" in said
+    again = planner.plan("llama-3.1-70b", **CONSIDERED, techniques=lossless.techniques)
+    assert again.plans == lossless.plans
+
+
+def test_what_does_not_pay_changes_nothing() -> None:
+    arguments = {"gpus": "l4:8", "workload": "1000/100", "rate": 2.0}
+    found = planner.plan("llama-3.1-8b", **arguments, consider="prefix-cache,kv-store")
+    assert found.plans == planner.plan("llama-3.1-8b", **arguments).plans
+    assert "kv-store, prefix-cache (does not pay)" in " ".join(found.assumptions)
+    assert found.techniques == ""
+
+
 # Mistakes ---------------------------------------------------------------------------------------
 
 GOOD = f"{HEAD}\n  - {{quantity: kv_read, operation: multiply, value: x}}\n"
