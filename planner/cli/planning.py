@@ -160,8 +160,14 @@ def mix(
 def explain(
     path: PlanFileArg,
     plan_id: PlanIdOpt = None,
+    json_path: JsonOpt = None,
 ) -> None:
     """Explain a plan: time by operator, memory map, roofline position, what binds."""
     from planner import library
+    from planner.report import document
 
-    typer.echo(library.explain(path, plan_id))
+    if json_path is not None:
+        document.require_writable(json_path)
+    text = library.explain(path, plan_id)
+    written = document.explain_document(text, {"path": path, "plan_id": plan_id})
+    hand_out(written, json_path, lambda: typer.echo(text))
