@@ -17,6 +17,7 @@ from planner.cli.catalog import hardware_app, models_app, workloads_app
 from planner.cli.comparing import compare, what_if
 from planner.cli.deploy import deploy, verify
 from planner.cli.measured import calibrate, validate
+from planner.cli.options import QuietOpt
 from planner.cli.planning import evaluate, explain, mix, plan
 from planner.cli.simulate import simulate
 
@@ -49,6 +50,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
     ] = False,
+    quiet: QuietOpt = False,
 ) -> None:
     pass
 

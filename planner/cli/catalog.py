@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.options import CatalogOpt, JsonOpt
+from planner.cli.options import CatalogOpt, JsonOpt, note
 
 if TYPE_CHECKING:
     from planner.spec.record import Named
@@ -327,4 +327,4 @@ def _write_text(text: str, out: str | None) -> None:
         Path(out).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out: cannot write {out!r}: {error.strerror or error}") from None
-    typer.echo(f"wrote {out}", err=True)
+    note(f"wrote {out}")
