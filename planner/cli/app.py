@@ -19,6 +19,7 @@ from planner.cli.deploy import deploy, verify
 from planner.cli.measured import calibrate, validate
 from planner.cli.options import QuietOpt
 from planner.cli.planning import evaluate, explain, mix, plan
+from planner.cli.runs import runs_app
 from planner.cli.simulate import simulate
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
+app.add_typer(runs_app, name="runs")
 for command in (
     plan, evaluate, mix, explain, compare, what_if, simulate, deploy, verify, validate, calibrate,
 ):  # fmt: skip

@@ -89,7 +89,7 @@ def verify(
     with working("predicting"):
         found = library.verify(path, results, **arguments)
     if csv is not None:
-        measured.write_runs(found, csv)
+        document.write_text(measured.runs_csv(found.rows), csv, "--csv")
     inputs = {"path": path, "results": results, **arguments, "csv": csv}
     written = measured.verify_document(found, inputs)
     hand_out(written, json_path, lambda: measured.print_verification(found, path, results, csv))
