@@ -9,6 +9,7 @@ from planner.verbs.compare import compare
 from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
 from planner.verbs.explain import explain
+from planner.verbs.imports import import_runs, import_workload
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
@@ -37,6 +38,8 @@ __all__ = [
     "deploy",
     "evaluate",
     "explain",
+    "import_runs",
+    "import_workload",
     "load_accelerator",
     "load_calibration",
     "load_cluster",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.options import CatalogOpt, JsonOpt
+from planner.cli.options import CatalogOpt, JsonOpt, QuietOpt, note
 
 if TYPE_CHECKING:
     from planner.spec.record import Named
@@ -237,6 +237,7 @@ def models_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
 def models_import(
     path: Annotated[str, typer.Argument(help="A Hugging Face config.json")],
     out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
+    quiet: QuietOpt = False,
 ) -> None:
     """Turn a Hugging Face config.json into a model YAML."""
     from planner.ingest.huggingface import model_to_yaml, read_model
@@ -295,7 +296,8 @@ def workloads_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
 @workloads_app.command("import")
 def workloads_import(
     path: Annotated[
-        str, typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM or length trace")
+        str,
+        typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM, length, vLLM log, Prometheus"),
     ],
     name: Annotated[
         str | None, typer.Option(help="Workload name; default: the file's stem")
@@ -303,16 +305,18 @@ def workloads_import(
     out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
     source: Annotated[str | None, typer.Option(help="Citation of the trace")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the trace")] = "unknown",
+    format: Annotated[str, typer.Option(help="auto, trace or prometheus")] = "auto",
+    model_name: Annotated[
+        str | None, typer.Option(help="Prometheus: the model, where there are several")
+    ] = None,
+    quiet: QuietOpt = False,
 ) -> None:
-    """Turn a request trace into a workload YAML: rate, CV and joint length histogram."""
-    import re
+    """Turn a trace or Prometheus metrics into a workload YAML: rate, CV and lengths."""
+    from planner import library
+    from planner.ingest.traces import workload_to_yaml
 
-    from planner.ingest.traces import read_trace, workload_from_trace, workload_to_yaml
-
-    trace = read_trace(Path(path))
-    stem = re.sub(r"[^a-z0-9._-]+", "-", Path(path).stem.lower()).strip("-._") or "trace"
-    workload = workload_from_trace(
-        trace, name or stem, source=source or f"the trace {Path(path).name}", licence=licence
+    workload = library.import_workload(
+        path, name=name, source=source, licence=licence, format=format, model_name=model_name
     )
     _write_text(workload_to_yaml(workload), out)
 
@@ -327,4 +331,4 @@ def _write_text(text: str, out: str | None) -> None:
         Path(out).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out: cannot write {out!r}: {error.strerror or error}") from None
-    typer.echo(f"wrote {out}", err=True)
+    note(f"wrote {out}")

@@ -28,6 +28,9 @@ class Pool:
         Largest rate the whole pool serves within the SLOs.
     batch_mean, utilization, kv_use
         Requests in decode per replica, share of time busy, share of the KV pool held.
+    decode_step_s, doubled_step_s
+        A step that only decodes, at the mean batch and at twice that; ``None`` for prefill pools,
+        the second also where a replica has no room for twice the batch.
     """
 
     role: str
@@ -47,6 +50,8 @@ class Pool:
     kv_capacity_tokens: float
     max_sequences: int
     token_budget: int
+    decode_step_s: float | None
+    doubled_step_s: float | None
     power_w: float
     peak_flops_per_s: float
     memory_bandwidth_bytes_per_s: float

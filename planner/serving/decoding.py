@@ -10,6 +10,9 @@ from planner.formulas import occupancy
 from planner.formulas.arrays import Array, BoolArray
 from planner.serving.prepared import Prepared
 
+#: Least peakedness of decoding: beneath it the diffusion's weights would no longer be finite.
+LEAST_SPREAD = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -57,7 +60,8 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     taken = np.where(full, 1.0 - at.step_s / slowed, taken)
     # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
     swing = at.arrival_cv[:, None] ** 2 + (taken * at.prompt_cv) ** 2
-    spread = 1.0 + (swing / (1.0 - taken) ** 2 - 1.0) * at.overlap
+    # even perfectly paced arrivals of equal lengths leave a little noise, and no division by zero
+    spread = np.maximum(1.0 + (swing / (1.0 - taken) ** 2 - 1.0) * at.overlap, LEAST_SPREAD)
     weights = occupancy.occupancy_log_weights(
         slowed, tokens, at.counts, at.widths, rate_per_s, spread
     )
