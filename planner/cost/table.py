@@ -44,6 +44,8 @@ class StepTable:
         Fixed time per request before its first step, and of the host per step [s].
     scheduler
         The rule by which prompts and decoding share steps.
+    preempts
+        Whether the engine stops requests when KV runs out.
     operators, layers
         Operators that a step runs, and layers of the model.
     law
@@ -58,6 +60,7 @@ class StepTable:
     request_s: float
     host_s: float
     scheduler: Scheduler
+    preempts: bool
     operators: float
     layers: int
     law: Law
@@ -177,6 +180,7 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
         request_s=engine.request_s,
         host_s=engine.host_step_s,
         scheduler=engine.scheduler,
+        preempts=engine.preemption == "recompute",
         operators=sum(x.repeat for x in operators(instances.model, one, Step(0.0, mean, 1.0))),
         layers=instances.model.depth,
         law=found,
