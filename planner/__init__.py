@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _LIBRARY = (
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
@@ -30,6 +31,7 @@ _LIBRARY = (
     "simulate",
     "validate",
     "verify",
+    "what_if",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
 
@@ -41,6 +43,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
@@ -55,6 +58,7 @@ __all__ = [
     "simulate",
     "validate",
     "verify",
+    "what_if",
 ]
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
     from planner.library import (
         calibrate,
         calibrations,
+        compare,
         deploy,
         evaluate,
         explain,
@@ -76,6 +81,7 @@ if TYPE_CHECKING:
         simulate,
         validate,
         verify,
+        what_if,
     )
 
 

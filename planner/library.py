@@ -5,6 +5,7 @@ from __future__ import annotations
 from planner.search.matrix import Mix
 from planner.search.plans import PlanSet
 from planner.serving.evaluate import Evaluation
+from planner.verbs.compare import compare
 from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
 from planner.verbs.explain import explain
@@ -13,6 +14,7 @@ from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
 from planner.verbs.simulate import simulate
 from planner.verbs.verify import verify
+from planner.verbs.what_if import what_if
 from planner.wiring.load import (
     load_accelerator,
     load_calibration,
@@ -30,6 +32,7 @@ __all__ = [
     "PlanSet",
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
@@ -46,4 +49,5 @@ __all__ = [
     "simulate",
     "validate",
     "verify",
+    "what_if",
 ]

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from planner.cli.catalog import hardware_app, models_app, workloads_app
+from planner.cli.comparing import compare, what_if
 from planner.cli.deploy import deploy, verify
 from planner.cli.measured import calibrate, validate
 from planner.cli.planning import evaluate, explain, mix, plan
@@ -29,7 +30,9 @@ app = typer.Typer(
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
-for command in (plan, evaluate, mix, explain, simulate, deploy, verify, validate, calibrate):
+for command in (
+    plan, evaluate, mix, explain, compare, what_if, simulate, deploy, verify, validate, calibrate,
+):  # fmt: skip
     app.command()(command)
 
 

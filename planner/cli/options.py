@@ -22,6 +22,13 @@ SchedulerOpt = Annotated[
 ]
 PrecisionOpt = Annotated[str, typer.Option(help="auto, bf16, fp8, int8, int4, fp4, mxfp4")]
 KvOpt = Annotated[str, typer.Option(help="auto (16 bit), bf16 or fp8")]
+GpuPriceOpt = Annotated[
+    str | None, typer.Option(help="$ per GPU and hour: NAME=USD[,NAME=USD…]; before any other")
+]
+ProviderOpt = Annotated[
+    str | None, typer.Option(help="Whose price counts, such as AWS; default: the first on-demand")
+]
+TermOpt = Annotated[str | None, typer.Option(help="on-demand, spot, reserved or list")]
 PlanFileArg = Annotated[str, typer.Argument(metavar="PLAN.json", help="Document of plan --json")]
 PlanIdOpt = Annotated[str | None, typer.Option("--plan", help="Plan id; default recommended")]
 

@@ -10,14 +10,17 @@ from planner.cli.options import (
     CatalogOpt,
     ChunkOpt,
     EngineOpt,
+    GpuPriceOpt,
     JsonOpt,
     KvOpt,
     ModelArg,
     PlanFileArg,
     PlanIdOpt,
     PrecisionOpt,
+    ProviderOpt,
     SchedulerOpt,
     SpeculateOpt,
+    TermOpt,
     hand_out,
 )
 
@@ -43,6 +46,9 @@ def plan(
     scheduler: SchedulerOpt = None,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
     objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
+    gpu_price: GpuPriceOpt = None,
+    provider: ProviderOpt = None,
+    term: TermOpt = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
@@ -67,6 +73,9 @@ def plan(
         "scheduler": scheduler,
         "mode": mode,
         "objective": objective,
+        "gpu_price": gpu_price,
+        "provider": provider,
+        "term": term,
         "catalog": catalog,
     }
     result = library.plan(model, **arguments)

@@ -53,12 +53,12 @@ def read_case(path: Path, plan_id: str | None, catalog: Catalog) -> Case:
 
     document = read_document(path)
     try:
-        return _resolve(document, plan_id, catalog)
+        return case_of(document, plan_id, catalog)
     except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
 
 
-def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
+def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
     """Return a plan of a document with everything it names looked up again."""
     inputs = document["inputs"]
     catalog = inputs["catalog"] if catalog is None else catalog
