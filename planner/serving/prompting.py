@@ -8,6 +8,7 @@ import numpy as np
 
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, along
+from planner.formulas.renewal import arrivals_after
 from planner.serving.decoding import Decoding, swelling, taken_share, tpot_variance_s2
 from planner.serving.prepared import Prepared
 
@@ -169,7 +170,8 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
         return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
 
     def companions(start: Array) -> Array:
-        ahead = 2.0 * rate * np.minimum(start, FOREVER_S) / (1.0 + work.load)
+        waits = np.minimum(start, FOREVER_S) / (1.0 + work.load)
+        ahead = 2.0 * arrivals_after(rate, waits, at.arrival_cv)
         return np.asarray(work.room * -np.expm1(-ahead / np.maximum(work.room, 1e-9)))
 
     sigma, least = queue(work.service)
@@ -209,11 +211,12 @@ def slowed_decoding(
     taken = prompting.taken
     wait = np.where(np.isfinite(prompting.wait_mean_s), prompting.wait_mean_s, 0.0)
     sojourn = wait + prompting.step_s / 2.0 + at.lengths.mean(prompting.prompt_s)
-    behind = (taken * sojourn / (1.0 - taken))[:, None]
+    came = arrivals_after(rate, sojourn, at.arrival_cv)
+    behind = (taken / rate * came / (1.0 - taken))[:, None]
     full = along(at.law.batch, at.law.mixed_s, decoding.batch[:, None])
     delay = np.minimum(behind / tokens, np.maximum(full - decoding.tpot_s[:, None], 0.0))
     waited = wait**2 * (2.0 / prompting.wait_probability - 1.0)
-    work = rate * prompting.square_taken_s2 * swelling(at) * sojourn
+    work = came * prompting.square_taken_s2 * swelling(at)
     left = (work + taken**2 * waited) / (1.0 - taken) ** 2
     variance = tpot_variance_s2(at, rate, decoding, prompting.square_taken_s2, taken)
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
