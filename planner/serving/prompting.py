@@ -212,7 +212,10 @@ def slowed_decoding(
     wait = np.where(np.isfinite(prompting.wait_mean_s), prompting.wait_mean_s, 0.0)
     sojourn = wait + prompting.step_s / 2.0 + at.lengths.mean(prompting.prompt_s)
     came = arrivals_after(rate, sojourn, at.arrival_cv)
-    behind = (taken / rate * came / (1.0 - taken))[:, None]
+    stay = tokens * decoding.tpot_s[:, None]
+    cv, per = at.arrival_cv[:, None], rate[:, None]
+    later = arrivals_after(per, sojourn[:, None] + stay, cv) - came[:, None] - per * stay
+    behind = (taken / np.maximum(rate, 1e-300) / (1.0 - taken))[:, None] * (came[:, None] + later)
     full = along(at.law.batch, at.law.mixed_s, decoding.batch[:, None])
     delay = np.minimum(behind / tokens, np.maximum(full - decoding.tpot_s[:, None], 0.0))
     waited = wait**2 * (2.0 / prompting.wait_probability - 1.0)
@@ -220,4 +223,7 @@ def slowed_decoding(
     left = (work + taken**2 * waited) / (1.0 - taken) ** 2
     variance = tpot_variance_s2(at, rate, decoding, prompting.square_taken_s2, taken)
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
-    return decoding.tpot_s[:, None] + delay, variance
+    # delays lengthen stays, more requests share steps, and steps grow by ε per relative delay
+    later = at.lengths.mean(delay * tokens) / max(at.lengths.mean(tokens), 1.0)
+    crowding = 1.0 / (1.0 - np.minimum(decoding.elasticity, MOST_TAKEN)) - 1.0
+    return (decoding.tpot_s + crowding * later)[:, None] + delay, variance
