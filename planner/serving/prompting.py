@@ -171,10 +171,12 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
 
     def companions(start: Array) -> Array:
         waits = np.minimum(start, FOREVER_S) / (1.0 + work.load)
-        ahead = 2.0 * arrivals_after(rate, waits, at.arrival_cv)
+        ahead = 2.0 * some * arrivals_after(rate, waits / some, at.arrival_cv)
         return np.asarray(work.room * -np.expm1(-ahead / np.maximum(work.room, 1e-9)))
 
     sigma, least = queue(work.service)
+    # who finds no step running takes none along; beside decoding one always runs
+    some = np.maximum(sigma, 1e-9) if work.own_steps else np.ones_like(sigma)
     least = np.minimum(least + work.delay_s, FOREVER_S)
     start, met = least, companions(least)
     if not work.own_steps:
