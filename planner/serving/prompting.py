@@ -9,7 +9,14 @@ import numpy as np
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, along
 from planner.formulas.renewal import arrivals_after
-from planner.serving.decoding import Decoding, swelling, taken_share, tpot_variance_s2
+from planner.serving.decoding import (
+    Decoding,
+    gathering,
+    paused_share,
+    swelling,
+    taken_share,
+    tpot_variance_s2,
+)
 from planner.serving.prepared import Prepared
 
 #: Largest share of time that prompts may take before the forms leave their range.
@@ -93,9 +100,13 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         running = 1.0 - decoding.idle
         fixed = along(law.batch, law.boundary_s, batch[:, None])[:, 0]
         vacation, busy = fixed, 1.0 - decoding.idle * (1.0 - np.minimum(load, 1.0))
-    taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded))
+    gathered: Array | float = 1.0
+    if not own_steps:
+        free = 1.0 - np.minimum(rate * lengths.mean(crowded), 0.9)
+        gathered = gathering(rate, fixed / free, at.arrival_cv)
+    taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded), gathered)
     taken = np.minimum(taken, MOST_TAKEN)
-    others = (rate * fixed / (1.0 - taken))[:, None]
+    others = (gathered * rate * fixed / (1.0 - taken))[:, None]
     square_taken = lengths.mean(((alone + others * crowded) / (1.0 + others)) ** 2)
     even = fixed / (1.0 - taken)
     # Prompts that arrive in one step share the next. Its length is a branching of Poisson
@@ -128,9 +139,12 @@ def _lost(
     """Return share and square of what decoding loses to prompts in steps of their own."""
     law, mean = at.law, at.lengths.mean
     step_s = along(law.batch, law.decode_s, batch[:, None])[:, 0]
-    taken = taken_share(rate, step_s, law.lost * mean(alone), law.lost * mean(crowded))
+    free = 1.0 - np.minimum(rate * law.lost * mean(crowded), 0.9)
+    gathered = gathering(rate, step_s / free, at.arrival_cv)
+    prices = law.lost * mean(alone), law.lost * mean(crowded), gathered
+    taken = paused_share(rate, step_s, *prices, law.lost)
     taken = np.minimum(taken, MOST_TAKEN)
-    others = (rate * step_s / (1.0 - taken))[:, None]
+    others = (gathered * rate * step_s / (1.0 - taken))[:, None]
     return taken, mean((law.lost * (alone + others * crowded) / (1.0 + others)) ** 2)
 
 
