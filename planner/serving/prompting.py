@@ -240,6 +240,6 @@ def slowed_decoding(
     variance = tpot_variance_s2(at, rate, decoding, prompting.square_taken_s2, taken)
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
     # delays lengthen stays, more requests share steps, and steps grow by ε per relative delay
-    later = at.lengths.mean(delay * tokens) / max(at.lengths.mean(tokens), 1.0)
+    shared = at.lengths.mean(delay * tokens) / np.maximum(at.lengths.mean(tokens), 1.0)
     crowding = 1.0 / (1.0 - np.minimum(decoding.elasticity, MOST_TAKEN)) - 1.0
-    return (decoding.tpot_s + crowding * later)[:, None] + delay, variance
+    return (decoding.tpot_s + crowding * shared)[:, None] + delay, variance
