@@ -24,6 +24,7 @@ from planner.wiring.load import (
     load_engine,
     load_model,
     load_precision,
+    load_technique,
     load_workload,
 )
 from planner.wiring.records import calibrations
@@ -48,6 +49,7 @@ __all__ = [
     "load_engine",
     "load_model",
     "load_precision",
+    "load_technique",
     "load_workload",
     "mix",
     "plan",

@@ -22,6 +22,7 @@ from planner.cli.options import QuietOpt
 from planner.cli.planning import evaluate, explain, mix, plan
 from planner.cli.runs import runs_app
 from planner.cli.simulate import simulate
+from planner.cli.techniques import techniques_app
 
 app = typer.Typer(
     name="planner",
@@ -34,6 +35,7 @@ hardware_app.command("add")(hardware_add)
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
+app.add_typer(techniques_app, name="techniques")
 app.add_typer(runs_app, name="runs")
 for command in (
     plan, evaluate, mix, explain, compare, what_if, simulate, deploy, verify, validate, calibrate,

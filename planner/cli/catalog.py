@@ -24,14 +24,15 @@ def _app(help_text: str) -> typer.Typer:
 hardware_app = _app("Accelerators, clusters, engines, precisions and calibrations.")
 models_app = _app("Model architectures.")
 workloads_app = _app("Workloads: rates, lengths, SLOs.")
-HARDWARE_KINDS = ("accelerator", "cluster", "engine", "precision", "calibration")
+HARDWARE_KINDS = ("accelerator", "cluster", "engine", "precision", "calibration", "technique")
 
 
 #: One column of a list: heading for people, key for programs, format of its numbers.
 Column = tuple[str, str, str]
 
 
-def _emit(columns: list[Column], rows: list[list[Any]], json_path: str | None) -> None:
+def emit(columns: list[Column], rows: list[list[Any]], json_path: str | None) -> None:
+    """Print rows for people, or write them as a document; ``None`` is shown as a dash."""
     from planner.report import document, table
 
     if json_path is None:
@@ -51,9 +52,8 @@ def _emit(columns: list[Column], rows: list[list[Any]], json_path: str | None) -
         document.write_document(written, json_path)
 
 
-def _print_record(
-    record: Named, json_path: str | None, extra: dict[str, Any] | None = None
-) -> None:
+def print_record(record: Named, json_path: str | None, extra: dict[str, Any] | None = None) -> None:
+    """Print an entry for people, or write it as a document."""
     from planner.report import document, table
 
     data = {**record.model_dump(mode="json"), **(extra or {})}
@@ -143,7 +143,7 @@ def hardware_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None
         for a in store.load_all("accelerator", catalog)
         if isinstance(a, Accelerator)
     ]
-    _emit(columns, rows, json_path)
+    emit(columns, rows, json_path)
 
 
 def _hardware_entry(name: str, catalog: str | None) -> Named:
@@ -180,7 +180,7 @@ def hardware_show(
 
     record = _hardware_entry(name, catalog)
     if not isinstance(record, Accelerator):
-        _print_record(record, json_path)
+        print_record(record, json_path)
         return
     c = library.load_calibration(record, catalog)
     standing = {
@@ -189,7 +189,7 @@ def hardware_show(
         "relative_error_median": c.relative_error.median,
         "relative_error_p90": c.relative_error.p90,
     }
-    _print_record(record, json_path, {"predictions": standing})
+    print_record(record, json_path, {"predictions": standing})
 
 
 @hardware_app.command("check")
@@ -228,7 +228,7 @@ def models_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None:
         for m in store.load_all("model", catalog)
         if isinstance(m, Model)
     ]
-    _emit(columns, rows, json_path)
+    emit(columns, rows, json_path)
 
 
 @models_app.command("show")
@@ -243,7 +243,7 @@ def models_show(name: str, catalog: CatalogOpt = None, json_path: JsonOpt = None
         "active_count": model.active_count,
         "kv_bytes_per_token_16bit": kv_token_bytes(model, 2.0),
     }
-    _print_record(model, json_path, {"derived": counts})
+    print_record(model, json_path, {"derived": counts})
 
 
 @models_app.command("check")
@@ -295,7 +295,7 @@ def workloads_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> Non
                     float(share @ table[:, 1]),
                 ]
             )
-    _emit(columns, rows, json_path)
+    emit(columns, rows, json_path)
 
 
 @workloads_app.command("show")
@@ -303,7 +303,7 @@ def workloads_show(name: str, catalog: CatalogOpt = None, json_path: JsonOpt = N
     """Show one workload (name, YAML file, or a literal such as 4000/500)."""
     from planner import library
 
-    _print_record(library.load_workload(name, catalog), json_path)
+    print_record(library.load_workload(name, catalog), json_path)
 
 
 @workloads_app.command("check")

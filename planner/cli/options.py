@@ -45,6 +45,9 @@ SpeculateOpt = Annotated[str | None, typer.Option(help="k=3,acceptance=0.8[,draf
 SchedulerOpt = Annotated[
     str | None, typer.Option(help="chunked, prefill-first, layered, shared, priority, length-pools")
 ]
+WithOpt = Annotated[
+    str | None, typer.Option("--with", help="Techniques: cachegen,keyformer:kv_keep=0.5")
+]
 PrecisionOpt = Annotated[str, typer.Option(help="auto, bf16, fp8, int8, int4, fp4, mxfp4")]
 KvOpt = Annotated[str, typer.Option(help="auto (16 bit), bf16 or fp8")]
 GpuPriceOpt = Annotated[

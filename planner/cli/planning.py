@@ -23,6 +23,7 @@ from planner.cli.options import (
     SchedulerOpt,
     SpeculateOpt,
     TermOpt,
+    WithOpt,
     hand_out,
     note,
     working,
@@ -56,6 +57,13 @@ def plan(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    techniques: WithOpt = None,
+    consider: Annotated[
+        str | None, typer.Option(help="Techniques the search may take: all, or names")
+    ] = None,
+    quality: Annotated[
+        float, typer.Option(help="Most quality that techniques may lose together: 0.01")
+    ] = 0.0,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
     objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
     gpu_price: GpuPriceOpt = None,
@@ -84,6 +92,9 @@ def plan(
         "chunk": chunk,
         "speculate": speculate,
         "scheduler": scheduler,
+        "techniques": techniques,
+        "consider": consider,
+        "quality": quality,
         "mode": mode,
         "objective": objective,
         "gpu_price": gpu_price,
@@ -134,6 +145,7 @@ def evaluate(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    techniques: WithOpt = None,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
 ) -> None:

@@ -36,8 +36,14 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result")] = 0,
     route: Annotated[
-        str, typer.Option(help="least-loaded, two-choices, random or round-robin")
+        str,
+        typer.Option(
+            help="least-loaded, two-choices, random, round-robin; by prefix: one-hash, affinity"
+        ),
     ] = "least-loaded",
+    prefix_cache: Annotated[
+        float, typer.Option(help="Share of KV memory that keeps a trace's prompt blocks")
+    ] = 0.0,
     json_path: JsonOpt = None,
     quiet: QuietOpt = False,
     catalog: CatalogOpt = None,

@@ -57,14 +57,14 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         lines = _lines(phase, [price(op, instances.hardware) for op in ops])
         per_rank = batch / float(split.dp * split.pp)
         host = engine.host_step_s + engine.host_sequence_s * per_rank
-        launches = sum(op.repeat for op in ops) * engine.launch_s
+        launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s
         eager = per_rank > engine.graph_max_batch
     else:
         ops, whole, steps = _prompt_ops(instances, lengths, split)
         lines = _lines(phase, [price(op, instances.hardware) for op in ops], steps)
         lines += _lines(phase, [price(op, instances.hardware) for op in whole])
         host = engine.host_step_s * steps
-        launches = sum(op.repeat for op in ops) * engine.launch_s * steps
+        launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s * steps
         eager = True
     uneven = float(stage_share(instances.model, split) * split.pp)
     busy = sum(line.seconds for line in lines)

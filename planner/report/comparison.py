@@ -14,8 +14,8 @@ from planner.report.document import plain
 from planner.units import format_seconds
 
 if TYPE_CHECKING:
+    from planner.explanation.change import Held, WhatIf
     from planner.explanation.comparison import Comparison, Figure, Side, SloPair
-    from planner.verbs.what_if import Held, WhatIf
 
 COMPARE_SCHEMA = "planner/compare/1"
 WHAT_IF_SCHEMA = "planner/what-if/1"

@@ -9,10 +9,10 @@ import numpy as np
 from planner.cost.breakdown import bottleneck, breakdown
 from planner.cost.step import Law
 from planner.formulas.arrays import Array
-from planner.search.assess import Assessed, share_within, statistics_s
+from planner.search.assess import Assessed, curve_s, share_within, statistics_s
 from planner.search.candidates import Column, Enumeration
 from planner.search.drafts import Draft
-from planner.search.plans import Plan, Pool, SloResult
+from planner.search.plans import SHARES, Plan, Pool, SloResult
 from planner.serving.attainment import Traffic
 from planner.serving.evaluate import memory_of
 from planner.serving.latency import Statistics
@@ -29,6 +29,10 @@ def plans_of(
 ) -> list[Plan]:
     """Return drafts as plans with every statistic, unnumbered, in order."""
     statistics = {m: _every_statistic(of, traffic, m) for m in METRICS}
+    curves = {
+        m: curve_s(of, traffic, m, SHARES, statistics[m]["p50"], statistics[m]["p99"])
+        for m in ("ttft", "tpot")
+    }
     checks = []
     for c in traffic.constraints:
         value = statistics_s(of, traffic, c.bound.metric, [c.bound.quantile], c.weight)[0]
@@ -68,6 +72,7 @@ def plans_of(
                 _at(statistics["ttft"], k),
                 _at(statistics["tpot"], k),
                 _at(statistics["e2e"], k),
+                {m: tuple(float(v) for v in curve[k]) for m, curve in curves.items()},
                 results,
                 rate * tokens,
                 power,

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from planner.errors import InfeasibleError
 from planner.search.candidates import Stock
-from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.refereed import outside
@@ -18,6 +17,7 @@ from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound, parse_slo
 from planner.spec.workload import Workload
+from planner.wiring.considered import Question, answer, answer_with_choice, offered
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -35,9 +35,9 @@ from planner.wiring.resolve import (
     parse_gpus,
     require_rate,
     stocks_of,
-    within_context,
 )
-from planner.wiring.tuning import best_plans, tuned
+from planner.wiring.techniques import parse_techniques
+from planner.wiring.tuning import tuned
 
 
 def plan(
@@ -54,6 +54,9 @@ def plan(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    techniques: str | None = None,
+    consider: str | None = None,
+    quality: float = 0.0,
     mode: str = "auto",
     objective: str = "cost",
     gpu_price: str | Mapping[str, float] | None = None,
@@ -88,6 +91,12 @@ def plan(
         Speculative decoding, such as ``"k=3,acceptance=0.8,draft=0.05,auto"``.
     scheduler
         Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``.
+    techniques
+        Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
+    consider
+        ``all``, or names of techniques: the search takes those that pay.
+    quality
+        Most that the declared quality losses of all techniques may add up to [-].
     mode
         ``auto``, ``colocated`` or ``disaggregated``.
     objective
@@ -118,20 +127,7 @@ def plan(
     the_engine = engines[0]
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
     bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
-    assumptions = []
-    if not bounds and not any(c.slo for c in the_workload.classes):
-        bounds = parse_slo(DEFAULT_SLO)
-        assumptions.append(f"no SLO given: {DEFAULT_SLO} assumed")
-    if rate is not None:
-        require_rate(rate)
-    traffic = traffic_of(the_workload, bounds, rate)
-    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
-        assumptions.append(
-            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
-        )
-        traffic = replace(traffic, rate_per_s=None)
-    traffic, left_out = within_context(the_model, traffic)
-    assumptions += left_out
+    traffic, assumptions = _traffic(the_workload, bounds, rate, objective)
     pricing = pricing_of(gpu_price, provider, term, catalog)
     stocks = stocks_of(
         the_model, gpus, cluster, precision, kv_precision, catalog, the_engine.kernels, pricing
@@ -141,20 +137,40 @@ def plan(
     assumptions += note
     if precision == "auto":
         assumptions.append(f"precision auto considers {', '.join(_formats(stocks))}")
-    modes = modes_of(mode, the_engine)
+    asked = Question(the_model, engines, stocks, traffic, modes_of(mode, the_engine), goal)
+    given = parse_techniques(techniques, catalog)
     try:
-        result = best_plans(
-            engines,
-            lambda e: search(the_model, stocks, e, traffic, modes=modes, objective=goal),
-        )
+        if consider is None:
+            result = answer(asked, given)
+        else:
+            result = answer_with_choice(asked, given, offered(consider, catalog), quality)
     except InfeasibleError as error:
         assumed = [a for a in assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
-    if len(engines) > 1:
-        budget = result.recommended.pools[0].token_budget
-        assumptions.append(f"chunk auto: a token budget of {budget} has the best plan")
-    assumptions += _outside(result, traffic)
-    return replace(result, assumptions=tuple(assumptions))
+    said = [*assumptions, *result.assumptions, *_outside(result, traffic)]
+    return replace(result, assumptions=tuple(said))
+
+
+def _traffic(
+    workload: Workload,
+    bounds: tuple[Bound, ...],
+    rate: float | None,
+    objective: str,
+) -> tuple[Traffic, list[str]]:
+    """Return the traffic to plan for, and what had to be assumed about it."""
+    assumptions = []
+    if not bounds and not any(c.slo for c in workload.classes):
+        bounds = parse_slo(DEFAULT_SLO)
+        assumptions.append(f"no SLO given: {DEFAULT_SLO} assumed")
+    if rate is not None:
+        require_rate(rate)
+    traffic = traffic_of(workload, bounds, rate)
+    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
+        assumptions.append(
+            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
+        )
+        traffic = replace(traffic, rate_per_s=None)
+    return traffic, assumptions
 
 
 def _price_notes(pricing: Pricing, stocks: Sequence[Stock]) -> list[str]:
@@ -192,6 +208,7 @@ def provenance(
     cluster: str | None = None,
     workload: str | Workload,
     engine: str,
+    techniques: str | None = None,
     gpu_price: str | Mapping[str, float] | None = None,
     provider: str | None = None,
     term: str | None = None,
@@ -201,16 +218,21 @@ def provenance(
     """Return where the numbers of a plan come from: sources of every entry it used."""
     the_model = load_model(model, catalog) if isinstance(model, str) else model
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
+    stock: list[tuple[int, int | None]]
     if cluster is not None:
-        names = [g.accelerator for g in load_cluster(cluster, catalog).groups]
+        groups = load_cluster(cluster, catalog).groups
+        names = [g.accelerator for g in groups]
+        stock = [(g.nodes * g.devices_per_node, g.devices_per_node) for g in groups]
     else:
-        names = list(parse_gpus(gpus or ""))
+        counts = parse_gpus(gpus or "")
+        names, stock = list(counts), [(n, None) for n in counts.values()]
     devices = [load_accelerator(n, catalog) for n in names]
     the_engine = load_engine(engine, catalog)
     entries: list[Named] = [
         the_model,
         the_workload,
         the_engine,
+        *(g.technique for g in parse_techniques(techniques, catalog)),
         *devices,
         *(load_calibration(d, catalog, the_engine.kernels) for d in devices),
     ]
@@ -220,6 +242,10 @@ def provenance(
             for e in dict.fromkeys(entries)
         ],
         "prices": [_price(pricing_of(gpu_price, provider, term, catalog), d) for d in devices],
+        "inventory": [
+            {"accelerator": d.name, "gpus": count, "gpus_per_node": per_node or d.node_devices}
+            for d, (count, per_node) in zip(devices, stock, strict=True)
+        ],
     }
 
 

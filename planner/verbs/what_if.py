@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import numpy as np
 
 from planner.cost.step import law
 from planner.errors import InfeasibleError, InputError
-from planner.explanation.comparison import Changed, Comparison, comparison
+from planner.explanation.change import Held, WhatIf
+from planner.explanation.comparison import Changed, comparison
 from planner.search.plans import SloResult
 from planner.serving.attainment import Traffic, traffic_of
-from planner.serving.latency import Statistics
 from planner.serving.open_loop import goodput_per_s
 from planner.serving.prepared import prepare
 from planner.simulation.closed import predict
@@ -40,42 +39,6 @@ from planner.wiring.prices import pricing_of
 from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, within_context
 
 _ARGUMENTS = tuple(p for p in inspect.signature(plan).parameters if p != "model")
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The plan as it stands, same replicas and shares of traffic, under the changed inputs.
-
-    ``goodput_per_s`` is the most it serves within the changed SLOs; ``shortage`` says which of its
-    GPUs the changed inventory lacks.
-    """
-
-    plan: str
-    holds: bool
-    rate_per_s: float
-    goodput_per_s: float
-    usd_per_hour: float | None
-    ttft_s: Statistics
-    tpot_s: Statistics
-    e2e_s: Statistics
-    slo: tuple[SloResult, ...]
-    shortage: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WhatIf:
-    """What a change of inputs does: to the plan as it stands, and to the plan one would choose.
-
-    ``after`` is the document of the new plan set and ``comparison`` sets its recommended plan (b)
-    beside the old plan (a); both are ``None`` where no plan meets the changed inputs, and
-    ``infeasible`` says why.
-    """
-
-    changes: tuple[Changed, ...]
-    held: Held
-    infeasible: str
-    comparison: Comparison | None
-    after: dict[str, Any] | None
 
 
 def what_if(
