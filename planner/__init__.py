@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _LIBRARY = (
+    "add_accelerator",
     "calibrate",
     "calibrations",
     "compare",
     "deploy",
+    "describe_accelerator",
     "evaluate",
     "explain",
     "import_runs",
@@ -44,10 +46,12 @@ __all__ = [
     "InputError",
     "PlannerError",
     "__version__",
+    "add_accelerator",
     "calibrate",
     "calibrations",
     "compare",
     "deploy",
+    "describe_accelerator",
     "evaluate",
     "explain",
     "import_runs",
@@ -70,10 +74,12 @@ __all__ = [
 if TYPE_CHECKING:
     from planner.errors import CatalogError, InfeasibleError, InputError, PlannerError
     from planner.library import (
+        add_accelerator,
         calibrate,
         calibrations,
         compare,
         deploy,
+        describe_accelerator,
         evaluate,
         explain,
         import_runs,

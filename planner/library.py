@@ -9,6 +9,7 @@ from planner.verbs.compare import compare
 from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
 from planner.verbs.explain import explain
+from planner.verbs.hardware import add_accelerator, describe_accelerator
 from planner.verbs.imports import import_runs, import_workload
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
@@ -32,10 +33,12 @@ __all__ = [
     "Evaluation",
     "Mix",
     "PlanSet",
+    "add_accelerator",
     "calibrate",
     "calibrations",
     "compare",
     "deploy",
+    "describe_accelerator",
     "evaluate",
     "explain",
     "import_runs",

@@ -16,6 +16,7 @@ import typer
 from planner.cli.catalog import hardware_app, models_app, workloads_app
 from planner.cli.comparing import compare, what_if
 from planner.cli.deploy import deploy, verify
+from planner.cli.hardware import hardware_add
 from planner.cli.measured import calibrate, validate
 from planner.cli.options import QuietOpt
 from planner.cli.planning import evaluate, explain, mix, plan
@@ -30,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+hardware_app.command("add")(hardware_add)
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
