@@ -11,6 +11,7 @@ from planner.verbs.explain import explain
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
+from planner.verbs.report import report_html
 from planner.verbs.simulate import simulate
 from planner.verbs.verify import verify
 from planner.wiring.load import (
@@ -43,6 +44,7 @@ __all__ = [
     "mix",
     "plan",
     "provenance",
+    "report_html",
     "simulate",
     "validate",
     "verify",

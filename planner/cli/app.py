@@ -17,6 +17,7 @@ from planner.cli.catalog import hardware_app, models_app, workloads_app
 from planner.cli.deploy import deploy, verify
 from planner.cli.measured import calibrate, validate
 from planner.cli.planning import evaluate, explain, mix, plan
+from planner.cli.report import report
 from planner.cli.simulate import simulate
 
 app = typer.Typer(
@@ -29,7 +30,18 @@ app = typer.Typer(
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
-for command in (plan, evaluate, mix, explain, simulate, deploy, verify, validate, calibrate):
+for command in (
+    plan,
+    evaluate,
+    mix,
+    explain,
+    report,
+    simulate,
+    deploy,
+    verify,
+    validate,
+    calibrate,
+):
     app.command()(command)
 
 

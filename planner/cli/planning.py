@@ -45,14 +45,16 @@ def plan(
     objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
+    html: Annotated[str | None, typer.Option(help="Write an HTML report to FILE")] = None,
     catalog: CatalogOpt = None,
 ) -> None:
     """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
     from planner import library
     from planner.report import document, table
 
-    if json_path is not None:
-        document.require_writable(json_path)
+    for file, option in ((json_path, "--json"), (html, "--html")):
+        if file is not None:
+            document.require_writable(file, option)
     arguments: dict[str, Any] = {
         "gpus": gpus,
         "cluster": cluster,
@@ -74,6 +76,8 @@ def plan(
     written = document.plan_document(result, inputs, library.provenance(model, **arguments))
     for note in result.assumptions:
         typer.echo(f"note: {note}", err=True)
+    if html is not None:
+        document.write_text(library.report_html(written), html, "--html")
     hand_out(written, json_path, lambda: table.print_plan(result, top, table.console()))
 
 

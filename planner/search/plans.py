@@ -10,7 +10,6 @@ from planner.serving.latency import Statistics
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 
-
 #: Where a plan's distributions are tabulated [-].
 SHARES = (0.01, 0.02, *(k / 20 for k in range(1, 20)), 0.98, 0.99)
 
