@@ -16,14 +16,18 @@ __version__ = "0.1.0"
 _LIBRARY = (
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
+    "import_runs",
+    "import_workload",
     "load_accelerator",
     "load_cluster",
     "load_engine",
     "load_model",
     "load_precision",
+    "load_technique",
     "load_workload",
     "mix",
     "plan",
@@ -31,6 +35,7 @@ _LIBRARY = (
     "simulate",
     "validate",
     "verify",
+    "what_if",
 )
 _ERRORS = ("CatalogError", "InfeasibleError", "InputError", "PlannerError")
 
@@ -42,14 +47,18 @@ __all__ = [
     "__version__",
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
+    "import_runs",
+    "import_workload",
     "load_accelerator",
     "load_cluster",
     "load_engine",
     "load_model",
     "load_precision",
+    "load_technique",
     "load_workload",
     "mix",
     "plan",
@@ -57,6 +66,7 @@ __all__ = [
     "simulate",
     "validate",
     "verify",
+    "what_if",
 ]
 
 if TYPE_CHECKING:
@@ -64,14 +74,18 @@ if TYPE_CHECKING:
     from planner.library import (
         calibrate,
         calibrations,
+        compare,
         deploy,
         evaluate,
         explain,
+        import_runs,
+        import_workload,
         load_accelerator,
         load_cluster,
         load_engine,
         load_model,
         load_precision,
+        load_technique,
         load_workload,
         mix,
         plan,
@@ -79,6 +93,7 @@ if TYPE_CHECKING:
         simulate,
         validate,
         verify,
+        what_if,
     )
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from planner.search.matrix import Mix
 from planner.search.plans import PlanSet
 from planner.serving.evaluate import Evaluation
+from planner.verbs.compare import compare
 from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
 from planner.verbs.explain import explain
+from planner.verbs.imports import import_runs, import_workload
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
 from planner.verbs.report import report_html
 from planner.verbs.simulate import simulate
 from planner.verbs.verify import verify
+from planner.verbs.what_if import what_if
 from planner.wiring.load import (
     load_accelerator,
     load_calibration,
@@ -21,6 +24,7 @@ from planner.wiring.load import (
     load_engine,
     load_model,
     load_precision,
+    load_technique,
     load_workload,
 )
 from planner.wiring.records import calibrations
@@ -31,15 +35,19 @@ __all__ = [
     "PlanSet",
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
+    "import_runs",
+    "import_workload",
     "load_accelerator",
     "load_calibration",
     "load_cluster",
     "load_engine",
     "load_model",
     "load_precision",
+    "load_technique",
     "load_workload",
     "mix",
     "plan",
@@ -48,4 +56,5 @@ __all__ = [
     "simulate",
     "validate",
     "verify",
+    "what_if",
 ]

@@ -19,6 +19,7 @@ from planner.spec.engine import Engine
 from planner.spec.model import Model
 from planner.spec.precision import Precision
 from planner.spec.record import Named
+from planner.spec.technique import Technique
 from planner.spec.workload import Workload
 
 N = TypeVar("N", bound=Named)
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[type[Named], str]] = {
     "cluster": (Cluster, "hardware/clusters"),
     "engine": (Engine, "hardware/engines"),
     "precision": (Precision, "hardware/precisions"),
+    "technique": (Technique, "hardware/techniques"),
     "model": (Model, "models"),
     "workload": (Workload, "workloads"),
 }
@@ -184,7 +186,8 @@ def find(kind: str, name: str, catalog: str | Path | None = None) -> Named:
 
 
 def _plural(kind: str) -> str:
-    return {"model": "models", "workload": "workloads"}.get(kind, "hardware")
+    own = {"model": "models", "workload": "workloads", "technique": "techniques"}
+    return own.get(kind, "hardware")
 
 
 def _stem_checked(kind: str, path: Path) -> Named:

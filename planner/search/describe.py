@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.cost.breakdown import bottleneck, breakdown
+from planner.cost.step import Law
 from planner.formulas.arrays import Array
 from planner.search.assess import Assessed, curve_s, share_within, statistics_s
 from planner.search.candidates import Column, Enumeration
@@ -141,6 +142,7 @@ def _pool(
         capacity,
         int(law.places[0]),
         one.engine.token_budget,
+        *_steps_s(law, column.role, batch),
         n * (idle + busy * (column.power_w - idle)),
         hardware.accelerator.peak(hardware.precision.compute),
         hardware.accelerator.memory_bandwidth_bytes_per_s,
@@ -148,6 +150,15 @@ def _pool(
         tuple(lines),
         bound,
     )
+
+
+def _steps_s(law: Law, role: str, batch: float) -> tuple[float | None, float | None]:
+    """Return the decode step at a batch, and at twice the batch where that fits."""
+    if role == "prefill":
+        return None, None
+    at = max(batch, 1.0)
+    once, twice = law.decode_at(np.array([at, 2.0 * at]))[0].tolist()
+    return once, twice if 2.0 * at <= float(law.places[0]) else None
 
 
 def binding(found: Enumeration, draft: Draft, pools: Sequence[Pool], traffic: Traffic) -> str:
