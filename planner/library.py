@@ -14,6 +14,7 @@ from planner.verbs.imports import import_runs, import_workload
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
+from planner.verbs.report import report_html
 from planner.verbs.simulate import simulate
 from planner.verbs.verify import verify
 from planner.verbs.what_if import what_if
@@ -54,6 +55,7 @@ __all__ = [
     "mix",
     "plan",
     "provenance",
+    "report_html",
     "simulate",
     "validate",
     "verify",

@@ -20,6 +20,7 @@ from planner.cli.hardware import hardware_add
 from planner.cli.measured import calibrate, validate
 from planner.cli.options import QuietOpt
 from planner.cli.planning import evaluate, explain, mix, plan
+from planner.cli.report import report
 from planner.cli.runs import runs_app
 from planner.cli.simulate import simulate
 from planner.cli.techniques import techniques_app
@@ -38,7 +39,8 @@ app.add_typer(workloads_app, name="workloads")
 app.add_typer(techniques_app, name="techniques")
 app.add_typer(runs_app, name="runs")
 for command in (
-    plan, evaluate, mix, explain, compare, what_if, simulate, deploy, verify, validate, calibrate,
+    plan, evaluate, mix, explain, report, compare, what_if, simulate, deploy, verify, validate,
+    calibrate,
 ):  # fmt: skip
     app.command()(command)
 

@@ -71,6 +71,7 @@ def plan(
     term: TermOpt = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
+    html: Annotated[str | None, typer.Option(help="Write an HTML report to FILE")] = None,
     quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
@@ -78,8 +79,9 @@ def plan(
     from planner import library
     from planner.report import document, table
 
-    if json_path is not None:
-        document.require_writable(json_path)
+    for file, option in ((json_path, "--json"), (html, "--html")):
+        if file is not None:
+            document.require_writable(file, option)
     arguments: dict[str, Any] = {
         "gpus": gpus,
         "cluster": cluster,
@@ -108,6 +110,8 @@ def plan(
     written = document.plan_document(result, inputs, library.provenance(model, **arguments))
     for text in result.assumptions:
         note(text)
+    if html is not None:
+        document.write_text(library.report_html(written), html, "--html")
     hand_out(written, json_path, lambda: table.print_plan(result, top, table.console()))
 
 

@@ -243,7 +243,11 @@ def provenance(
         ],
         "prices": [_price(pricing_of(gpu_price, provider, term, catalog), d) for d in devices],
         "inventory": [
-            {"accelerator": d.name, "gpus": count, "gpus_per_node": per_node or d.node_devices}
+            {
+                "accelerator": d.name,
+                "gpus": count,
+                "gpus_per_node": min(count, per_node or d.node_devices),
+            }
             for d, (count, per_node) in zip(devices, stock, strict=True)
         ],
     }
