@@ -8,11 +8,13 @@ from planner.serving.evaluate import Evaluation
 from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
 from planner.verbs.explain import explain
+from planner.verbs.fleet import fleet
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
 from planner.verbs.simulate import simulate
 from planner.verbs.verify import verify
+from planner.wiring.fleet import load_fleet
 from planner.wiring.load import (
     load_accelerator,
     load_calibration,
@@ -33,10 +35,12 @@ __all__ = [
     "deploy",
     "evaluate",
     "explain",
+    "fleet",
     "load_accelerator",
     "load_calibration",
     "load_cluster",
     "load_engine",
+    "load_fleet",
     "load_model",
     "load_precision",
     "load_workload",

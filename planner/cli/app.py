@@ -15,6 +15,7 @@ import typer
 
 from planner.cli.catalog import hardware_app, models_app, workloads_app
 from planner.cli.deploy import deploy, verify
+from planner.cli.fleet import fleet
 from planner.cli.measured import calibrate, validate
 from planner.cli.planning import evaluate, explain, mix, plan
 from planner.cli.simulate import simulate
@@ -29,7 +30,7 @@ app = typer.Typer(
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
-for command in (plan, evaluate, mix, explain, simulate, deploy, verify, validate, calibrate):
+for command in (plan, evaluate, mix, fleet, explain, simulate, deploy, verify, validate, calibrate):
     app.command()(command)
 
 
