@@ -72,5 +72,5 @@ def _relief(markets: Sequence[Market], demands: Sequence[Demand]) -> str:
         lower = [replace(d, rate_per_s=tuple(middle * r for r in d.rate_per_s)) for d in demands]
         low, high = (low, middle) if _short(markets, lower) else (middle, high)
     if low > 0.0:
-        ways.append(f"{low:.1%} of the rates")
+        ways.append(f"{math.floor(1000 * low) / 10:.1f}% of the rates")
     return "it would fit with " + " or with ".join(ways) if ways else "no number of devices helps"
