@@ -32,7 +32,8 @@ from planner.simulation.results import latencies, measured_part, statistics
 from planner.simulation.run import Pool, run
 from planner.spec.layout import Layout
 from planner.wiring.load import load_accelerator, load_engine, load_model
-from planner.wiring.resolve import hardware_of, precision_of
+from planner.wiring.precisions import precision_of
+from planner.wiring.resolve import hardware_of
 
 DEGREES = {
     ("llama-3.1-8b", "h100-sxm-80gb"): 1,

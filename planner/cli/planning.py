@@ -6,6 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
+from planner.cli.limits import (
+    LIMIT_OPTIONS,
+    AvailabilityOpt,
+    BudgetOpt,
+    CarbonOpt,
+    ConfidenceOpt,
+    CurrentOpt,
+    HeadroomOpt,
+    MaxReplicasOpt,
+    MaxShapesOpt,
+    MinReplicasOpt,
+    OwnedOpt,
+    PowerOpt,
+    QualityOpt,
+    SwitchOpt,
+)
 from planner.cli.options import (
     CatalogOpt,
     ChunkOpt,
@@ -42,17 +58,35 @@ def plan(
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
-    objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
+    objective: Annotated[
+        str, typer.Option(help="cost, gpus, goodput, energy, carbon, or several in order")
+    ] = "cost",
+    budget: BudgetOpt = None,
+    power: PowerOpt = None,
+    max_shapes: MaxShapesOpt = None,
+    max_replicas: MaxReplicasOpt = None,
+    min_replicas: MinReplicasOpt = None,
+    availability: AvailabilityOpt = None,
+    headroom: HeadroomOpt = 0.0,
+    confidence: ConfidenceOpt = None,
+    quality: QualityOpt = None,
+    owned: OwnedOpt = None,
+    current: CurrentOpt = None,
+    switch_cost: SwitchOpt = None,
+    carbon: CarbonOpt = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
 ) -> None:
     """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
+    given = dict(locals())
     from planner import library
     from planner.report import document, table
+    from planner.wiring.limits import limits_of
 
     if json_path is not None:
         document.require_writable(json_path)
+    asked = {name: given[name] for name in (*LIMIT_OPTIONS, "catalog")}
     arguments: dict[str, Any] = {
         "gpus": gpus,
         "cluster": cluster,
@@ -67,9 +101,10 @@ def plan(
         "scheduler": scheduler,
         "mode": mode,
         "objective": objective,
+        "carbon": carbon,
         "catalog": catalog,
     }
-    result = library.plan(model, **arguments)
+    result = library.plan(model, **arguments, limits=limits_of(**asked))
     inputs = {"model": model, **arguments, "top": top}
     written = document.plan_document(result, inputs, library.provenance(model, **arguments))
     for note in result.assumptions:

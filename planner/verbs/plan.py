@@ -7,16 +7,18 @@ from dataclasses import replace
 
 from planner.errors import InfeasibleError
 from planner.search.candidates import Stock
-from planner.search.plan import search
+from planner.search.plan import CARBON_G_PER_KWH, search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.refereed import outside
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
+from planner.spec.limits import UNBOUNDED, Limits
 from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound, parse_slo
 from planner.spec.workload import Workload
+from planner.wiring.limits import within_cluster
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -54,6 +56,8 @@ def plan(
     scheduler: str | None = None,
     mode: str = "auto",
     objective: str = "cost",
+    limits: Limits = UNBOUNDED,
+    carbon: float | None = None,
     catalog: Catalog = None,
 ) -> PlanSet:
     """Return the Pareto set of deployment plans, the recommended one first.
@@ -86,7 +90,12 @@ def plan(
     mode
         ``auto``, ``colocated`` or ``disaggregated``.
     objective
-        ``cost``, ``gpus``, ``goodput`` or ``energy``.
+        ``cost``, ``gpus``, ``goodput``, ``energy`` or ``carbon``, or several in order:
+        ``"cost,energy"``.
+    limits
+        Budget, power, spares, headroom, confidence, … (:class:`planner.spec.limits.Limits`).
+    carbon
+        Carbon intensity of the power, by default the cluster's or the world's mean [g/kWh].
     catalog
         Directory whose entries override the shipped ones.
 
@@ -122,8 +131,17 @@ def plan(
         traffic = replace(traffic, rate_per_s=None)
     traffic, left_out = within_context(the_model, traffic)
     assumptions += left_out
+    limits, record = within_cluster(limits, cluster, catalog)
     stocks = stocks_of(
-        the_model, gpus, cluster, precision, kv_precision, catalog, the_engine.kernels
+        the_model,
+        gpus,
+        record,
+        precision,
+        kv_precision,
+        catalog,
+        the_engine.kernels,
+        limits,
+        carbon,
     )
     goal, note = objective_of(objective, stocks, traffic)
     assumptions += note
@@ -133,7 +151,9 @@ def plan(
     try:
         result = best_plans(
             engines,
-            lambda e: search(the_model, stocks, e, traffic, modes=modes, objective=goal),
+            lambda e: search(
+                the_model, stocks, e, traffic, modes=modes, objective=goal, limits=limits
+            ),
         )
     except InfeasibleError as error:
         assumed = [a for a in assumptions if a.startswith("no SLO")]
@@ -141,6 +161,11 @@ def plan(
     if len(engines) > 1:
         budget = result.recommended.pools[0].token_budget
         assumptions.append(f"chunk auto: a token budget of {budget} has the best plan")
+    if "carbon" in goal and all(s.carbon_g_per_kwh is None for s in stocks):
+        assumptions.append(
+            f"carbon intensity {CARBON_G_PER_KWH:g} g/kWh: the world's mean of 2023 (Ember, Global "
+            "Electricity Review 2024)"
+        )
     assumptions += _outside(result, traffic)
     return replace(result, assumptions=tuple(assumptions))
 
