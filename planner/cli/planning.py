@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,6 +35,12 @@ from planner.cli.options import (
     SchedulerOpt,
     SpeculateOpt,
     hand_out,
+)
+
+#: Arguments of the verb, which the document repeats.
+_PLAN_ARGUMENTS = (
+    *("gpus", "cluster", "workload", "rate", "slo", "precision", "kv_precision", "engine"),
+    *("chunk", "speculate", "scheduler", "mode", "objective", "carbon", "catalog"),
 )
 
 
@@ -86,25 +92,9 @@ def plan(
 
     if json_path is not None:
         document.require_writable(json_path)
-    asked = {name: given[name] for name in (*LIMIT_OPTIONS, "catalog")}
-    arguments: dict[str, Any] = {
-        "gpus": gpus,
-        "cluster": cluster,
-        "workload": workload,
-        "rate": rate,
-        "slo": slo,
-        "precision": precision,
-        "kv_precision": kv_precision,
-        "engine": engine,
-        "chunk": chunk,
-        "speculate": speculate,
-        "scheduler": scheduler,
-        "mode": mode,
-        "objective": objective,
-        "carbon": carbon,
-        "catalog": catalog,
-    }
-    result = library.plan(model, **arguments, limits=limits_of(**asked))
+    arguments = {name: given[name] for name in _PLAN_ARGUMENTS}
+    limits = limits_of(**{name: given[name] for name in (*LIMIT_OPTIONS, "catalog")})
+    result = library.plan(model, **arguments, limits=limits)
     inputs = {"model": model, **arguments, "top": top}
     written = document.plan_document(result, inputs, library.provenance(model, **arguments))
     for note in result.assumptions:

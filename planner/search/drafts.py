@@ -16,13 +16,15 @@ from planner.search.mix import Objective, Terms, coefficient
 Draft = tuple[tuple[int, int], ...]
 #: How many replicas beyond the fewest are offered as plans of their own (headroom, lower latency).
 _EXTRA = 4
+#: Pairs of pools that are all assessed, whatever their device types.
+_MANY_PAIRS = 1000
 
 
 def drafts(columns: Sequence[Column], terms: Terms) -> list[Draft]:
     """Return homogeneous colocated plans and prefill/decode pairs within the limits.
 
-    With a rate: the fewest replicas that carry it, and a few more. Without: as many as fit. Pools
-    of two device types are paired at the fewest replicas only.
+    With a rate: the fewest replicas that carry it, and a few more. Without: as many as fit. Where
+    there are many pairs, those of two device types are only made of each type's cheapest pools.
     """
     alike = [i for i, c in enumerate(columns) if not c.cell_goodput_per_s and c.part is None]
     if terms.rate_per_s is None:
@@ -36,11 +38,12 @@ def drafts(columns: Sequence[Column], terms: Terms) -> list[Draft]:
         else:
             sides[columns[i].role] += [(i, n) for n in options]
     prefill, decode = (_thinned(columns, sides[r]) for r in ("prefill", "decode"))
+    few = len(prefill) * len(decode) <= _MANY_PAIRS
     cheap = {r: _cheapest(columns, terms, sides[r]) for r in sides}
     for p in prefill:
         for d in decode:
             same = columns[p[0]].stock == columns[d[0]].stock
-            if same or (p in cheap["prefill"] and d in cheap["decode"]):
+            if few or same or (p in cheap["prefill"] and d in cheap["decode"]):
                 found.append((p, d))
     return [d for d in found if allowed(columns, d, terms)]
 

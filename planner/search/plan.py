@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
 from planner.search.assess import Assessed, assess, meets, statistics_s
-from planner.search.buckets import cells_of, one_cell
-from planner.search.candidates import Column, Enumeration, Stock, enumerate_candidates
+from planner.search.candidates import Enumeration
 from planner.search.describe import binding, plans_of
 from planner.search.dominated import undominated
-from planner.search.drafts import Draft, allowed, drafts, spent
-from planner.search.infeasible import explain_shortage, explain_unmet
-from planner.search.mix import Goals, Objective, Solution, Terms, best_mix
+from planner.search.drafts import Draft, drafts, spent
+from planner.search.infeasible import explain_shortage
+from planner.search.job import Job, enumerated, optimum
+from planner.search.mix import Goals, Objective, Terms
 from planner.search.pareto import knee, pareto_front
 from planner.search.plans import PlanSet
-from planner.search.sized import sized_drafts
 from planner.serving.attainment import Traffic
-from planner.serving.prepared import Role
-from planner.spec.engine import Engine
-from planner.spec.limits import UNBOUNDED, Limits
-from planner.spec.model import Model
 
 #: Plans that get every statistic; the rest of a very large Pareto set is counted, not listed.
 LISTED = 24
-#: Carbon intensity where none is given [g/kWh]: the world's electricity in 2023 (Ember, Global
-#: Electricity Review 2024).
-CARBON_G_PER_KWH = 480.0
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One search: what to serve, on what, within what."""
-
-    model: Model
-    stocks: tuple[Stock, ...]
-    engine: Engine
-    traffic: Traffic
-    roles: tuple[Role, ...]
-    goals: Goals
-    limits: Limits
-
-
-def search(
-    model: Model,
-    stocks: Sequence[Stock],
-    engine: Engine,
-    traffic: Traffic,
-    *,
-    modes: Sequence[str] = ("colocated", "disaggregated"),
-    objective: Objective | Goals = "cost",
-    limits: Limits = UNBOUNDED,
-) -> PlanSet:
+def search(job: Job) -> PlanSet:
     """Return the Pareto set of plans, the recommended one first.
 
     Raises
@@ -63,72 +32,8 @@ def search(
     InfeasibleError
         If no instance meets the SLOs, or the inventory cannot carry the rate within the limits.
     """
-    job = job_of(model, stocks, engine, traffic, modes, objective, limits)
     found, terms = enumerated(job)
     return plan_set(job, found, terms)
-
-
-def job_of(
-    model: Model,
-    stocks: Sequence[Stock],
-    engine: Engine,
-    traffic: Traffic,
-    modes: Sequence[str],
-    objective: Objective | Goals,
-    limits: Limits,
-) -> Job:
-    """Return the search that the arguments ask for; without a rate, goodput is the goal."""
-    roles: list[Role] = ["both"] if "colocated" in modes else []
-    if "disaggregated" in modes:
-        roles += ["prefill", "decode"]
-    goals: Goals = (objective,) if isinstance(objective, str) else objective
-    if traffic.rate_per_s is None:
-        goals = ("goodput",)
-    return Job(model, tuple(stocks), engine, traffic, tuple(roles), goals, limits)
-
-
-def enumerated(job: Job) -> tuple[Enumeration, Terms]:
-    """Return all columns, and what a mix of them has to do.
-
-    Raises
-    ------
-    InfeasibleError
-        If no instance meets the SLOs.
-    """
-    lengths = job.traffic.lengths
-    # within one device type sizes would be split for a few percent at most: not worth a router
-    cells = cells_of(lengths) if len(job.stocks) > 1 else one_cell(lengths)
-    found = enumerate_candidates(
-        job.model, job.stocks, job.engine, job.traffic, job.roles, cells, job.limits.confidence
-    )
-    if not complete(found.columns):
-        raise InfeasibleError(
-            explain_unmet(job.model, job.stocks, job.engine, job.traffic, found, job.roles)
-        )
-    return found, terms_of(job, found)
-
-
-def terms_of(job: Job, found: Enumeration) -> Terms:
-    """Return what a mix of columns has to do and to stay within."""
-    rate = job.traffic.rate_per_s
-    intensity = [s.carbon_g_per_kwh for s in job.stocks]
-    return Terms(
-        tuple(s.count for s in job.stocks),
-        None if rate is None else rate * (1.0 + job.limits.headroom),
-        job.limits,
-        found.cells.shares,
-        tuple(s.owned for s in job.stocks),
-        tuple(CARBON_G_PER_KWH if g is None else g for g in intensity),
-        tuple(_running(c, found, job.limits) for c in found.columns) if job.limits.current else (),
-    )
-
-
-def _running(column: Column, found: Enumeration, limits: Limits) -> int:
-    """Return how many replicas of a column the current deployment has."""
-    hardware = found.groups[column.group].instances.hardware
-    me = (column.role, hardware.accelerator.name, str(column.layout), hardware.precision.name)
-    same = [r for r in limits.current if (r.role, r.accelerator, r.layout, r.precision) == me]
-    return sum(r.replicas for r in same) if not column.cell_goodput_per_s else 0
 
 
 def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
@@ -140,9 +45,11 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
         If no mix carries the rate within the limits.
     """
     traffic, rate, spare = job.traffic, job.traffic.rate_per_s, job.limits.spare_replicas
-    found, offered, solution, bound = _drafts(found, terms, job.goals, traffic)
+    best = optimum(job, found, terms)
+    found, offered = best.found, list(best.drafts)
     if not offered:
         raise InfeasibleError(explain_shortage(job.model, job.stocks, found, traffic, terms))
+    offered = list(dict.fromkeys((*offered, *drafts(found.columns, terms))))
     assessed = assess(found, offered, traffic, rate, spare=spare)
     keep, values = _pareto(found, offered, assessed, traffic, terms)
     order = _ranked(found, offered, assessed, keep, values, job.goals, terms)
@@ -178,50 +85,12 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
         {**found.counts, "dominated": dominated},
         len(offered),
         len(keep),
-        solution.termination,
+        best.termination,
         {"median": widest.relative_error.median, "p90": widest.relative_error.p90},
         "fit" if all(c.basis == "fit" for c in calibrations) else "default",
-        max(0.0, (value - bound) / max(abs(value), 1e-12)),
+        max(0.0, (value - best.bound) / max(abs(value), 1e-12)),
         job.limits,
     )
-
-
-def complete(columns: Sequence[Column]) -> bool:
-    """Whether some plan exists at some rate: a colocated column, or both sides of a split one."""
-    roles = {c.role for c in columns}
-    return "both" in roles or {"prefill", "decode"} <= roles
-
-
-def _drafts(
-    found: Enumeration, terms: Terms, goals: Goals, traffic: Traffic
-) -> tuple[Enumeration, list[Draft], Solution, float]:
-    """Return every draft worth assessing, the optimal mixes first, without repeats.
-
-    And the proved bound of the first goal, minimised.
-    """
-    alike = [i for i, c in enumerate(found.columns) if not c.cell_goodput_per_s]
-    columns = [found.columns[i] for i in alike]
-    now = tuple(terms.now[i] for i in alike) if terms.now else ()
-    whole = replace(terms, now=now)
-    best = best_mix(columns, whole, goals)
-    mixes = [best]
-    if terms.rate_per_s is not None and goals[0] != "goodput":
-        mixes.append(best_mix(columns, whole, "goodput"))
-    sign = -1.0 if goals[0] == "goodput" else 1.0
-    bound = sign * best.bound if best.termination != "infeasible" else np.inf
-    offered: dict[Draft, None] = {}
-    for mix in mixes:
-        draft = tuple((alike[j], n) for j, n in enumerate(mix.replicas) if n)
-        if draft and mix.termination != "infeasible":
-            offered[draft] = None
-    if len(alike) < len(found.columns):
-        sized = sized_drafts(found, terms, goals, traffic)
-        found, bound = sized.found, min(bound, sign * sized.bound)
-        offered |= dict.fromkeys(sized.drafts)
-    if offered:
-        offered |= dict.fromkeys(drafts(found.columns, terms))
-    kept = [d for d in offered if allowed(found.columns, d, terms)]
-    return found, kept, best, bound
 
 
 def _cost(found: Enumeration, draft: Draft, terms: Terms) -> float:

@@ -61,7 +61,7 @@ def sized_drafts(found: Enumeration, terms: Terms, goals: Goals, traffic: Traffi
         if not any(columns[i].cell_goodput_per_s for i in used):
             break  # pools that serve all sizes alike are exact already
         found, needed, draft = _priced(found, columns, solution, terms, traffic)
-        if _holds(found, draft, terms, traffic):
+        if holds(found, draft, terms, traffic):
             drafts.append(draft)
         change = {i: f for i, f in needed.items() if abs(f - 1.0) > _ROUNDING}
         key = tuple(solution.replicas)
@@ -130,7 +130,7 @@ def own_column(found: Enumeration, column: Column, takes: Array, traffic: Traffi
     return replace(column, goodput_per_s=rate, cell_goodput_per_s=(), part=part)
 
 
-def _holds(found: Enumeration, draft: Draft, terms: Terms, traffic: Traffic) -> bool:
+def holds(found: Enumeration, draft: Draft, terms: Terms, traffic: Traffic) -> bool:
     """Return whether a draft carries the rate within the SLOs, by the exact forms."""
     weight = traffic.lengths.weight
     spare = terms.limits.spare_replicas

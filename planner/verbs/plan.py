@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from planner.errors import InfeasibleError
-from planner.search.candidates import Stock
-from planner.search.plan import CARBON_G_PER_KWH, search
+from planner.search.plan import search
 from planner.search.plans import PlanSet
-from planner.serving.attainment import Traffic, traffic_of
+from planner.serving.attainment import Traffic
 from planner.serving.refereed import outside
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
 from planner.spec.limits import UNBOUNDED, Limits
 from planner.spec.model import Model
 from planner.spec.record import Named
-from planner.spec.slo import Bound, parse_slo
+from planner.spec.slo import Bound
 from planner.spec.workload import Workload
-from planner.wiring.limits import within_cluster
+from planner.wiring.asked import resolved
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -28,15 +27,7 @@ from planner.wiring.load import (
     load_model,
     load_workload,
 )
-from planner.wiring.resolve import (
-    DEFAULT_SLO,
-    modes_of,
-    objective_of,
-    parse_gpus,
-    require_rate,
-    stocks_of,
-    within_context,
-)
+from planner.wiring.resolve import parse_gpus
 from planner.wiring.tuning import best_plans, tuned
 
 
@@ -111,62 +102,35 @@ def plan(
     InfeasibleError
         If no plan exists: which constraint binds and what would make it feasible.
     """
-    the_model = load_model(model, catalog) if isinstance(model, str) else model
-    profile = load_engine(engine, catalog) if isinstance(engine, str) else engine
-    engines = tuned(profile, chunk, speculate, scheduler)
-    the_engine = engines[0]
-    the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
-    bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
-    assumptions = []
-    if not bounds and not any(c.slo for c in the_workload.classes):
-        bounds = parse_slo(DEFAULT_SLO)
-        assumptions.append(f"no SLO given: {DEFAULT_SLO} assumed")
-    if rate is not None:
-        require_rate(rate)
-    traffic = traffic_of(the_workload, bounds, rate)
-    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
-        assumptions.append(
-            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
-        )
-        traffic = replace(traffic, rate_per_s=None)
-    traffic, left_out = within_context(the_model, traffic)
-    assumptions += left_out
-    limits, record = within_cluster(limits, cluster, catalog)
-    stocks = stocks_of(
-        the_model,
-        gpus,
-        record,
-        precision,
-        kv_precision,
-        catalog,
-        the_engine.kernels,
-        limits,
-        carbon,
+    case = resolved(
+        model,
+        gpus=gpus,
+        cluster=cluster,
+        workload=workload,
+        rate=rate,
+        slo=slo,
+        precision=precision,
+        kv_precision=kv_precision,
+        engines=tuned(
+            load_engine(engine, catalog) if isinstance(engine, str) else engine,
+            *(chunk, speculate, scheduler),
+        ),
+        mode=mode,
+        objective=objective,
+        limits=limits,
+        carbon=carbon,
+        catalog=catalog,
     )
-    goal, note = objective_of(objective, stocks, traffic)
-    assumptions += note
-    if precision == "auto":
-        assumptions.append(f"precision auto considers {', '.join(_formats(stocks))}")
-    modes = modes_of(mode, the_engine)
+    assumptions = list(case.assumptions)
     try:
-        result = best_plans(
-            engines,
-            lambda e: search(
-                the_model, stocks, e, traffic, modes=modes, objective=goal, limits=limits
-            ),
-        )
+        result = best_plans(case.engines, lambda e: search(case.job(e)))
     except InfeasibleError as error:
         assumed = [a for a in assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
-    if len(engines) > 1:
+    if len(case.engines) > 1:
         budget = result.recommended.pools[0].token_budget
         assumptions.append(f"chunk auto: a token budget of {budget} has the best plan")
-    if "carbon" in goal and all(s.carbon_g_per_kwh is None for s in stocks):
-        assumptions.append(
-            f"carbon intensity {CARBON_G_PER_KWH:g} g/kWh: the world's mean of 2023 (Ember, Global "
-            "Electricity Review 2024)"
-        )
-    assumptions += _outside(result, traffic)
+    assumptions += _outside(result, case.traffic)
     return replace(result, assumptions=tuple(assumptions))
 
 
@@ -177,12 +141,6 @@ def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
         for role in ("both", "prefill")
     )
     return outside(traffic.arrival_cv, False, both, prefill)
-
-
-def _formats(stocks: Sequence[Stock]) -> list[str]:
-    """Return the precisions offered, with their declared quality loss where it is not nothing."""
-    losses = {h.precision.name: h.precision.quality_loss for s in stocks for h in s.hardware}
-    return [f"{n} (declared quality loss {x:.1%})" if x else n for n, x in losses.items()]
 
 
 def provenance(
