@@ -23,12 +23,14 @@ def fleet(
     """Plan several services on a shared inventory, hour by hour."""
     from planner import library
     from planner.errors import InputError
-    from planner.report import document, table
+    from planner.report import document, progress, table
     from planner.report import fleet as report
 
     if json_path is not None:
         document.require_writable(json_path)
-    result = library.fleet(fleet, catalog=catalog, progress=table.progress, time_limit_s=time_limit)
+    result = library.fleet(
+        fleet, catalog=catalog, progress=progress.progress, time_limit_s=time_limit
+    )
     if hour is not None and hour >= result.hours:
         raise InputError(f"--hour: found {hour}, expected 0 to {result.hours - 1}")
     for note in result.assumptions:
