@@ -261,6 +261,8 @@ def grid(given: argparse.Namespace) -> tuple[list[Cell], float]:
         for k, (part, spent) in enumerate(results, start=1):
             found += part
             seconds += spent
+            if given.cells:
+                print("\n".join(map(shown, part)), flush=True)
             s = part[0].setting
             print(f"{k}/{len(jobs)} {s.scheduler} {s.model} {s.gpu} {spent:.0f} s", file=sys.stderr)
     return found, seconds
@@ -288,17 +290,18 @@ def options(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
+def shown(cell: Cell) -> str:
+    """Return a case in a line."""
+    s = cell.setting
+    errors = " ".join(f"{cell.errors.get(x, np.nan) * scale(x):+7.1f}" for x in GOALS)
+    where = f"{s.scheduler:13} {s.model:16} {s.gpu[:4]} {Path(s.lengths).stem[:12]:12}"
+    return f"{where} {cell.cv:g} {cell.load:4.2f} {errors}"
+
+
 def main() -> None:
     given = options(sys.argv[1:])
     found, seconds = grid(given)
-    if given.cells:
-        for c in found:
-            s = c.setting
-            cells_ = " ".join(f"{c.errors.get(x, np.nan) * scale(x):+7.1f}" for x in GOALS)
-            print(f"{s.scheduler:13} {s.model:16} {s.gpu[:4]} {Path(s.lengths).stem[:12]:12} "
-                  f"{c.cv:g} {c.load:4.2f} {cells_}")  # fmt: skip
-    shown = " ".join(x for x in sys.argv[1:] if x not in ("--cells",))
-    text = page(found, seconds, shown)
+    text = page(found, seconds, " ".join(x for x in sys.argv[1:] if x != "--cells"))
     if given.write is None:
         print(text)
     else:
