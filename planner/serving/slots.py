@@ -113,9 +113,10 @@ def _tabulated(at: Slots) -> Slots:
     share = -np.diff(at.above, append=0.0)
     for k, (count, stages, cv) in enumerate(some):
         rows = np.flatnonzero(which.reshape(-1) == k)
-        own = _own_slot(_MET, count)
         over = _overdispersion(_MET, cv)
-        longer = 1.0 - _none(own[:, None], over[:, None], at.above)
+        own = _own_slot(_MET, over, count)
+        free = own / np.maximum(_MET, 1e-9)
+        longer = 1.0 - _none(own[:, None], (over * free)[:, None], at.above)
         length = longer @ np.diff(at.tokens, prepend=0.0)
         spread = _spread(own * float(at.tokens @ share), length, count, stages)[None, None, :]
         rest = _MET - own
@@ -135,9 +136,9 @@ def _tabulated(at: Slots) -> Slots:
     return replace(at, added_s=added, variance_s2=variance)
 
 
-def _own_slot(number: Array, count: Array | float) -> Array:
-    """Return how many of the prompts in a step find an empty slot."""
-    return np.asarray(count * -np.expm1(-number / count))
+def _own_slot(number: Array, over: Array, count: Array | float) -> Array:
+    """Return how many slots the prompts in a step fill if each goes to any of them."""
+    return np.asarray(count * (1.0 - _none(number, over, np.asarray(1.0 / count))))
 
 
 def _overdispersion(number: Array, arrival_cv: Array | float) -> Array:
@@ -225,7 +226,7 @@ def turn(at: Slots, rate: Array, batch: Array, of: Array, step_s: Array) -> Turn
     number = rate * seen
     over = _overdispersion(number, at.arrival_cv)
     others = number + over
-    free = _own_slot(others, at.count) / np.maximum(others, 1e-9)
+    free = _own_slot(others, over, at.count) / np.maximum(others, 1e-9)
     above = at.above[None, :]
     met_over = (over * free)[:, None]
     none = _none((number * free)[:, None], met_over, above) / (1.0 + met_over * above)
@@ -242,7 +243,8 @@ def turn(at: Slots, rate: Array, batch: Array, of: Array, step_s: Array) -> Turn
         return np.asarray(gaps[:, ::-1].cumsum(axis=-1)[:, ::-1] - gaps)
 
     own = (1.0 - spread) * alone + spread * filled
-    further = (others * (1.0 - free) * along(batch, at.crowded_s, of[:, None])[:, 0])[:, None]
-    wait = (1.0 - spread) * beyond(alone) + spread * beyond(filled) + further
+    further = others * (1.0 - free) * along(batch, at.crowded_s, of[:, None])[:, 0]
+    wait = (1.0 - spread) * beyond(alone) + spread * beyond(filled)
+    wait = wait + (0.5 * (seen - length))[:, None]
     back = np.argsort(at.order)
-    return Turn(met, seen, own[:, back] + step_s[:, None], wait[:, back], longer[:, 0])
+    return Turn(met, length + 2.0 * further, own[:, back] + step_s[:, None], wait[:, back], longer @ share)
