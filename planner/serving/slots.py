@@ -245,6 +245,9 @@ def turn(at: Slots, rate: Array, batch: Array, of: Array, step_s: Array) -> Turn
     own = (1.0 - spread) * alone + spread * filled
     further = others * (1.0 - free) * along(batch, at.crowded_s, of[:, None])[:, 0]
     wait = (1.0 - spread) * beyond(alone) + spread * beyond(filled)
-    wait = wait + (0.5 * (seen - length))[:, None]
+    bursts = over / np.maximum(others, 1e-9)
+    wait = wait + (0.5 * (seen - length) + further * bursts)[:, None]
     back = np.argsort(at.order)
-    return Turn(met, length + 2.0 * further, own[:, back] + step_s[:, None], wait[:, back], longer @ share)
+    some = 1.0 - (1.0 - longer @ share) / (1.0 + over)
+    even = length + 2.0 * further * (1.0 - bursts)
+    return Turn(met, even, own[:, back] + step_s[:, None], wait[:, back], some)
