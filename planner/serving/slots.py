@@ -223,6 +223,9 @@ def turn(at: Slots, rate: Array, batch: Array, of: Array, step_s: Array) -> Turn
     length = step_s / (1.0 - met.taken)
     again = np.minimum(rate * met.slope_s, 0.98)
     seen = length + met.variance_s2 / (1.0 - again**2) / np.maximum(length, 1e-30)
+    # the step that runs holds the burst's prompts of half a step to one and a half ago
+    ago = [arrivals_after(rate, k * length, at.arrival_cv) for k in (0.5, 1.5)]
+    seen = seen + met.slope_s * np.maximum(ago[1] - ago[0] - rate * length, 0.0)
     number = rate * seen
     over = _overdispersion(number, at.arrival_cv)
     others = number + over
