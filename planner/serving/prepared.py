@@ -113,7 +113,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         ahead_s=ahead,
         ahead_work_s=ahead_work,
         inside=inside,
-        slots=slots_of(law, lengths, cv) if role == "both" else None,
+        slots=slots_of(law, role, lengths, cv),
     )
 
 

@@ -72,9 +72,16 @@ class Met:
     variance_s2: Array
 
 
-def slots_of(law: Law, lengths: Lengths, arrival_cv: Array) -> Slots | None:
-    """Return the slots of candidates; ``None`` where no candidate has several that are modelled."""
-    if law.slots is None or law.filled_s is None or not np.any(law.slots > 1.0):
+def slots_of(law: Law, role: str, lengths: Lengths, arrival_cv: Array) -> Slots | None:
+    """Return the slots of candidates; ``None`` where no candidate has several that are modelled.
+
+    Stages of a prefill pipeline are no slots: prompts follow each other through them.
+    """
+    if law.slots is None or law.filled_s is None or role == "decode":
+        return None
+    stages = law.stages if role == "both" else np.ones_like(law.stages)
+    count = law.slots / law.stages * stages
+    if not np.any(count > 1.0):
         return None
     new = lengths.prompt - lengths.prefix
     order = np.argsort(new, kind="stable")
@@ -83,8 +90,8 @@ def slots_of(law: Law, lengths: Lengths, arrival_cv: Array) -> Slots | None:
     nothing = np.zeros((*alone.shape[:2], len(_MET)))
     return _tabulated(
         Slots(
-            count=law.slots,
-            stages=law.stages,
+            count=count,
+            stages=stages,
             arrival_cv=arrival_cv,
             order=order,
             above=lengths.weight[order][::-1].cumsum()[::-1],
@@ -201,20 +208,25 @@ def beside(at: Slots, rate: Array, step_s: Array) -> tuple[Array, Array]:
 class Turn:
     """A prompt's turn, ``[C]`` unless said otherwise.
 
-    Its step waits for the one that runs, ``seen_s``, takes ``own_s`` ``[C, b]``, and longer by
+    Its step begins within ``even_s``, takes ``own_s`` ``[C, b]``, and longer by
     ``wait_s`` ``[C, b]`` on average where a longer prompt is in it, which has the probability
     ``some``.
     """
 
     met: Met
-    seen_s: Array
+    even_s: Array
     own_s: Array
     wait_s: Array
     some: Array
 
 
-def turn(at: Slots, rate: Array, batch: Array, of: Array, step_s: Array) -> Turn:
-    """Return a prompt's turn beside ``of`` decoding requests whose plain step is ``step_s``."""
+def turn(
+    at: Slots, rate: Array, batch: Array, of: Array, step_s: Array, running: Array
+) -> Turn:
+    """Return a prompt's turn beside ``of`` decoding requests whose plain step is ``step_s``.
+
+    ``running`` is the probability that an arrival finds a step running.
+    """
     added, variance, alone, filled = (
         along(batch, table, of)
         for table in (at.added_s, at.variance_s2, at.alone_s, at.filled_s)
@@ -227,7 +239,8 @@ def turn(at: Slots, rate: Array, batch: Array, of: Array, step_s: Array) -> Turn
     ago = [arrivals_after(rate, k * length, at.arrival_cv) for k in (0.5, 1.5)]
     seen = seen + met.slope_s * np.maximum(ago[1] - ago[0] - rate * length, 0.0)
     number = rate * seen
-    over = _overdispersion(number, at.arrival_cv)
+    over = running * _overdispersion(number, at.arrival_cv)
+    number = running * number
     others = number + over
     free = _own_slot(others, over, at.count) / np.maximum(others, 1e-9)
     above = at.above[None, :]
@@ -249,8 +262,8 @@ def turn(at: Slots, rate: Array, batch: Array, of: Array, step_s: Array) -> Turn
     further = others * (1.0 - free) * along(batch, at.crowded_s, of[:, None])[:, 0]
     wait = (1.0 - spread) * beyond(alone) + spread * beyond(filled)
     bursts = over / np.maximum(others, 1e-9)
-    wait = wait + (0.5 * (seen - length) + further * bursts)[:, None]
+    wait = wait + (0.5 * running * (seen - length) + further * bursts)[:, None]
     back = np.argsort(at.order)
     some = 1.0 - (1.0 - longer @ share) / (1.0 + over)
-    even = length + 2.0 * further * (1.0 - bursts)
+    even = running * length + 2.0 * further * (1.0 - bursts)
     return Turn(met, even, own[:, back] + step_s[:, None], wait[:, back], some)
