@@ -20,9 +20,7 @@ ConfidenceOpt = Annotated[
 ]
 QualityOpt = Annotated[
     float | None,
-    typer.Option(
-        help="0.01: most declared quality loss, of precisions and of considered techniques"
-    ),
+    typer.Option(help="0.01: most declared quality loss of precisions and of techniques"),
 ]
 OwnedOpt = Annotated[str | None, typer.Option(help="NAME:COUNT[,…] that cost nothing")]
 CurrentOpt = Annotated[
