@@ -23,6 +23,7 @@ from planner.spec.expression import FUNCTIONS, names_in, value_of
 from planner.spec.rewrite import Rewrite
 from planner.spec.technique import FACTS, QUANTITIES, Effect, Parameter, Technique
 from planner.wiring import techniques as wiring
+from planner.wiring.limits import limits_of
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("steady")
@@ -271,7 +272,8 @@ CONSIDERED = {"gpus": "h100:64", "workload": "mooncake-conversation",
 def test_a_search_takes_what_pays_within_the_quality_budget() -> None:
     plain = planner.plan("llama-3.1-70b", **CONSIDERED)
     lossless = planner.plan("llama-3.1-70b", **CONSIDERED, consider="all")
-    lossy = planner.plan("llama-3.1-70b", **CONSIDERED, consider="all", quality=0.05)
+    lossy = planner.plan("llama-3.1-70b", **CONSIDERED, consider="all",
+                         limits=limits_of(quality=0.05))  # fmt: skip
     costs = [p.recommended.usd_per_hour or 0.0 for p in (plain, lossless, lossy)]
     assert costs == sorted(costs, reverse=True)
     assert lossless.techniques == "kv-store"

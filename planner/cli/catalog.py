@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.options import CatalogOpt, JsonOpt
+from planner.cli.options import CatalogOpt, JsonOpt, QuietOpt, note
 
 if TYPE_CHECKING:
     from planner.spec.record import Named
@@ -75,13 +75,15 @@ def _check(kinds: tuple[str, ...], paths: list[str] | None, catalog: str | None)
 
     mistakes: list[Mistake] = []
     good = 0
+    described: list[str] = []
     for text in paths or []:
         path = Path(text)
         try:
             declared = parse(read_text(path), str(path)).data
             kind = declared.get("kind") if isinstance(declared, dict) else None
-            store.load_file(kind if kind in kinds else kinds[0], path)
+            record = store.load_file(kind if kind in kinds else kinds[0], path)
             good += 1
+            described += _expectations(record, catalog)
         except CatalogError as error:
             mistakes += error.mistakes
     for kind in () if paths else kinds:
@@ -92,6 +94,23 @@ def _check(kinds: tuple[str, ...], paths: list[str] | None, catalog: str | None)
     if mistakes:
         raise CatalogError(mistakes)
     typer.echo(f"{good} file(s) checked, no mistakes")
+    if described:
+        from planner.report import table
+
+        out = table.console()
+        for line in described:
+            out.print(line)
+
+
+def _expectations(record: Named, catalog: str | None) -> list[str]:
+    """Return what predictions for an accelerator stand on; nothing for other entries."""
+    from planner.spec.accelerator import Accelerator
+
+    if not isinstance(record, Accelerator):
+        return []
+    from planner import library
+
+    return library.describe_accelerator(record, catalog)
 
 
 @hardware_app.command("list")
@@ -175,7 +194,7 @@ def hardware_show(
 
 @hardware_app.command("check")
 def hardware_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
-    """Check hardware YAML: every mistake with file and line."""
+    """Check hardware YAML: every mistake with file and line, and what to expect of the rest."""
     _check(HARDWARE_KINDS, paths, catalog)
 
 
@@ -237,6 +256,7 @@ def models_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
 def models_import(
     path: Annotated[str, typer.Argument(help="A Hugging Face config.json")],
     out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
+    quiet: QuietOpt = False,
 ) -> None:
     """Turn a Hugging Face config.json into a model YAML."""
     from planner.ingest.huggingface import model_to_yaml, read_model
@@ -289,13 +309,14 @@ def workloads_show(name: str, catalog: CatalogOpt = None, json_path: JsonOpt = N
 @workloads_app.command("check")
 def workloads_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
     """Check workload YAML: every mistake with file and line."""
-    _check(("workload",), paths, catalog)
+    _check(("workload", "fleet"), paths, catalog)
 
 
 @workloads_app.command("import")
 def workloads_import(
     path: Annotated[
-        str, typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM or length trace")
+        str,
+        typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM, length, vLLM log, Prometheus"),
     ],
     name: Annotated[
         str | None, typer.Option(help="Workload name; default: the file's stem")
@@ -303,16 +324,18 @@ def workloads_import(
     out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
     source: Annotated[str | None, typer.Option(help="Citation of the trace")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the trace")] = "unknown",
+    format: Annotated[str, typer.Option(help="auto, trace or prometheus")] = "auto",
+    model_name: Annotated[
+        str | None, typer.Option(help="Prometheus: the model, where there are several")
+    ] = None,
+    quiet: QuietOpt = False,
 ) -> None:
-    """Turn a request trace into a workload YAML: rate, CV and joint length histogram."""
-    import re
+    """Turn a trace or Prometheus metrics into a workload YAML: rate, CV and lengths."""
+    from planner import library
+    from planner.ingest.traces import workload_to_yaml
 
-    from planner.ingest.traces import read_trace, workload_from_trace, workload_to_yaml
-
-    trace = read_trace(Path(path))
-    stem = re.sub(r"[^a-z0-9._-]+", "-", Path(path).stem.lower()).strip("-._") or "trace"
-    workload = workload_from_trace(
-        trace, name or stem, source=source or f"the trace {Path(path).name}", licence=licence
+    workload = library.import_workload(
+        path, name=name, source=source, licence=licence, format=format, model_name=model_name
     )
     _write_text(workload_to_yaml(workload), out)
 
@@ -327,4 +350,4 @@ def _write_text(text: str, out: str | None) -> None:
         Path(out).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out: cannot write {out!r}: {error.strerror or error}") from None
-    typer.echo(f"wrote {out}", err=True)
+    note(f"wrote {out}")

@@ -23,7 +23,8 @@ Phase = Literal["prefill", "decode"]
 class Line:
     """One operator's part of a step, per device; ``seconds`` covers all layers.
 
-    ``bound`` names the resource its roofline is closest to: compute, memory, network or host.
+    ``bound`` names the resource its roofline is closest to: compute, memory, network or host;
+    ``kind`` the kernel that it is (``matmul``, ``experts``, ``decode_attention``, …).
     """
 
     phase: Phase
@@ -32,6 +33,7 @@ class Line:
     flops: float
     bytes: float
     bound: str
+    kind: str
 
 
 def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float) -> list[Line]:
@@ -67,12 +69,14 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
     uneven = float(stage_share(instances.model, split) * split.pp)
     busy = sum(line.seconds for line in lines)
     if uneven > 1.0 + 1e-12:
-        lines.append(Line(phase, "stage_imbalance", busy * (uneven - 1.0), 0.0, 0.0, "network"))
+        lines.append(
+            Line(phase, "stage_imbalance", busy * (uneven - 1.0), 0.0, 0.0, "network", "wait")
+        )
         busy *= uneven
     if eager and launches > busy:
-        lines.append(Line(phase, "launch", launches - busy, 0.0, 0.0, "host"))
+        lines.append(Line(phase, "launch", launches - busy, 0.0, 0.0, "host", "host"))
     if host > 0.0:
-        lines.append(Line(phase, "host", host, 0.0, 0.0, "host"))
+        lines.append(Line(phase, "host", host, 0.0, 0.0, "host", "host"))
     return sorted(lines, key=lambda line: -line.seconds)
 
 
@@ -125,7 +129,7 @@ def _lines(phase: Phase, priced: list[Priced], times: float = 1.0) -> list[Line]
         flops, traffic = times * float(np.asarray(p.flops)), times * float(np.asarray(p.bytes))
         old = lines.get(p.op.name)
         if old is None:
-            lines[p.op.name] = Line(phase, p.op.name, seconds, flops, traffic, bound)
+            lines[p.op.name] = Line(phase, p.op.name, seconds, flops, traffic, bound, p.op.kind)
         else:
             winner = bound if seconds > old.seconds else old.bound
             lines[p.op.name] = Line(
@@ -135,6 +139,7 @@ def _lines(phase: Phase, priced: list[Priced], times: float = 1.0) -> list[Line]
                 old.flops + flops,
                 old.bytes + traffic,
                 winner,
+                old.kind,
             )
     return list(lines.values())
 

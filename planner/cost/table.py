@@ -54,6 +54,8 @@ class StepTable:
         Fixed time per request before its first step, and of the host per step [s].
     scheduler
         The rule by which prompts and decoding share steps.
+    preempts
+        Whether the engine stops requests when KV runs out.
     operators, layers
         Operators that a step runs, and layers of the model.
     law
@@ -68,6 +70,7 @@ class StepTable:
     request_s: float
     host_s: float
     scheduler: Scheduler
+    preempts: bool
     operators: float
     layers: int
     law: Law
@@ -188,6 +191,7 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
         host_s=engine.host_step_s,
         scheduler=engine.scheduler,
         operators=operator_count(instances.model, one, mean),
+        preempts=engine.preemption == "recompute",
         layers=instances.model.depth,
         law=found,
         _batch=batch,

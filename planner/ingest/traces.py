@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from planner.errors import InputError
 from planner.ingest.reuse import reuse_curve
-from planner.ingest.trace_formats import MOST_TOKENS, Floats, Trace, read_trace
+from planner.ingest.trace import Floats, Trace
+from planner.ingest.trace_formats import MOST_TOKENS, read_trace
 from planner.spec.workload import Bucket, TrafficClass, Workload
 
 __all__ = ["Trace", "fixed_workload", "read_trace", "workload_from_trace", "workload_to_yaml"]
