@@ -123,8 +123,7 @@ def run(
     progress
         Told the number of arrivals so far, now and then.
     """
-    count = len(requests)
-    rng = np.random.default_rng([seed, 1])
+    count, rng = len(requests), np.random.default_rng([seed, 1])
     book = _book(requests)
     fleet = [[replica_of(p.steps, p.role, book, longest) for _ in range(p.replicas)] for p in pools]
     akin = None if prefixes is None else prefixes.kinship()
@@ -134,16 +133,15 @@ def run(
     )
     door = _Door(pools, fleet, entry if entry.members else onward, requests, book, prefixes)
     moves = {k: v.tolist() for k, v in (transfer_s or {}).items()}
-    ready, turn = _ready(requests, book, door.pool, fetches or {})
     served = door.pool.copy()
+    ready, turn = _ready(requests, book, served, fetches or {})
     heap: list[tuple[float, int, AnyReplica | None, int]] = []
     serial, nxt = 0, 0
     while nxt < count or heap:
         if nxt < count and (not heap or ready[nxt] <= heap[0][0]):
             request, now = turn[nxt], ready[nxt]
             nxt += 1
-            if progress is not None and nxt % _REPORT == 0:
-                progress(nxt)
+            _report(progress, nxt)
             replica = door.replica_for(request)
             before = replica.due_s
             replica.submit(request, now)
@@ -193,6 +191,11 @@ def _ready(
     at = requests.arrival_s + late
     order = np.argsort(at, kind="stable")
     return at[order].tolist(), order.tolist()
+
+
+def _report(progress: Callable[[int], None] | None, arrived: int) -> None:
+    if progress is not None and arrived % _REPORT == 0:
+        progress(arrived)
 
 
 class _Door:
