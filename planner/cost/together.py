@@ -43,13 +43,14 @@ def with_split(
         return tables
     one = Split(*(d[:, None] for d in (split.tp, split.pp, split.ep, split.dp)))
     held = kv_request_bytes(model, one, kv_bytes, prompt) / stage_share(model, one)
-    ring = ring_pass_s(
+    passed = ring_pass_s(
         held,
         together,
         messages=float(model.depth),
         latency_s=model.rewrite.split_s,
         s_per_byte=model.rewrite.split_s_per_byte,
-    )[:, None, :]
+    )
+    ring = np.asarray(passed)[:, None, :]
     found = dict(tables)
     for name in _TAKEN:
         if name in found:

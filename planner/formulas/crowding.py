@@ -17,8 +17,10 @@ def crowding(flows: Real, paths: Real) -> Array:
 
     Parameters
     ----------
-    flows, paths : float or array
-        Equal flows m and equal paths n, rounded to whole numbers [-].
+    flows : float or array
+        Equal flows m, rounded to a whole number [-].
+    paths : float or array
+        Equal paths n, rounded to a whole number [-].
 
     Returns
     -------
@@ -39,7 +41,7 @@ def crowding(flows: Real, paths: Real) -> Array:
     Examples
     --------
     >>> float(crowding(8, 8)), float(crowding(16, 8)), float(crowding(8, 1))
-    (2.596, 2.093, 1.0)
+    (2.597, 2.101, 1.0)
     """
     return np.asarray(np.vectorize(_one, otypes=[float])(flows, paths))
 

@@ -1,15 +1,13 @@
-"""Rings: what the replicas of a context-parallel prompt pass to each other, and how many pay."""
+"""Rings: what replicas that share a prompt pass to each other, and how long the prompt takes."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from planner.formulas.arrays import Array, Real
+from planner.formulas.arrays import Real
 
 
 def ring_pass_s(
     held_bytes: Real, ranks: Real, *, messages: Real, latency_s: Real, s_per_byte: Real
-) -> Array:
+) -> Real:
     """Return the time in which every rank's part of the KV passes by every other one.
 
     Parameters
@@ -20,12 +18,14 @@ def ring_pass_s(
         Ranks n that hold 1/n of it each [-].
     messages : float or array
         Messages per hop: the layers [-].
-    latency_s, s_per_byte : float or array
-        Time of an empty message, and per byte [s, s/B].
+    latency_s : float or array
+        Time of an empty message [s].
+    s_per_byte : float or array
+        Time per byte [s/B].
 
     Returns
     -------
-    array
+    float or array
         (n − 1)·(messages·α + held/n/B) [s]; 0 for one rank. Nothing is hidden behind attention.
 
     References
@@ -38,13 +38,12 @@ def ring_pass_s(
     >>> float(ring_pass_s(8e9, 4.0, messages=80, latency_s=1e-5, s_per_byte=1 / 5e10))
     0.122
     """
-    n = np.asarray(ranks, dtype=np.float64)
-    return np.asarray((n - 1.0) * (messages * latency_s + held_bytes / n * s_per_byte))
+    return (ranks - 1.0) * (messages * latency_s + held_bytes / ranks * s_per_byte)
 
 
 def split_prompt_s(
     tokens: Real, ranks: Real, *, token_s: Real, pair_s: Real, pass_s_per_token: Real, fixed_s: Real
-) -> Array:
+) -> Real:
     """Return the time of a prompt that n ranks compute together.
 
     Parameters
@@ -53,8 +52,10 @@ def split_prompt_s(
         Prompt i [tok].
     ranks : float or array
         n [-].
-    token_s, pair_s : float or array
-        b and c of S(i) = b·i + c·i² on one rank [s/tok, s/tok²].
+    token_s : float or array
+        b of S(i) = b·i + c·i² on one rank [s/tok].
+    pair_s : float or array
+        c, per token squared [s/tok^2].
     pass_s_per_token : float or array
         Time to pass on the KV of one token, κ/B [s/tok].
     fixed_s : float or array
@@ -62,7 +63,7 @@ def split_prompt_s(
 
     Returns
     -------
-    array
+    float or array
         b·i/n + c·i²/n + (n − 1)·(i/n·κ/B + fixed) [s].
 
     References
@@ -75,22 +76,5 @@ def split_prompt_s(
     >>> float(split_prompt_s(1e5, 4, token_s=1e-4, pair_s=1e-9, pass_s_per_token=2e-6, fixed_s=0.0))
     5.15
     """
-    i, n = np.asarray(tokens, dtype=np.float64), np.asarray(ranks, dtype=np.float64)
-    computed = (token_s * i + pair_s * i**2) / n
-    return np.asarray(computed + (n - 1.0) * (i / n * pass_s_per_token + fixed_s))
-
-
-def best_split(tokens: Array, most: int, **costs: float) -> Array:
-    """Return ``[b]`` the number of ranks up to ``most`` with which each prompt is done soonest.
-
-    ``costs`` are those of :func:`split_prompt_s`; the least number among equals.
-
-    Examples
-    --------
-    >>> best_split(np.array([1e3, 1e6]), 8, token_s=1e-4, pair_s=1e-9, pass_s_per_token=2e-6,
-    ...     fixed_s=0.02)
-    array([2., 8.])
-    """
-    ranks = np.arange(1.0, most + 1.0)
-    seconds = split_prompt_s(np.asarray(tokens)[:, None], ranks, **costs)
-    return np.asarray(ranks[np.argmin(seconds, axis=1)])
+    part = tokens / ranks
+    return part * (token_s + pair_s * tokens) + (ranks - 1.0) * (part * pass_s_per_token + fixed_s)
