@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from planner.explanation.roofline import phase_sentences
 from planner.report.html.placement import MOST_NODES, Node, nodes_of
 from planner.report.html.rates import Staircase, staircase
 from planner.spec.layout import Layout
@@ -32,15 +33,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a pool by operator: of decode at the mean batch, or of one mean prompt."""
+    """One step of a pool by operator: of decode at the mean batch, or of one mean prompt [s]."""
 
     what: str
     seconds: float
-    bound: str
-    bound_share: float
-    bytes: float
-    bandwidth_share: float
-    compute_share: float
+    story: str
+    """Where it stands on the roofline, as ``planner explain`` says it."""
     rows: tuple[tuple[str, float, float, str], ...]
     """Operator, seconds, share of the step, bound; longest first."""
 
@@ -139,8 +137,8 @@ def _pool(pool: Plan, k: int, pools: Sequence[Plan]) -> PoolView:
         tuple(
             _step(pool, phase, what)
             for phase, what, other in (
-                ("decode", "One decode step at the mean batch", "prefill"),
-                ("prefill", "One mean prompt", "decode"),
+                ("decode", "decode step", "prefill"),
+                ("prefill", "mean prompt", "decode"),
             )
             if pool["role"] != other and any(r["phase"] == phase for r in pool["breakdown"])
         ),
@@ -151,20 +149,11 @@ def _step(pool: Plan, phase: str, what: str) -> Step:
     rows = sorted(
         (r for r in pool["breakdown"] if r["phase"] == phase), key=lambda r: -r["seconds"]
     )
-    total = max(sum(r["seconds"] for r in rows), 1e-30)
-    by_bound: dict[str, float] = {}
-    for r in rows:
-        by_bound[r["bound"]] = by_bound.get(r["bound"], 0.0) + r["seconds"]
-    bound = max(by_bound, key=lambda b: by_bound[b])
-    moved = sum(r["bytes"] for r in rows)
+    total = sum(r["seconds"] for r in rows)
     return Step(
-        what,
+        f"one {what}",
         total,
-        bound,
-        by_bound[bound] / total,
-        moved,
-        moved / total / pool["memory_bandwidth_bytes_per_s"],
-        sum(r["flops"] for r in rows) / total / pool["peak_flops_per_s"],
+        " ".join(phase_sentences(rows, what, pool)),
         tuple((r["op"], r["seconds"], r["seconds"] / total, r["bound"]) for r in rows),
     )
 
