@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from planner.explanation.roofline import phase_sentences
 from planner.report.html.placement import MOST_NODES, Node, nodes_of
 from planner.report.html.rates import Staircase, staircase
+from planner.report.routing import tokens
 from planner.spec.layout import Layout
 from planner.units import format_seconds
 
@@ -65,6 +67,8 @@ class PlanView:
     source: Plan
     verdicts: tuple[Verdict, ...]
     pools: tuple[PoolView, ...]
+    routing: tuple[tuple[str, str, float, tuple[float, ...]], ...]
+    """Prompt and output tokens, share of the requests, share of these that each pool takes."""
     quantiles: tuple[tuple[str, float | None, float | None], ...]
     """Percentile, TTFT and TPOT [s]."""
     stairs: Staircase
@@ -83,6 +87,7 @@ def plan_view(plan: Plan, document: Mapping[str, Any], to_per_s: float) -> PlanV
         plan,
         tuple(_verdict(r) for r in plan["slo"]),
         tuple(_pool(p, k, plan["pools"]) for k, p in enumerate(plan["pools"])),
+        tuple(_route(r) for r in plan.get("routing", ())),
         tuple(_quantiles(plan, document.get("quantiles", ()))),
         staircase(plan, inventory, to_per_s),
         nodes[:MOST_NODES],
@@ -119,6 +124,12 @@ def _verdict(result: Plan) -> Verdict:
     value = float("inf") if value is None else value
     share = 0.0 if result["share"] is None else result["share"]
     return Verdict(bound_name(result), limit, value, 1.0 - value / limit, share, result["met"])
+
+
+def _route(row: Plan) -> tuple[str, str, float, tuple[float, ...]]:
+    ends = [math.inf if row[f"{x}_to"] is None else row[f"{x}_to"] for x in ("prompt", "output")]
+    prompt, output = tokens(row["prompt_from"], ends[0]), tokens(row["output_from"], ends[1])
+    return prompt, output, row["share"], tuple(row["to_pools"])
 
 
 def _pool(pool: Plan, k: int, pools: Sequence[Plan]) -> PoolView:
