@@ -239,6 +239,20 @@ def test_placement_holds_every_replica():
             )
 
 
+def test_routing_is_shown_where_sizes_go_apart():
+    document = copy.deepcopy(made("split"))
+    ends = {"output_from": 0.0, "output_to": None}
+    document["plans"][0]["routing"] = [
+        {"prompt_from": 0.0, "prompt_to": 512.0, **ends, "share": 0.4, "to_pools": [1.0, 0.0]},
+        {"prompt_from": 512.0, "prompt_to": None, **ends, "share": 0.6, "to_pools": [0.3, 0.7]},
+    ]
+    page = planner.report_html(document)
+    words = "|".join(x.strip() for x in read(page).words if x.strip())
+    assert words.count("Which requests go where") == 1
+    assert "≤ 512|all|40%|100%|-" in words
+    assert "> 512|all|60%|30%|70%" in words
+
+
 # Cost over rate ---------------------------------------------------------------------------------
 
 
