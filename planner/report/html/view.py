@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planner.explanation.roofline import phase_sentences
-from planner.report.html.placement import MOST_NODES, Node, nodes_of
+from planner.report.html.placement import Node, nodes_of
 from planner.report.html.rates import Staircase, staircase
 from planner.report.routing import tokens
 from planner.spec.layout import Layout
@@ -79,7 +79,7 @@ class PlanView:
 def plan_view(plan: Plan, document: Mapping[str, Any], to_per_s: float) -> PlanView:
     """Return what the page shows of a plan, its cost up to a rate [1/s]."""
     inventory = document["provenance"].get("inventory", ())
-    nodes = nodes_of(plan, inventory)
+    nodes, left_out = nodes_of(plan, inventory)
     return PlanView(
         plan["id"],
         pools_label(plan["pools"]),
@@ -90,8 +90,8 @@ def plan_view(plan: Plan, document: Mapping[str, Any], to_per_s: float) -> PlanV
         tuple(_route(r) for r in plan.get("routing", ())),
         tuple(_quantiles(plan, document.get("quantiles", ()))),
         staircase(plan, inventory, to_per_s),
-        nodes[:MOST_NODES],
-        max(0, len(nodes) - MOST_NODES),
+        nodes,
+        left_out,
     )
 
 
