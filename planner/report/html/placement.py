@@ -76,7 +76,7 @@ _WORDS = {"both": "colocated", "prefill": "prefill", "decode": "decode"}
 def nodes_of(
     plan: Mapping[str, Any], inventory: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[Node, ...], int]:
-    """Return the first servers that a plan fills, in the order of its pools, and how many follow."""
+    """Return the first servers a plan fills, in the order of its pools, and how many follow."""
     per_node = {row["accelerator"]: row["gpus_per_node"] for row in inventory}
     blocks = [
         Block(
