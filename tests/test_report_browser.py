@@ -255,7 +255,7 @@ def test_two_plans_are_compared(desktop: Page, document: dict[str, Any]):
     better = plans["P7"]["metrics"]["ttft_s"]["p90"] < plans["P1"]["metrics"]["ttft_s"]["p90"]
     assert by_name["TTFT p90"][2].endswith("better" if better else "worse")
     curves = desktop.js(
-        "document.querySelectorAll('#compare [data-draw=ttft] [aria-label=line] path').length"
+        "document.querySelectorAll('#compare [data-draw=ttft] [data-mark=line] path').length"
     )
     assert curves == 2
     desktop.set("plan-a", "P7")  # a plan is never compared with itself
