@@ -44,6 +44,7 @@ from planner.cli.options import (
     note,
     working,
 )
+from planner.cli.report import require_page
 
 #: Arguments of the verb, which the document repeats.
 _PLAN_ARGUMENTS = (
@@ -116,9 +117,9 @@ def plan(
     from planner.report import document, table
     from planner.wiring.limits import limits_of
 
-    for file, option in ((json_path, "--json"), (html, "--html")):
-        if file is not None:
-            document.require_writable(file, option)
+    if json_path is not None:
+        document.require_writable(json_path)
+    require_page(html)
     arguments = {name: given[name] for name in _PLAN_ARGUMENTS}
     limits = limits_of(**{name: given[name] for name in (*LIMIT_OPTIONS, "catalog")})
     with working("planning"):
