@@ -41,7 +41,8 @@ from planner.simulation.run import Pool, run
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 from planner.wiring.load import load_accelerator, load_engine, load_model, load_workload
-from planner.wiring.resolve import hardware_of, precision_of
+from planner.wiring.precisions import precision_of
+from planner.wiring.resolve import hardware_of
 from planner.wiring.tuning import tuned
 
 #: Tensor-parallel degree per model and accelerator.

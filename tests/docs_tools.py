@@ -48,6 +48,7 @@ def run(command: str, cwd: Path) -> str:
         "NO_COLOR": "1",
         "PATH": path,
         "TERM": "dumb",
+        "PLANNER_TODAY": "2026-11-21",
         "LC_ALL": "C.UTF-8",
     }
     done = subprocess.run(
@@ -195,7 +196,8 @@ def _default(value: Any, factor: float) -> str:
     if isinstance(value, (int, float)):
         return f"`{value / factor:g}`"
     if isinstance(value, BaseModel):
-        return f"`{{kind: {value.kind}}}`"
+        kind = getattr(value, "kind", None)
+        return f"`{{kind: {kind}}}`" if kind else "its fields' defaults"
     if isinstance(value, tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
     return f"`{value}`"

@@ -12,8 +12,12 @@ from planner.cli.options import (
     PlanFileArg,
     PlanIdOpt,
     ProviderOpt,
+    QuietOpt,
     TermOpt,
+    WithOpt,
     hand_out,
+    note,
+    working,
 )
 
 
@@ -60,18 +64,23 @@ def what_if(
         str | None, typer.Option(help="Workload name, YAML file, or PROMPT/OUTPUT tokens")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="vllm-v1, sglang, trtllm, …")] = None,
+    techniques: WithOpt = None,
     json_path: JsonOpt = None,
+    quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
     """Plan again with changed inputs, and say whether the plan as it stands still holds."""
-    arguments = {k: v for k, v in locals().items() if k not in ("path", "json_path")}
+    arguments = {k: v for k, v in locals().items() if k not in ("path", "json_path", "quiet")}
     from planner import library
     from planner.report import comparison, document, table
 
     if json_path is not None:
         document.require_writable(json_path)
-    found = library.what_if(path, **arguments)
+    with working("planning"):
+        found = library.what_if(path, **arguments)
     written = comparison.what_if_document(found, {"path": path, **arguments})
+    for text in (found.after or {}).get("assumptions", ()):
+        note(text)
     hand_out(written, json_path, lambda: comparison.print_what_if(found, table.console()))
     if found.after is None:
         raise typer.Exit(1)

@@ -34,6 +34,7 @@ VALIDATE_SCHEMA = "planner/validate/1"
 SIMULATE_SCHEMA = "planner/simulate/1"
 MIX_SCHEMA = "planner/mix/1"
 DEPLOY_SCHEMA = "planner/deploy/1"
+EXPLAIN_SCHEMA = "planner/explain/1"
 VERIFY_SCHEMA = "planner/verify/1"
 
 
@@ -79,7 +80,11 @@ def plan_document(result: PlanSet, inputs: Mapping[str, Any], provenance: Any) -
         "optimality": result.optimality,
         "relative_error": plain(result.relative_error),
         "basis": result.basis,
+        "gap": result.gap,
+        "limits": plain(result.limits),
         "assumptions": list(result.assumptions),
+        "techniques": result.techniques,
+        "savings": plain(result.savings),
         "provenance": plain(provenance),
     }
 
@@ -122,6 +127,17 @@ def evaluate_document(result: Evaluation, inputs: Mapping[str, Any]) -> dict[str
         "inputs": plain(inputs),
     }
     return {**head, **body}
+
+
+def explain_document(text: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner explain --json``: the story line by line."""
+    return {
+        "schema": EXPLAIN_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+        "plan": text.partition(":")[0].removeprefix("Plan "),
+        "lines": text.split("\n"),
+    }
 
 
 def simulate_document(result: Simulation, inputs: Mapping[str, Any]) -> dict[str, Any]:
