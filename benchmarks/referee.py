@@ -54,12 +54,12 @@ DEGREES = {
 }
 MODELS = ("llama-3.1-70b", "qwen3-30b-a3b", "deepseek-v2-lite")
 GPUS = ("h100-sxm-80gb", "h200-sxm-141gb")
-#: ``shared`` is left to --schedulers.
+#: ``shared`` and ``pipelined`` (disaggregated, prefill in four stages) are left to --schedulers.
 SCHEDULERS = ("chunked", "prefill-first", "layered", "disaggregated")
 TRACE = Path("../shared/data/traces/azure_llm_2023/AzureLLMInferenceTrace_conv.csv")
 #: Means and coefficients of variation of lognormal prompt and output lengths [tok].
 PROMPT, OUTPUT, LONGEST = (1000.0, 1.0), (250.0, 0.8), 16_000.0
-MOST_REPLICAS, BATCHES = 4, 4
+MOST_REPLICAS, STAGES, BATCHES = 4, 4, 4
 #: Requests of one simulation: enough relaxation times (1 + c²)/(1 − ρ)² of the queue.
 FEWEST, PER_RELAXATION = 8000, 1250.0
 #: Bounds of the goodput: so many times what the simulation gives here, at p90.
@@ -75,23 +75,25 @@ class Case:
         prompt, output, self.traffic = lengths_of(of.lengths, most)
         self.prompt, self.output, self.most = prompt, output, most
         model, device = load_model(of.model), load_accelerator(of.gpu)
-        split = of.scheduler == "disaggregated"
+        split = of.scheduler in ("disaggregated", "pipelined")
         engine = tuned(load_engine("vllm-v1"), scheduler=None if split else of.scheduler)[0]
         precision = precision_of(model, device, "auto", None)
         hardware = hardware_of(device, precision, "auto", None, 1.0, None, engine.kernels)
         layout = Layout(DEGREES[of.model][of.gpu])
         one = Instances(model, hardware, engine, (layout,))
-        self.pools, self.saturation_per_s = pools_of(one, split, self.traffic)
+        stages = STAGES if of.scheduler == "pipelined" else 1
+        first = replace(one, layouts=(replace(layout, pp=stages),)) if split else None
+        self.pools, self.saturation_per_s = pools_of(first, one, self.traffic)
         tables: dict[int, StepTable] = {}
         for p in self.pools:
             tables.setdefault(id(p.instances), step_table(p.instances, self.traffic.lengths))
         self.fleet = [Pool(p.role, tables[id(p.instances)], p.replicas) for p in self.pools]
         self.moved, self.each = {}, {}
-        if split:
+        if first is not None:
             mix = self.traffic.lengths
             exact = replace(mix, prompt=prompt)
-            self.moved[0, 1] = transfer_s(one, one.layouts, mix, inside=True)[0, 0]
-            self.each[0, 1] = transfer_s(one, one.layouts, exact, inside=True)[0, 0]
+            self.moved[0, 1] = transfer_s(first, one.layouts, mix, inside=True)[0, 0]
+            self.each[0, 1] = transfer_s(first, one.layouts, exact, inside=True)[0, 0]
 
     def simulate(self, load: float, cv: float, seed: int = 0) -> dict[str, Array]:
         """Latencies of the steady part of enough requests."""
@@ -138,20 +140,25 @@ def lengths_of(name: str, count: int) -> tuple[Array, Array, Traffic]:
     return prompt, output, traffic_of(binned)
 
 
-def pools_of(one: Instances, split: bool, of: Traffic) -> tuple[list[Deployed], float]:
-    """Pools that are loaded alike, and the largest rate at which the closed form is stable."""
+def pools_of(
+    first: Instances | None, one: Instances, of: Traffic
+) -> tuple[list[Deployed], float]:
+    """Pools that are loaded alike, and the largest rate at which the closed form is stable.
 
-    def most(role: Role) -> float:
-        return float(goodput_per_s(prepare(law(one, of.lengths), role, of), ())[0])
+    One replica that does both, or ``first`` for prompts before ``one`` for decoding.
+    """
 
-    if not split:
-        return [Deployed("both", one, 1, 1.0)], most("both")
-    prompts, decode = most("prefill"), most("decode")
+    def most(role: Role, instances: Instances) -> float:
+        return float(goodput_per_s(prepare(law(instances, of.lengths), role, of), ())[0])
+
+    if first is None:
+        return [Deployed("both", one, 1, 1.0)], most("both", one)
+    prompts, decode = most("prefill", first), most("decode", one)
     p, d = min(
         itertools.product(range(1, MOST_REPLICAS + 1), repeat=2),
         key=lambda x: (abs(np.log(x[0] * prompts / x[1] / decode)), sum(x)),
     )
-    pools = [Deployed("prefill", one, p, 1.0), Deployed("decode", one, d, 1.0)]
+    pools = [Deployed("prefill", first, p, 1.0), Deployed("decode", one, d, 1.0)]
     return pools, min(p * prompts, d * decode)
 
 
