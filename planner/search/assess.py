@@ -81,7 +81,9 @@ def assess(
     offset = 0
     for (group, role), rows in jobs.items():
         at = found.groups[group].prepared[role].take(np.array([r[2] for r in rows]))  # type: ignore[index]
-        at = at.among(np.array([r[4] for r in rows]))  # each replica sees one arrival in n/part
+        at = at.among(
+            np.array([r[4] for r in rows]), traffic.routing
+        )  # each replica sees one arrival in n/part
         states.append(solve(at, np.array([r[3] for r in rows])))
         pool_row |= {(r[0], r[1]): offset + j for j, r in enumerate(rows)}
         offset += len(rows)

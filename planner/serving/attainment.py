@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.cost.step import Lengths
 from planner.formulas.arrays import Array
+from planner.formulas.routing import Routing
 from planner.spec.slo import Bound
 from planner.spec.workload import Workload
 
@@ -32,6 +33,8 @@ class Traffic:
     arrival_cv: float
     constraints: tuple[Constraint, ...]
     rate_per_s: float | None
+    routing: Routing = "random"
+    """How the replicas of a pool share its requests."""
 
 
 def traffic_of(

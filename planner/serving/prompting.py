@@ -9,6 +9,7 @@ import numpy as np
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, along
 from planner.formulas.renewal import arrivals_after
+from planner.formulas.routing import pooling
 from planner.serving.decoding import (
     Decoding,
     gathering,
@@ -232,7 +233,12 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
     most = work.service * (0.5 * (1.0 + 1.0 / np.maximum(work.load, 1e-9)))[:, None]  # stable
 
     def queue(used: Array) -> tuple[Array, Array]:
-        return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
+        if at.role != "prefill" or at.routing not in ("least-loaded", "two-choices"):
+            return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
+        # a prompt goes where few prompts are: one queue for all replicas of the pool (Q11)
+        sigma, wait = queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.stream_cv)
+        chance, part = pooling(sigma, at.pool, at.routing)
+        return sigma * chance, wait * part
 
     def companions(start: Array) -> Array:
         waits = np.minimum(start, FOREVER_S) / (1.0 + work.load)

@@ -197,16 +197,17 @@ def meet(rate: Array, step_s: Array, added_s: Array, slope_s: Array, variance_s2
     return Met(first + part * width, taken, read(slope_s), read(variance_s2))
 
 
-def beside(at: Slots, rate: Array, step_s: Array) -> tuple[Array, Array]:
+def beside(at: Slots, rate: Array, step_s: Array, square: Array) -> tuple[Array, Array]:
     """Return ``[C, G]`` the share of time taken from decoding, and A, its noise per arrival.
 
     One more prompt in a step adds its slope x, while λ/(1 − ρ) requests per second would have
     left: c²(1 + λx/(1 − ρ))² of noise, and that of what the prompts of a step add (docs/model.md).
+    ``square`` is ``[C]`` c².
     """
     tables = at.added_s, at.slope_s, at.variance_s2
     met = meet(np.broadcast_to(rate[:, None], step_s.shape), step_s, *tables)
     leaving = rate[:, None] / (1.0 - met.taken)
-    square = at.arrival_cv[:, None] ** 2
+    square = square[:, None]
     own = np.maximum(met.variance_s2 / np.maximum(met.number, 1e-9) - square * met.slope_s**2, 0.0)
     return met.taken, square * (1.0 + leaving * met.slope_s) ** 2 + leaving**2 * own
 
