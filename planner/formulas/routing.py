@@ -148,8 +148,8 @@ def pooling(waiting: Real, replicas: Real, routing: Routing) -> tuple[Array, Arr
     -----
     Least loaded: M/G/n, whose wait is σ^(√(2(n+1)) − 1)/(n(1 − σ)) service times against σ/(1 − σ)
     of one. Two choices: k or more are at a replica with probability σ^(2^k − 1), so both drawn are
-    busy with σ² and the wait is Σ_{k ≥ 2} σ^(2^k − 2); one request in n draws the same twice. Both are laws for Poisson arrivals, where
-    σ = ρ; bursts enter by σ.
+    busy with σ² and the wait is Σ_{k ≥ 2} σ^(2^k − 2); one request in n draws the same replica
+    twice. Both are laws for Poisson arrivals, where σ = ρ; bursts enter by σ.
 
     References
     ----------

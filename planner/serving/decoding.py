@@ -12,6 +12,9 @@ from planner.formulas.renewal import arrivals_after
 from planner.serving.prepared import Prepared
 from planner.serving.slots import beside
 
+#: Least peakedness of decoding: beneath it the diffusion's weights would no longer be finite.
+LEAST_SPREAD = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -69,8 +72,10 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     full = slowed > at.capped_s  # at most a full token budget per step
     slowed = np.minimum(slowed, at.capped_s)
     swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
+    # even perfectly paced arrivals of equal lengths leave a little noise, and no division by zero
+    spread = np.maximum(1.0 + (swing - 1.0) * at.overlap, LEAST_SPREAD)
     # loads that a router keeps even move together, by a part of what the pool's does (Q11)
-    spread = (1.0 + (swing - 1.0) * at.overlap) / at.pool[:, None]
+    spread = spread / at.pool[:, None]
     weights = occupancy.occupancy_log_weights(
         slowed, tokens, at.counts, at.widths, rate_per_s, spread
     )

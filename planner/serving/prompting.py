@@ -298,8 +298,8 @@ def slowed_decoding(
     variance = tpot_variance_s2(at, rate, decoding, prompting.square_taken_s2, taken)
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
     # delays lengthen stays, more requests share steps, and steps grow by ε per relative delay
-    later = at.lengths.mean(delay * tokens) / max(float(at.lengths.mean(tokens)), 1.0)
+    shared = at.lengths.mean(delay * tokens) / np.maximum(at.lengths.mean(tokens), 1.0)
     crowding = decoding.elasticity / (1.0 - np.minimum(decoding.elasticity, MOST_CROWDED))
     mean = decoding.tpot_s[:, None] + delay
-    mean = mean + np.minimum((crowding * later)[:, None], np.maximum(full - mean, 0.0))
+    mean = mean + np.minimum((crowding * shared)[:, None], np.maximum(full - mean, 0.0))
     return mean, variance

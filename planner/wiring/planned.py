@@ -18,10 +18,12 @@ from planner.serving.outcome import transfer_s
 from planner.simulation.closed import Deployed
 from planner.simulation.results import Judged
 from planner.spec.layout import Layout
+from planner.spec.limits import Limits
 from planner.spec.model import Model
 from planner.spec.slo import Bound
 from planner.wiring.load import Catalog, load_engine, load_model, load_workload
 from planner.wiring.resolve import stocks_of, within_context
+from planner.wiring.techniques import parse_techniques, rewritten
 from planner.wiring.tuning import tuned
 
 
@@ -53,12 +55,12 @@ def read_case(path: Path, plan_id: str | None, catalog: Catalog) -> Case:
 
     document = read_document(path)
     try:
-        return _resolve(document, plan_id, catalog)
+        return case_of(document, plan_id, catalog)
     except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
 
 
-def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
+def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
     """Return a plan of a document with everything it names looked up again."""
     inputs = document["inputs"]
     catalog = inputs["catalog"] if catalog is None else catalog
@@ -68,6 +70,10 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
     settings = [inputs.get(x) for x in ("speculate", "scheduler")]
     budget = int(plan["pools"][0]["token_budget"])
     engine = tuned(load_engine(inputs["engine"], catalog), budget, *settings)[0]
+    workload = load_workload(inputs["workload"], catalog)
+    given = parse_techniques(document.get("techniques") or inputs.get("techniques"), catalog)
+    changed = rewritten(model, engine, replace(traffic_of(workload), constraints=()), given)
+    model, engine = changed.model, changed.engine
     stocks = stocks_of(
         model,
         inputs["gpus"],
@@ -76,14 +82,16 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
         inputs["kv_precision"],
         catalog,
         engine.kernels,
+        limits=Limits(quality_loss=(document.get("limits") or {}).get("quality_loss")),
     )
+    stocks = changed.stocked(stocks)
     formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
     pools, stock = [], []
     for pool in plan["pools"]:
         wanted = (pool["accelerator"], pool["precision"])
-        found: tuple[int, Hardware] | None = next(
-            (x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted), None
-        )
+        named = [x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted]
+        kept = [x for x in named if x[1].kv_bytes == pool["kv_bytes_per_element"]]
+        found: tuple[int, Hardware] | None = next(iter(kept or named), None)
         if found is None:
             raise InputError(
                 f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "
@@ -93,13 +101,12 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
         share, count = float(pool["traffic_share"]), int(pool["replicas"])
         pools.append(Deployed(pool["role"], one, count, share))
         stock.append(found[0])
-    workload = load_workload(inputs["workload"], catalog)
     classes = [c.name for c in workload.classes]
     judged = tuple(
         Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
         for x in plan["slo"]
     )
-    traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
+    traffic = within_context(model, changed.traffic)[0]
     return Case(
         str(plan["id"]),
         str(plan["mode"]),
