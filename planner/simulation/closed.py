@@ -82,7 +82,7 @@ def predict(
     laws = [law(p.instances, lengths) for p in pools]
     states = [
         solve(
-            prepare(x, p.role, traffic).among(p.replicas / p.share),
+            prepare(x, p.role, traffic).among(p.replicas / p.share, traffic.routing),
             np.array([rate_per_s * p.share / p.replicas]),
         )
         for p, x in zip(pools, laws, strict=True)
