@@ -40,7 +40,8 @@ from planner.cli.options import (
 #: Arguments of the verb, which the document repeats.
 _PLAN_ARGUMENTS = (
     *("gpus", "cluster", "workload", "rate", "slo", "precision", "kv_precision", "engine"),
-    *("chunk", "speculate", "scheduler", "mode", "objective", "carbon", "catalog"),
+    *("chunk", "speculate", "scheduler", "mode", "objective", "carbon", "prices"),
+    *("pareto", "catalog"),
 )
 
 
@@ -80,6 +81,10 @@ def plan(
     current: CurrentOpt = None,
     switch_cost: SwitchOpt = None,
     carbon: CarbonOpt = None,
+    prices: Annotated[bool, typer.Option("--prices", help="What each constraint costs")] = False,
+    pareto: Annotated[
+        str | None, typer.Option(help="Exact trade-off over cost,tpot or up to 3 objectives")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,

@@ -8,6 +8,8 @@ from dataclasses import replace
 from planner.errors import InfeasibleError
 from planner.search.plan import search
 from planner.search.plans import PlanSet
+from planner.search.prices import prices_of
+from planner.search.tradeoff import trade_off
 from planner.serving.attainment import Traffic
 from planner.serving.refereed import outside
 from planner.spec.cluster import Cluster
@@ -17,7 +19,7 @@ from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound
 from planner.spec.workload import Workload
-from planner.wiring.asked import resolved
+from planner.wiring.asked import objectives_of, resolved
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -49,6 +51,8 @@ def plan(
     objective: str = "cost",
     limits: Limits = UNBOUNDED,
     carbon: float | None = None,
+    prices: bool = False,
+    pareto: str | Sequence[str] | None = None,
     catalog: Catalog = None,
 ) -> PlanSet:
     """Return the Pareto set of deployment plans, the recommended one first.
@@ -87,6 +91,11 @@ def plan(
         Budget, power, spares, headroom, confidence, … (:class:`planner.spec.limits.Limits`).
     carbon
         Carbon intensity of the power, by default the cluster's or the world's mean [g/kWh].
+    prices
+        Whether to add what relief from each constraint is worth.
+    pareto
+        Two or three of cost, energy, goodput, ttft, tpot and quality, ``"cost,tpot"``: adds the
+        exact trade-off over them.
     catalog
         Directory whose entries override the shipped ones.
 
@@ -121,6 +130,7 @@ def plan(
         carbon=carbon,
         catalog=catalog,
     )
+    objectives = () if pareto is None else objectives_of(pareto)
     assumptions = list(case.assumptions)
     try:
         result = best_plans(case.engines, lambda e: search(case.job(e)))
@@ -131,7 +141,16 @@ def plan(
         budget = result.recommended.pools[0].token_budget
         assumptions.append(f"chunk auto: a token budget of {budget} has the best plan")
     assumptions += _outside(result, case.traffic)
-    return replace(result, assumptions=tuple(assumptions))
+    result = replace(result, assumptions=tuple(assumptions))
+    if not prices and not objectives:
+        return result
+    budget = result.recommended.pools[0].token_budget
+    job = case.job(next(e for e in case.engines if e.token_budget == budget))
+    if prices:
+        result = replace(result, prices=prices_of(job, case.looser))
+    if objectives:
+        result = replace(result, tradeoff=trade_off(job, objectives))
+    return result
 
 
 def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
