@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +21,8 @@ from planner.units import format_seconds
 MOST_CHECKS = 200
 #: How far a latency bound is loosened, and to how many halvings of that in log time.
 _LOOSEST, _HALVINGS = 32.0, 7
+#: Most devices added to an inventory.
+_MOST_MORE = 4096
 _NO_RATE = 1e-6
 
 
@@ -192,17 +195,39 @@ def _devices(oracle: _Oracle) -> str | None:
     texts = []
     for s, stock in enumerate(oracle.job.stocks):
 
-        def enough(more: int, s: int = s, have: int = stock.count) -> bool:
+        def enough(
+            more: int, columns: Enumeration = found, s: int = s, have: int = stock.count
+        ) -> bool:
             counts = [have + more if i == s else c for i, c in enumerate(terms.stock)]
-            return _has_mix(found, replace(terms, stock=tuple(counts)))
+            return _has_mix(columns, replace(terms, stock=tuple(counts)))
 
         high = 1
-        while high <= 4096 and not enough(high):
+        while high <= _MOST_MORE and not enough(high):
             high *= 2
-        if high > 4096:
+        if high > _MOST_MORE:
             continue
-        texts.append(f"{_least(enough, high // 2, high)} more {stock.name}")
+        # so many devices also allow larger replicas
+        grown = _grown(oracle.job, s, high)
+        wider = oracle.enumeration(grown, frozenset({f"{stock.name} + {high}"}))
+        least = _least(partial(enough, columns=wider), 0, high)
+        texts.append(f"{least} more {stock.name}")
     return " or ".join(texts) or None
+
+
+def _grown(job: Job, stock: int, more: int) -> Job:
+    """Return the search with more devices of one type, which may form larger replicas."""
+    one = job.stocks[stock]
+    count = one.count + more
+    hardware = tuple(
+        replace(
+            h,
+            scale_up_devices=max(h.scale_up_devices, min(h.accelerator.scale_up.devices, count)),
+        )
+        for h in one.hardware
+    )
+    stocks = list(job.stocks)
+    stocks[stock] = replace(one, count=count, hardware=hardware)
+    return replace(job, stocks=tuple(stocks))
 
 
 def _least(enough: Callable[[int], bool], low: int, high: int) -> int:
