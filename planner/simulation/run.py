@@ -27,12 +27,15 @@ LONGEST = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Equal replicas in one role, and their share of the requests that this role serves."""
+    """Equal replicas in one role, and their share of the requests that this role serves.
+
+    One number, or one for each request ``[r]`` where sizes go to different pools.
+    """
 
     role: Role
     steps: Steps
     replicas: int
-    share: float = 1.0
+    share: float | Array = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,13 @@ class _Router:
         self._next = [0] * len(pools)
         if not self.members:
             return
-        shares = np.array([pools[k].share for k in self.members])
-        chosen = rng.choice(len(self.members), size=count, p=shares / shares.sum())
+        shares = [pools[k].share for k in self.members]
+        if all(isinstance(x, float | int) for x in shares):
+            plain = np.array(shares, dtype=np.float64)
+            chosen = rng.choice(len(self.members), size=count, p=plain / plain.sum())
+        else:
+            up_to = np.cumsum([np.broadcast_to(x, count) for x in shares], axis=0)
+            chosen = (rng.random(count) * up_to[-1] >= up_to[:-1]).sum(axis=0)
         self._pool: list[int] = [self.members[k] for k in chosen.tolist()]
         draws = {"random": 1, "two-choices": 2}.get(route, 0)
         self._uniform = rng.random((draws, count)).tolist()
