@@ -19,7 +19,7 @@ from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound
 from planner.spec.workload import Workload
-from planner.wiring.asked import objectives_of, resolved
+from planner.wiring.asked import Asked, objectives_of, resolved
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -142,8 +142,11 @@ def plan(
         assumptions.append(f"chunk auto: a token budget of {budget} has the best plan")
     assumptions += _outside(result, case.traffic)
     result = replace(result, assumptions=tuple(assumptions))
-    if not prices and not objectives:
-        return result
+    return _with_more(result, case, prices, objectives) if prices or objectives else result
+
+
+def _with_more(result: PlanSet, case: Asked, prices: bool, objectives: tuple[str, ...]) -> PlanSet:
+    """Return the plans with prices of constraints and a trade-off, as far as asked for."""
     budget = result.recommended.pools[0].token_budget
     job = case.job(next(e for e in case.engines if e.token_budget == budget))
     if prices:
