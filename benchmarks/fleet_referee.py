@@ -1,4 +1,4 @@
-"""Twenty random plans against the simulation: is the attainment that they promise there?
+"""Twenty random plans against the simulation: the attainment that they promise.
 
 Models, inventories of one or two types, modes, workloads, SLOs and loads are drawn with a seed; the
 recommended plan of each is simulated with random routing, as the closed form assumes.
@@ -41,7 +41,7 @@ def drawn(rng: np.random.Generator) -> tuple[str, dict[str, object]]:
 def main() -> None:
     rng = np.random.default_rng(SEED)
     rows = []
-    print(f"{'model':14} {'inventory':16} {'workload':16} {'rate':>5}  shares within: said, simulated")
+    print(f"{'model':14} {'inventory':16} {'workload':16} {'rate':>5}  said, simulated")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
         while len(rows) < PLANS:

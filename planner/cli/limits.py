@@ -19,7 +19,8 @@ ConfidenceOpt = Annotated[
     float | None, typer.Option(help="0.9: probability that SLOs hold under model error")
 ]
 QualityOpt = Annotated[
-    float | None, typer.Option(help="0.01: most declared quality loss of a precision")
+    float | None,
+    typer.Option(help="0.01: most declared quality loss of precisions and of techniques"),
 ]
 OwnedOpt = Annotated[str | None, typer.Option(help="NAME:COUNT[,…] that cost nothing")]
 CurrentOpt = Annotated[

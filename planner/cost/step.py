@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from planner.cost.composition import Order, StepPrices, compose, runs_whole_prompts
+from planner.cost.context import ContextByWindow
+from planner.cost.fetch import fetch_s, with_fetch
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
 from planner.cost.price import Hardware, resource_seconds, total_s
-from planner.cost.work import ContextByWindow, Op, Split, Step, operators, prompt_attention
+from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
@@ -29,7 +31,8 @@ class Lengths:
     """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
 
     ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of and
-    ``priority`` its urgency, lower first (one number stands for all).
+    ``priority`` its urgency, lower first, and ``fetched`` the part of the prefix that a store
+    sends first (one number stands for all).
     """
 
     prompt: Array
@@ -38,11 +41,13 @@ class Lengths:
     prefix: Array
     cls: Array
     priority: Array = field(default_factory=lambda: np.zeros(()))
+    fetched: Array = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
-        """Give every bucket a priority."""
-        each = np.broadcast_to(self.priority, np.shape(self.weight))
-        object.__setattr__(self, "priority", each)
+        """Give every bucket a priority and a number of fetched tokens."""
+        for name in ("priority", "fetched"):
+            each = np.broadcast_to(getattr(self, name), np.shape(self.weight))
+            object.__setattr__(self, name, each)
 
     @property
     def decode(self) -> Array:
@@ -130,6 +135,10 @@ class Law:
     lost
         Share of their time that decoding then loses: 1 where both take turns, less where
         prompts run on SMs of their own.
+    filled_s, slots
+        ``[C, G, b]`` time that a prompt takes from decoding where every slot holds one like it;
+        ``[C]`` slots (attention ranks times micro-batches) that move in step, the fullest of
+        which sets the time. ``None``: prompts are taken to fill slots evenly.
     """
 
     batch: Array
@@ -151,6 +160,8 @@ class Law:
     order: Order | None = None
     apart: bool = False
     lost: float = 1.0
+    filled_s: Array | None = None
+    slots: Array | None = None
 
     def take(self, rows: IntArray) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
@@ -158,6 +169,7 @@ class Law:
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
             if f.name not in ("batch", "request_s", "memory", "order", "apart", "lost")
+            and getattr(self, f.name) is not None
         }
         order = None if self.order is None else self.order.take(rows)
         return replace(self, **picked, memory=self.memory.take(rows), order=order)
@@ -206,7 +218,8 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     )
     ranks = split.dp * split.pp
     held = lengths.context()
-    kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, held)
+    kept = held * instances.model.rewrite.kv_held
+    kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, kept)
     # every stage holds its layers' part of every request; ranks hold requests of their own
     fit = np.maximum(memory.kv, 0.0) * split.dp / np.maximum(kv_request, 1e-9)
     by_budget = np.maximum(engine.token_budget - 1.0, 1.0) * ranks
@@ -216,6 +229,12 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         [b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float
     )
     chunk = np.array([*[c for c in _CHUNKS if c < longest], longest], dtype=float)
+    tables = compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk))
+    if lengths.fetched.any():
+        whole = replace(lengths, prefix=lengths.prefix - lengths.fetched)
+        computed = compose(engine.scheduler, _step_prices(instances, whole, batch, chunk))
+        moved = fetch_s(instances.model, instances.hardware.kv_bytes, lengths.fetched)
+        tables = with_fetch(instances.model.rewrite, tables, computed, moved)
     return Law(
         batch=batch,
         places=places,
@@ -223,7 +242,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         stages=split.pp,
         request_s=engine.request_s,
         memory=memory,
-        **compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk)),
+        **tables,
     )
 
 
@@ -267,9 +286,15 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
         priority=lengths.priority.astype(np.int64),
         attention=attention,
         host_s=engine.host_step_s,
-        operators=sum(op.repeat for op in operators(model, wide, Step(0.0, context, 1.0))),
+        operators=operator_count(model, wide, context),
         depth=model.depth,
     )
+
+
+def operator_count(model: Model, split: Split, context: ContextByWindow) -> float:
+    """Return how many operators a step of one prompt token runs."""
+    ops = operators(model, split, Step(0.0, context, 1.0))
+    return float(sum(np.mean(op.repeat) for op in ops))
 
 
 def sides(instances: Instances) -> tuple[Instances, Instances]:

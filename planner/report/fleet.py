@@ -1,105 +1,151 @@
-"""Terminal output of fleets: which sizes go where, what constraints cost, trade-offs."""
+"""Terminal output and document of a fleet: hours across services, and what it saves."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:  # a table of one verb needs nothing of the others
-    from planner.search.plans import Plan, PlanSet, Price
+import planner
+from planner.report.document import plain
+from planner.units import format_seconds
 
+if TYPE_CHECKING:
+    from planner.search.hours import FleetPlan, HourPool, ServicePlan
+
+FLEET_SCHEMA = "planner/fleet/1"
+_BARS = "▁▂▃▄▅▆▇█"
 _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
+
+
+def fleet_document(result: FleetPlan, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner fleet --json``."""
+    head = {
+        "schema": FLEET_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+    }
+    return {**head, **plain(result), "gap": result.gap, "saving": result.saving}
+
+
+def sentence(result: FleetPlan) -> str:
+    """Return cost, saving and proof in one or two sentences."""
+    what = "a day" if result.hours == 24 else "an hour" if result.hours == 1 else "all hours"
+    gap = "proved optimal" if result.gap < 1e-6 else f"at most {result.gap:.1%} above the optimum"
+    text = (
+        f"{len(result.services)} services for ${result.usd:,.2f} {what} ({gap}), "
+        f"${result.startup_usd:,.2f} of it for start-ups."
+    )
+    static = result.static
+    if static is None:
+        return f"{text} No static plan exists."
+    held = " + ".join(f"{n} × {name}" for name, n in static.gpus.items())
+    if not static.fits:
+        return f"{text} Sized for every peak at once it would take {held}: more than there are."
+    more = (
+        ""
+        if static.on_demand_usd is None or static.on_demand_usd <= static.usd * (1 + 1e-9)
+        else f", ${static.on_demand_usd:,.2f} all on demand"
+    )
+    return (
+        f"{text} Sized for every peak all the time: {held} at ${static.usd:,.2f}{more}; "
+        f"the hourly plan saves {result.saving or 0.0:.1%}."
+    )
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Return values as a line of bars from nothing to the largest."""
+    top = max(values, default=0.0)
+    if top <= 0.0:
+        return _BARS[0] * len(values)
+    return "".join(_BARS[min(7, int(8 * v / top))] for v in values)
+
+
+def print_fleet(result: FleetPlan, hour: int | None, out: Console) -> None:
+    """Print cost and saving, devices hour by hour, and the pools of the busiest or a given hour."""
+    out.print(sentence(result), soft_wrap=False)
+    out.print()
+    if result.hours > 1:
+        _print_hours(result, out)
+        out.print()
+    _print_supplies(result, out)
+    out.print()
+    busiest = max(range(result.hours), key=lambda h: sum(s.hours[h].gpus for s in result.services))
+    shown = busiest if hour is None else hour
+    _print_pools(result, shown, out)
+    out.print()
+    counts = result.enumerated
+    out.print(
+        f"{counts['offered']} of {counts['kept']} instances that meet their SLO were offered "
+        f"({counts['enumerated']} enumerated); every hour was checked by the exact forms."
+    )
 
 
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    for k, text in enumerate(headings):
-        table.add_column(text, justify="right" if k else "left", overflow="fold")
+    for k, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if k == 0 else "right", no_wrap=True)
     return table
 
 
-def _tokens(low: float, high: float) -> str:
-    """Return a range of tokens: ``all``, ``≤ 512``, ``> 512``, ``513-1024``."""
-    if low <= 0:
-        return "all" if math.isinf(high) else f"≤ {high:.0f}"
-    return f"> {low:.0f}" if math.isinf(high) else f"{low + 1:.0f}-{high:.0f}"
-
-
-def print_routing(plan: Plan, out: Console) -> None:
-    """Print which request sizes go to which pools; nothing where all pools serve all alike."""
-    if not plan.routing:
-        return
-    pools = [f"{_ROLE[p.role]}{p.replicas}×{p.layout} {p.accelerator}" for p in plan.pools]
-    table = _table("prompt", "output", "requests", *pools)
-    for r in plan.routing:
-        to = [f"{x:.0%}" if x > 0.0 else "-" for x in r.to_pools]
-        sizes = (_tokens(r.prompt_from, r.prompt_to), _tokens(r.output_from, r.output_to))
-        table.add_row(*sizes, f"{r.share:.0%}", *to)
-    out.print(f"Which sizes (tokens) of {plan.id} go where:")
+def _print_hours(result: FleetPlan, out: Console) -> None:
+    """Print GPUs of each service and in all, hour by hour; + marks starts."""
+    table = _table("hour", *(_short(s) for s in result.services), "GPUs", "on demand", "spot")
+    for h in range(result.hours):
+        cells = []
+        for s in result.services:
+            starts = sum(p.starts for p in s.hours[h].pools)
+            cells.append(f"{s.hours[h].gpus}{f'+{starts}' if starts else '  '}")
+        used, bought, spot = (
+            sum(getattr(x, name)[h] for x in result.supplies)
+            for name in ("used", "on_demand", "spot")
+        )
+        table.add_row(f"{h:02d}:00", *cells, str(used), str(bought or "-"), str(spot or "-"))
     out.print(table)
+    out.print("GPUs per service; +n: replicas that start for that hour, paid before it.")
     out.print()
+    for s in result.services:
+        rates = [x.peak_per_s for x in s.hours]
+        out.print(
+            f"{s.name[:14]:14} {sparkline(rates)} {min(rates):.3g} … {max(rates):.3g} requests/s"
+        )
 
 
-_MONEY = {"$/h": "${:.2f}/h"}
+def _short(service: ServicePlan) -> str:
+    return service.name if len(service.name) <= 8 else service.name[:7] + "…"
 
 
-def _worth(price: Price, gain: float) -> str:
-    return _MONEY.get(price.unit, "{:.3g} " + price.unit).format(gain)
-
-
-def _steps(price: Price) -> str:
-    """Return the step of relief times its least multiple: ``40 ms``, ``2 GPUs``."""
-    number, _, unit = price.step.partition(" ")
-    times = price.least_steps or 1
-    if number.endswith("%"):
-        return f"{float(number[:-1]) * times:g}%"
-    return f"{float(number) * times:g} {unit}{'s' if unit == 'GPU' and times > 1 else ''}"
-
-
-def print_prices(result: PlanSet, out: Console) -> None:
-    """Print what relief from each constraint is worth; nothing where it was not asked for."""
-    if not result.prices:
-        return
-    table = _table("constraint", "relief", "worth", "least relief that helps", "worth")
-    for p in result.prices:
-        least = (_steps(p), _worth(p, p.least_gain)) if p.least_steps else ("none tried", "-")
-        table.add_row(p.constraint, p.step, _worth(p, p.gain), *least)
-    out.print("What constraints cost (finite differences of the exact optimum):")
+def _print_supplies(result: FleetPlan, out: Console) -> None:
+    table = _table("name", "inventory", "owned", "reserved", "most used", "busy")
+    for s in result.supplies:
+        held = sum(s.used) / max(1, len(s.used) * (s.owned + s.reserved))
+        busy = f"{min(1.0, held):.0%}" if s.owned + s.reserved else "-"
+        row = (s.count, s.owned, s.reserved, max(s.used))
+        table.add_row(s.accelerator, *(str(n or "-") for n in row), busy)
     out.print(table)
-    out.print()
 
 
-def print_tradeoff(result: PlanSet, pools: Callable[[Plan], str], out: Console) -> None:
-    """Print the exact trade-off; nothing where it was not asked for."""
-    if result.tradeoff is None:
-        return
-    table = _table("point", *(_HEADINGS[n] for n in result.tradeoff.objectives), "pools")
-    for p in result.tradeoff.points:
-        cells = [_VALUES[n].format(v * _SCALE.get(n, 1.0)) for n, v in p.values.items()]
-        table.add_row(p.plan.id + "°" * p.knee, *cells, pools(p.plan))
-    out.print("Exact optima of the trade-off (° knee):")
+def _print_pools(result: FleetPlan, hour: int, out: Console) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    for k, heading in enumerate((f"at {hour:02d}:00", "pools", "rate/s", "goodput/s", "SLO")):
+        right = k in (2, 3)
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for s in result.services:
+        at = s.hours[hour]
+        slo = ", ".join(
+            f"{r.bound.metric.upper()} {r.bound.statistic} {format_seconds(r.value_s)}"
+            f"{'' if r.met else ' ✗'}"
+            for r in at.slo
+        )
+        pools = " + ".join(_pool(p) for p in at.pools) or "-"
+        table.add_row(s.name, pools, f"{at.peak_per_s:.3g}", f"{at.capacity_per_s:.3g}", slo or "-")
     out.print(table)
-    out.print()
 
 
-_HEADINGS = {
-    "cost": "$/h",
-    "energy": "W",
-    "goodput": "goodput/s",
-    "ttft": "TTFT [ms]",
-    "tpot": "TPOT [ms]",
-    "quality": "quality loss",
-}
-_VALUES = {
-    "cost": "{:.2f}",
-    "energy": "{:,.0f}",
-    "goodput": "{:.3g}",
-    "ttft": "{:.3g}",
-    "tpot": "{:.3g}",
-    "quality": "{:.1%}",
-}
-_SCALE = {"ttft": 1e3, "tpot": 1e3}
+def _pool(pool: HourPool) -> str:
+    spot = f" ({pool.spot} spot)" if pool.spot else ""
+    return (
+        f"{_ROLE[pool.role]}{pool.replicas}×{pool.layout} {pool.precision} {pool.accelerator}{spot}"
+    )

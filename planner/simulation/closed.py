@@ -9,7 +9,7 @@ import numpy as np
 
 from planner.cost.step import Instances, Law, Lengths, law
 from planner.formulas.arrays import Array, IntArray
-from planner.serving.attainment import Traffic
+from planner.serving.attainment import Constraint, Traffic
 from planner.serving.latency import Statistics
 from planner.serving.open_loop import solve
 from planner.serving.prepared import Role, prepare
@@ -73,10 +73,11 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Latencies, the share of requests within each bound, and the use of each pool."""
+    """Latencies, the use of each pool, and of each bound its statistic and the share within it."""
 
     latencies: dict[str, Statistics]
     shares: tuple[float, ...]
+    values_s: tuple[float, ...]
     pools: tuple[PoolUse, ...]
 
 
@@ -129,6 +130,7 @@ def predict(
     return Prediction(
         {m: _statistics(state, lengths, m, route, mix) for m in METRICS},
         tuple(float(routed_share(state, lengths, c, route, mix)[0]) for c in traffic.constraints),
+        tuple(_value_s(state, lengths, c, route, mix) for c in traffic.constraints),
         tuple(
             _use(s, x, p.role, t.lengths)
             for s, x, p, t in zip(states, laws, pools, own, strict=True)
@@ -141,6 +143,14 @@ def _statistics(state: State, lengths: Lengths, metric: str, route: Array, mix: 
     names = ["mean", *(n for n, _ in QUANTILES)]
     values = routed_statistics_s(state, lengths, metric, levels, route * lengths.weight, mix)
     return dict(zip(names, values[:, 0].tolist(), strict=True))
+
+
+def _value_s(
+    state: State, lengths: Lengths, constraint: Constraint, route: Array, mix: Mix
+) -> float:
+    bound, routed = constraint.bound, route * constraint.weight
+    found = routed_statistics_s(state, lengths, bound.metric, [bound.quantile], routed, mix)
+    return float(found[0, 0])
 
 
 def _use(state: State, found: Law, role: Role, lengths: Lengths) -> PoolUse:

@@ -11,6 +11,7 @@ from planner.search.job import CARBON_G_PER_KWH, Job, job_of
 from planner.search.mix import Goals
 from planner.search.tradeoff import OBJECTIVES
 from planner.serving.attainment import Traffic, traffic_of
+from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
 from planner.spec.limits import UNBOUNDED, Limits
@@ -19,13 +20,13 @@ from planner.spec.slo import Bound, parse_slo
 from planner.spec.workload import Workload
 from planner.wiring.limits import within_cluster
 from planner.wiring.load import Catalog, load_model, load_workload
+from planner.wiring.prices import Pricing, price_notes, require_used, today
 from planner.wiring.resolve import (
     DEFAULT_SLO,
     modes_of,
     objective_of,
     require_rate,
     stocks_of,
-    within_context,
 )
 
 
@@ -65,6 +66,7 @@ def resolved(
     mode: str = "auto",
     objective: str = "cost",
     limits: Limits = UNBOUNDED,
+    pricing: Pricing | None = None,
     carbon: float | None = None,
     catalog: Catalog = None,
 ) -> Asked:
@@ -78,12 +80,17 @@ def resolved(
     the_model = load_model(model, catalog) if isinstance(model, str) else model
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
     traffic, notes = _traffic(the_workload, slo, rate, objective)
-    traffic, left_out = within_context(the_model, traffic)
-    notes += left_out
     limits, record = within_cluster(limits, cluster, catalog)
     library = engines[0].kernels
     formats = (precision, kv_precision)
-    stocks = stocks_of(the_model, gpus, record, *formats, catalog, library, limits, carbon)
+    prices = pricing or Pricing()
+    stocks = stocks_of(
+        *(the_model, gpus, record, *formats, catalog, library),
+        pricing=prices,
+        limits=limits,
+        carbon=carbon,
+    )
+    notes += _price_notes(prices, stocks)
     goals, note = objective_of(objective, stocks, traffic)
     notes += note
     if precision == "auto":
@@ -98,7 +105,8 @@ def resolved(
 
     def looser(more: float) -> tuple[Stock, ...]:
         wider = replace(limits, quality_loss=loss + more)
-        return tuple(stocks_of(the_model, gpus, record, *formats, catalog, library, wider, carbon))
+        known = (the_model, gpus, record, *formats, catalog, library)
+        return tuple(stocks_of(*known, pricing=prices, limits=wider, carbon=carbon))
 
     return Asked(
         the_model, tuple(stocks), engines, traffic, modes, goals, limits, tuple(notes), looser
@@ -143,6 +151,19 @@ def _traffic(
         )
         traffic = replace(traffic, rate_per_s=None)
     return traffic, notes
+
+
+def _price_notes(pricing: Pricing, stocks: Sequence[Stock]) -> list[str]:
+    devices = [s.hardware[0].accelerator for s in stocks]
+    require_used(pricing, devices)
+    bought = zip(devices, stocks, strict=True)
+    listed = [d for d, s in bought if s.usd_per_hour == _listed(pricing, d)]
+    return price_notes(pricing, listed, today())
+
+
+def _listed(pricing: Pricing, device: Accelerator) -> float | None:
+    price = pricing.price(device)
+    return None if price is None else price.usd_per_hour
 
 
 def _formats(stocks: Sequence[Stock]) -> list[str]:

@@ -24,6 +24,7 @@ from planner.spec.model import Model
 from planner.spec.slo import Bound
 from planner.wiring.load import Catalog, load_engine, load_model, load_workload
 from planner.wiring.resolve import stocks_of, within_context
+from planner.wiring.techniques import parse_techniques, rewritten
 from planner.wiring.tuning import tuned
 
 
@@ -55,12 +56,12 @@ def read_case(path: Path, plan_id: str | None, catalog: Catalog) -> Case:
 
     document = read_document(path)
     try:
-        return _resolve(document, plan_id, catalog)
+        return case_of(document, plan_id, catalog)
     except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
 
 
-def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
+def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
     """Return a plan of a document with everything it names looked up again."""
     inputs = document["inputs"]
     catalog = inputs["catalog"] if catalog is None else catalog
@@ -70,6 +71,10 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
     settings = [inputs.get(x) for x in ("speculate", "scheduler")]
     budget = int(plan["pools"][0]["token_budget"])
     engine = tuned(load_engine(inputs["engine"], catalog), budget, *settings)[0]
+    workload = load_workload(inputs["workload"], catalog)
+    given = parse_techniques(document.get("techniques") or inputs.get("techniques"), catalog)
+    changed = rewritten(model, engine, replace(traffic_of(workload), constraints=()), given)
+    model, engine = changed.model, changed.engine
     stocks = stocks_of(
         model,
         inputs["gpus"],
@@ -78,8 +83,9 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
         inputs["kv_precision"],
         catalog,
         engine.kernels,
-        Limits(quality_loss=(document.get("limits") or {}).get("quality_loss")),
+        limits=Limits(quality_loss=(document.get("limits") or {}).get("quality_loss")),
     )
+    stocks = changed.stocked(stocks)
     formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
     pools: list[Deployed] = []
     stock: list[int] = []
@@ -98,13 +104,12 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
         takes = _sizes(plan.get("routing") or (), len(pools))
         pools.append(Deployed(pool["role"], one, count, share, takes))
         stock.append(found[0])
-    workload = load_workload(inputs["workload"], catalog)
     classes = [c.name for c in workload.classes]
     judged = tuple(
         Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
         for x in plan["slo"]
     )
-    traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
+    traffic = within_context(model, changed.traffic)[0]
     return Case(
         str(plan["id"]),
         str(plan["mode"]),

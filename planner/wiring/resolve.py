@@ -37,6 +37,7 @@ from planner.wiring.load import (
     load_workload,
 )
 from planner.wiring.precisions import precisions_of
+from planner.wiring.prices import Pricing
 
 #: Rates above this are mistakes, not traffic.
 MOST_RATE_PER_S = 1e7
@@ -226,10 +227,12 @@ def stocks_of(
     kv_precision: str,
     catalog: Catalog,
     library: str | None = None,
+    pricing: Pricing | None = None,
     limits: Limits = UNBOUNDED,
     carbon: float | None = None,
 ) -> list[Stock]:
     """Return the inventory as stocks of hardware in every precision to search."""
+    prices = pricing or Pricing()
     if (gpus is None) == (cluster is None):
         raise InputError("give either --gpus NAME:COUNT[,NAME:COUNT…] or --cluster, one of both")
     rows: list[tuple[Accelerator, int, Link | None, int | None, float | None, float]] = []
@@ -265,7 +268,8 @@ def stocks_of(
             for kv in kv_precision.split(",")
         )
         owned = min(mine.pop(device.name, 0), count)
-        stocks.append(Stock(hardware, count, usd or device.usd_per_hour, owned, intensity))
+        price = prices.usd_per_hour(device, usd)
+        stocks.append(Stock(hardware, count, price, owned, intensity))
     if mine:
         raise InputError(f"--owned: {', '.join(mine)} is not in the inventory")
     return stocks
