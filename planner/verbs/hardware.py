@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -206,17 +207,25 @@ def _links(
             )
         up = ScaleUp(bandwidth_bytes_per_s=speed * 1e9, latency_s=2e-6, devices=count)
     elif relatives:
-        up = relatives[0].scale_up
-        guessed.append(f"scale_up of {relatives[0].name} (--scale-up)")
+        up = Counter(d.scale_up for d in relatives).most_common(1)[0][0]
+        guessed.append(
+            f"scale_up {up.devices}:{up.bandwidth_bytes_per_s / 1e9:.0f}, as most relatives "
+            "(--scale-up)"
+        )
     else:
         up = ScaleUp(**LINKS["scale_up"], devices=8)
         guessed.append("scale_up 8 devices over PCIe (a guess; --scale-up)")
-    out = relatives[0].scale_out if relatives else Link(**LINKS["scale_out"])
+    out = Link(**LINKS["scale_out"])
+    if relatives:
+        out = Counter(d.scale_out for d in relatives).most_common(1)[0][0]
     if out_gbit_s is not None:
         out = Link(bandwidth_bytes_per_s=out_gbit_s * 1e9 / 8, latency_s=out.latency_s)
     else:
         guessed.append(f"scale_out {out.bandwidth_bytes_per_s * 8e-9:.0f} Gbit/s (--scale-out)")
-    host = relatives[0].host_link if relatives else Link(**LINKS["host_link"])
+    host = Link(**LINKS["host_link"])
+    if relatives:
+        host = Counter(d.host_link for d in relatives).most_common(1)[0][0]
+    guessed.append(f"host_link {host.bandwidth_bytes_per_s / 1e9:.0f} GB/s")
     return {"scale_up": up, "scale_out": out, "host_link": host}
 
 
