@@ -98,7 +98,8 @@ def what_if(
     try:
         old = document["inputs"]
         stands = chosen_plan(document["plans"], plan_id)
-        new = {k: old.get(k) for k in _ARGUMENTS if k in old}
+        new: dict[str, Any] = {"rate": None, "slo": None}
+        new |= {k: old[k] for k in _ARGUMENTS if k in old}
         new["catalog"] = old["catalog"] if catalog is None else catalog
         new |= _changed(given, old, stands, new["catalog"])
         held = _held(document, str(stands["id"]), new)
@@ -123,11 +124,11 @@ def _changed(
     new = {k: given[k] for k in plain if given[k] is not None}
     workload = load_workload(new.get("workload", old["workload"]), catalog)
     if given["rate"] is not None:
-        asked = old["rate"] or load_workload(old["workload"], catalog).rate_per_s
+        asked = old.get("rate") or load_workload(old["workload"], catalog).rate_per_s
         new["rate"] = changed_number("--rate", str(given["rate"]), asked or stands["rate_per_s"])
         require_rate(new["rate"])
     if given["slo"] is not None:
-        new["slo"] = changed_slo(given["slo"], _bounds(old["slo"], workload.classes))
+        new["slo"] = changed_slo(given["slo"], _bounds(old.get("slo"), workload.classes))
     gpus, cluster = old["gpus"], old["cluster"]
     if given["gpus"] is not None:
         gpus, cluster = changed_gpus(given["gpus"], gpus, cluster, catalog), None
