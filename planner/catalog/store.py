@@ -16,6 +16,7 @@ from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
+from planner.spec.fleet import Fleet
 from planner.spec.model import Model
 from planner.spec.precision import Precision
 from planner.spec.record import Named
@@ -29,6 +30,7 @@ KINDS: dict[str, tuple[type[Named], str]] = {
     "accelerator": (Accelerator, "hardware/accelerators"),
     "calibration": (Calibration, "hardware/calibrations"),
     "cluster": (Cluster, "hardware/clusters"),
+    "fleet": (Fleet, "workloads/fleets"),
     "engine": (Engine, "hardware/engines"),
     "precision": (Precision, "hardware/precisions"),
     "technique": (Technique, "hardware/techniques"),

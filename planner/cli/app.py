@@ -16,10 +16,12 @@ import typer
 from planner.cli.catalog import hardware_app, models_app, workloads_app
 from planner.cli.comparing import compare, what_if
 from planner.cli.deploy import deploy, verify
+from planner.cli.fleet import fleet
 from planner.cli.hardware import hardware_add
 from planner.cli.measured import calibrate, validate
 from planner.cli.options import QuietOpt
 from planner.cli.planning import evaluate, explain, mix, plan
+from planner.cli.report import report
 from planner.cli.runs import runs_app
 from planner.cli.simulate import simulate
 from planner.cli.techniques import techniques_app
@@ -38,7 +40,8 @@ app.add_typer(workloads_app, name="workloads")
 app.add_typer(techniques_app, name="techniques")
 app.add_typer(runs_app, name="runs")
 for command in (
-    plan, evaluate, mix, explain, compare, what_if, simulate, deploy, verify, validate, calibrate,
+    plan, evaluate, mix, fleet, explain, report, compare, what_if, simulate, deploy, verify,
+    validate, calibrate,
 ):  # fmt: skip
     app.command()(command)
 

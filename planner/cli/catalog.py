@@ -274,7 +274,7 @@ def workloads_show(name: str, catalog: CatalogOpt = None, json_path: JsonOpt = N
 @workloads_app.command("check")
 def workloads_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
     """Check workload YAML: every mistake with file and line."""
-    _check(("workload",), paths, catalog)
+    _check(("workload", "fleet"), paths, catalog)
 
 
 @workloads_app.command("import")

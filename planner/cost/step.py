@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from planner.cost.composition import Order, StepPrices, compose, runs_whole_prompts
+from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
 from planner.cost.price import Hardware, resource_seconds, total_s
-from planner.cost.work import ContextByWindow, Op, Split, Step, operators, prompt_attention
+from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
@@ -30,8 +31,8 @@ class Lengths:
     """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
 
     ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of and
-    ``priority`` its urgency, lower first, ``fetched`` the part of the prefix that a store sends
-    first, and ``reusable`` what an endless cache would hold of it (one number stands for all).
+    ``priority`` its urgency, lower first, and ``fetched`` the part of the prefix that a store
+    sends first (one number stands for all).
     """
 
     prompt: Array
@@ -41,11 +42,10 @@ class Lengths:
     cls: Array
     priority: Array = field(default_factory=lambda: np.zeros(()))
     fetched: Array = field(default_factory=lambda: np.zeros(()))
-    reusable: Array = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
-        """Give every bucket a priority and numbers of fetched and reusable tokens."""
-        for name in ("priority", "fetched", "reusable"):
+        """Give every bucket a priority and a number of fetched tokens."""
+        for name in ("priority", "fetched"):
             each = np.broadcast_to(getattr(self, name), np.shape(self.weight))
             object.__setattr__(self, name, each)
 
@@ -135,6 +135,10 @@ class Law:
     lost
         Share of their time that decoding then loses: 1 where both take turns, less where
         prompts run on SMs of their own.
+    filled_s, slots
+        ``[C, G, b]`` time that a prompt takes from decoding where every slot holds one like it;
+        ``[C]`` slots (attention ranks times micro-batches) that move in step, the fullest of
+        which sets the time. ``None``: prompts are taken to fill slots evenly.
     """
 
     batch: Array
@@ -156,6 +160,8 @@ class Law:
     order: Order | None = None
     apart: bool = False
     lost: float = 1.0
+    filled_s: Array | None = None
+    slots: Array | None = None
 
     def take(self, rows: IntArray) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
@@ -163,6 +169,7 @@ class Law:
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
             if f.name not in ("batch", "request_s", "memory", "order", "apart", "lost")
+            and getattr(self, f.name) is not None
         }
         order = None if self.order is None else self.order.take(rows)
         return replace(self, **picked, memory=self.memory.take(rows), order=order)
