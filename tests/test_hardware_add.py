@@ -119,6 +119,8 @@ def test_added_checked_and_planned_with(tmp_path: Path):
         ("h300 " + SHEET + " --scale-up 8", "--scale-up: found '8', expected DEVICES:GB_S"),
         ("h300 " + SHEET + " --scale-up x:3", "--scale-up: found 'x:3'"),
         ("h300 " + SHEET + " --price -2", "--price: found -2"),
+        ("h300 " + SHEET + " --idle -2", "--idle: found -2"),
+        ("h300 " + SHEET + " --l2 nan", "--l2: found nan"),
         ("h300 " + SHEET + " --out no/x.yaml", "no such directory"),
     ],
 )
