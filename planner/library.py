@@ -5,15 +5,18 @@ from __future__ import annotations
 from planner.search.matrix import Mix
 from planner.search.plans import PlanSet
 from planner.serving.evaluate import Evaluation
+from planner.verbs.compare import compare
 from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
 from planner.verbs.explain import explain
 from planner.verbs.fleet import fleet
+from planner.verbs.imports import import_runs, import_workload
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
 from planner.verbs.simulate import simulate
 from planner.verbs.verify import verify
+from planner.verbs.what_if import what_if
 from planner.wiring.fleet import load_fleet
 from planner.wiring.load import (
     load_accelerator,
@@ -22,6 +25,7 @@ from planner.wiring.load import (
     load_engine,
     load_model,
     load_precision,
+    load_technique,
     load_workload,
 )
 from planner.wiring.records import calibrations
@@ -32,10 +36,13 @@ __all__ = [
     "PlanSet",
     "calibrate",
     "calibrations",
+    "compare",
     "deploy",
     "evaluate",
     "explain",
     "fleet",
+    "import_runs",
+    "import_workload",
     "load_accelerator",
     "load_calibration",
     "load_cluster",
@@ -43,6 +50,7 @@ __all__ = [
     "load_fleet",
     "load_model",
     "load_precision",
+    "load_technique",
     "load_workload",
     "mix",
     "plan",
@@ -50,4 +58,5 @@ __all__ = [
     "simulate",
     "validate",
     "verify",
+    "what_if",
 ]

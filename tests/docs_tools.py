@@ -195,7 +195,8 @@ def _default(value: Any, factor: float) -> str:
     if isinstance(value, (int, float)):
         return f"`{value / factor:g}`"
     if isinstance(value, BaseModel):
-        return f"`{{kind: {value.kind}}}`"
+        kind = getattr(value, "kind", None)
+        return f"`{{kind: {kind}}}`" if kind else "its fields' defaults"
     if isinstance(value, tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
     return f"`{value}`"

@@ -373,11 +373,12 @@ def test_head_reads_one_line(tmp_path: Path):
 
 STOPPED = """
 import os, signal, sys, time
-from planner import cli, library
+from planner import library
+from planner.cli import app
 # the signal may reach another thread first: sleep until it is here
 library.plan = lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))
 sys.argv = ["planner", *sys.argv[1:]]
-cli.main()
+app.main()
 """
 
 

@@ -20,6 +20,7 @@ from planner.spec.fleet import Fleet
 from planner.spec.model import Model
 from planner.spec.precision import Precision
 from planner.spec.record import Named
+from planner.spec.technique import Technique
 from planner.spec.workload import Workload
 
 N = TypeVar("N", bound=Named)
@@ -32,6 +33,7 @@ KINDS: dict[str, tuple[type[Named], str]] = {
     "fleet": (Fleet, "workloads/fleets"),
     "engine": (Engine, "hardware/engines"),
     "precision": (Precision, "hardware/precisions"),
+    "technique": (Technique, "hardware/techniques"),
     "model": (Model, "models"),
     "workload": (Workload, "workloads"),
 }
@@ -186,7 +188,9 @@ def find(kind: str, name: str, catalog: str | Path | None = None) -> Named:
 
 
 def _plural(kind: str) -> str:
-    return {"model": "models", "workload": "workloads"}.get(kind, "hardware")
+    if kind == "fleet":
+        return "workloads"
+    return f"{kind}s" if kind in ("model", "workload", "technique") else "hardware"
 
 
 def _stem_checked(kind: str, path: Path) -> Named:

@@ -14,11 +14,15 @@ from typing import Annotated
 import typer
 
 from planner.cli.catalog import hardware_app, models_app, workloads_app
+from planner.cli.comparing import compare, what_if
 from planner.cli.deploy import deploy, verify
 from planner.cli.fleet import fleet
 from planner.cli.measured import calibrate, validate
+from planner.cli.options import QuietOpt
 from planner.cli.planning import evaluate, explain, mix, plan
+from planner.cli.runs import runs_app
 from planner.cli.simulate import simulate
+from planner.cli.techniques import techniques_app
 
 app = typer.Typer(
     name="planner",
@@ -30,7 +34,12 @@ app = typer.Typer(
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
-for command in (plan, evaluate, mix, fleet, explain, simulate, deploy, verify, validate, calibrate):
+app.add_typer(techniques_app, name="techniques")
+app.add_typer(runs_app, name="runs")
+for command in (
+    plan, evaluate, mix, fleet, explain, compare, what_if, simulate, deploy, verify, validate,
+    calibrate,
+):  # fmt: skip
     app.command()(command)
 
 
@@ -47,6 +56,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
     ] = False,
+    quiet: QuietOpt = False,
 ) -> None:
     pass
 

@@ -25,10 +25,12 @@ def fleet(
     from planner.errors import InputError
     from planner.report import document, table
     from planner.report import fleet as report
+    from planner.report.progress import spinning
 
     if json_path is not None:
         document.require_writable(json_path)
-    result = library.fleet(fleet, catalog=catalog, progress=table.progress, time_limit_s=time_limit)
+    with spinning("planning every hour of every service"):
+        result = library.fleet(fleet, catalog=catalog, time_limit_s=time_limit)
     if hour is not None and hour >= result.hours:
         raise InputError(f"--hour: found {hour}, expected 0 to {result.hours - 1}")
     for note in result.assumptions:

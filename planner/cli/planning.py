@@ -6,29 +6,45 @@ from typing import Annotated, Any
 
 import typer
 
+from planner.cli.completion import entries
 from planner.cli.options import (
     CatalogOpt,
     ChunkOpt,
     EngineOpt,
+    GpuPriceOpt,
     JsonOpt,
     KvOpt,
     ModelArg,
     PlanFileArg,
     PlanIdOpt,
     PrecisionOpt,
+    ProviderOpt,
+    QuietOpt,
     SchedulerOpt,
     SpeculateOpt,
+    TermOpt,
+    WithOpt,
     hand_out,
+    note,
+    working,
 )
 
 
 def plan(
     model: ModelArg,
     workload: Annotated[
-        str, typer.Option(help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500")
+        str,
+        typer.Option(
+            help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500",
+            autocompletion=entries("workload"),
+        ),
     ],
     gpus: Annotated[
-        str | None, typer.Option(help="Inventory NAME:COUNT[,NAME:COUNT…]; this or --cluster")
+        str | None,
+        typer.Option(
+            help="Inventory NAME:COUNT[,NAME:COUNT…]; this or --cluster",
+            autocompletion=entries("accelerator"),
+        ),
     ] = None,
     cluster: Annotated[
         str | None, typer.Option(help="Inventory of a cluster (name or file); this or --gpus")
@@ -41,10 +57,21 @@ def plan(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    techniques: WithOpt = None,
+    consider: Annotated[
+        str | None, typer.Option(help="Techniques the search may take: all, or names")
+    ] = None,
+    quality: Annotated[
+        float, typer.Option(help="Most quality that techniques may lose together: 0.01")
+    ] = 0.0,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
     objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
+    gpu_price: GpuPriceOpt = None,
+    provider: ProviderOpt = None,
+    term: TermOpt = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
+    quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
     """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
@@ -65,21 +92,31 @@ def plan(
         "chunk": chunk,
         "speculate": speculate,
         "scheduler": scheduler,
+        "techniques": techniques,
+        "consider": consider,
+        "quality": quality,
         "mode": mode,
         "objective": objective,
+        "gpu_price": gpu_price,
+        "provider": provider,
+        "term": term,
         "catalog": catalog,
     }
-    result = library.plan(model, **arguments)
+    with working("planning"):
+        result = library.plan(model, **arguments)
     inputs = {"model": model, **arguments, "top": top}
     written = document.plan_document(result, inputs, library.provenance(model, **arguments))
-    for note in result.assumptions:
-        typer.echo(f"note: {note}", err=True)
+    for text in result.assumptions:
+        note(text)
     hand_out(written, json_path, lambda: table.print_plan(result, top, table.console()))
 
 
 def evaluate(
     model: ModelArg,
-    gpu: Annotated[str, typer.Option(help="Accelerator name or file")],
+    gpu: Annotated[
+        str,
+        typer.Option(help="Accelerator name or file", autocompletion=entries("accelerator")),
+    ],
     tp: Annotated[int, typer.Option(help="Tensor-parallel degree")] = 1,
     pp: Annotated[int, typer.Option(help="Pipeline stages")] = 1,
     ep: Annotated[
@@ -108,6 +145,7 @@ def evaluate(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    techniques: WithOpt = None,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
 ) -> None:
@@ -134,6 +172,7 @@ def mix(
         str, typer.Option(help="slices (slice_factor per request size) or continuous")
     ] = "slices",
     json_path: JsonOpt = None,
+    quiet: QuietOpt = False,
 ) -> None:
     """Find the cheapest mix of GPU types for a throughput matrix of your own."""
     from planner.report import document, table
@@ -141,9 +180,10 @@ def mix(
 
     if json_path is not None:
         document.require_writable(json_path)
-    result = mixing.mix(instance, split=split)  # type: ignore[arg-type]
-    for note in result.assumptions:
-        typer.echo(f"note: {note}", err=True)
+    with working("mixing"):
+        result = mixing.mix(instance, split=split)  # type: ignore[arg-type]
+    for text in result.assumptions:
+        note(text)
     written = document.mix_document(result, {"instance": instance, "split": split})
     hand_out(written, json_path, lambda: table.print_mix(result, table.console()))
 
@@ -151,8 +191,14 @@ def mix(
 def explain(
     path: PlanFileArg,
     plan_id: PlanIdOpt = None,
+    json_path: JsonOpt = None,
 ) -> None:
     """Explain a plan: time by operator, memory map, roofline position, what binds."""
     from planner import library
+    from planner.report import document
 
-    typer.echo(library.explain(path, plan_id))
+    if json_path is not None:
+        document.require_writable(json_path)
+    text = library.explain(path, plan_id)
+    written = document.explain_document(text, {"path": path, "plan_id": plan_id})
+    hand_out(written, json_path, lambda: typer.echo(text))

@@ -23,7 +23,8 @@ Phase = Literal["prefill", "decode"]
 class Line:
     """One operator's part of a step, per device; ``seconds`` covers all layers.
 
-    ``bound`` names the resource its roofline is closest to: compute, memory, network or host.
+    ``bound`` names the resource its roofline is closest to: compute, memory, network or host;
+    ``kind`` the kernel that it is (``matmul``, ``experts``, ``decode_attention``, …).
     """
 
     phase: Phase
@@ -32,6 +33,7 @@ class Line:
     flops: float
     bytes: float
     bound: str
+    kind: str
 
 
 def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float) -> list[Line]:
@@ -55,24 +57,26 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         lines = _lines(phase, [price(op, instances.hardware) for op in ops])
         per_rank = batch / float(split.dp * split.pp)
         host = engine.host_step_s + engine.host_sequence_s * per_rank
-        launches = sum(op.repeat for op in ops) * engine.launch_s
+        launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s
         eager = per_rank > engine.graph_max_batch
     else:
         ops, whole, steps = _prompt_ops(instances, lengths, split)
         lines = _lines(phase, [price(op, instances.hardware) for op in ops], steps)
         lines += _lines(phase, [price(op, instances.hardware) for op in whole])
         host = engine.host_step_s * steps
-        launches = sum(op.repeat for op in ops) * engine.launch_s * steps
+        launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s * steps
         eager = True
     uneven = float(stage_share(instances.model, split) * split.pp)
     busy = sum(line.seconds for line in lines)
     if uneven > 1.0 + 1e-12:
-        lines.append(Line(phase, "stage_imbalance", busy * (uneven - 1.0), 0.0, 0.0, "network"))
+        lines.append(
+            Line(phase, "stage_imbalance", busy * (uneven - 1.0), 0.0, 0.0, "network", "wait")
+        )
         busy *= uneven
     if eager and launches > busy:
-        lines.append(Line(phase, "launch", launches - busy, 0.0, 0.0, "host"))
+        lines.append(Line(phase, "launch", launches - busy, 0.0, 0.0, "host", "host"))
     if host > 0.0:
-        lines.append(Line(phase, "host", host, 0.0, 0.0, "host"))
+        lines.append(Line(phase, "host", host, 0.0, 0.0, "host", "host"))
     return sorted(lines, key=lambda line: -line.seconds)
 
 
@@ -125,7 +129,7 @@ def _lines(phase: Phase, priced: list[Priced], times: float = 1.0) -> list[Line]
         flops, traffic = times * float(np.asarray(p.flops)), times * float(np.asarray(p.bytes))
         old = lines.get(p.op.name)
         if old is None:
-            lines[p.op.name] = Line(phase, p.op.name, seconds, flops, traffic, bound)
+            lines[p.op.name] = Line(phase, p.op.name, seconds, flops, traffic, bound, p.op.kind)
         else:
             winner = bound if seconds > old.seconds else old.bound
             lines[p.op.name] = Line(
@@ -135,6 +139,7 @@ def _lines(phase: Phase, priced: list[Priced], times: float = 1.0) -> list[Line]
                 old.flops + flops,
                 old.bytes + traffic,
                 winner,
+                old.kind,
             )
     return list(lines.values())
 

@@ -214,7 +214,7 @@ def _layered(scheduler: Any, at: StepPrices) -> Tables:
 
 
 #: Tables of the law by batch and bucket, ``[C, G, b]``.
-_PROMPT_TABLES = ("prompt_s", "marginal_s", "crowded_s", "service_s", "packed")
+PROMPT_TABLES = ("prompt_s", "marginal_s", "crowded_s", "service_s", "packed")
 
 
 def _shared(scheduler: Any, at: StepPrices) -> Tables:
@@ -232,7 +232,7 @@ def _shared(scheduler: Any, at: StepPrices) -> Tables:
         **_steps(at),
         "boundary_s": np.zeros_like(alone["boundary_s"]),
         "mixed_s": alone["decode_s"] * (1.0 + scheduler.contention),
-        **{name: idle(name) for name in _PROMPT_TABLES},
+        **{name: idle(name) for name in PROMPT_TABLES},
         "apart": True,
         "lost": scheduler.contention / (1.0 + scheduler.contention),
     }

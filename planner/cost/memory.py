@@ -46,13 +46,17 @@ def memory_map(
     model: Model, split: Split, precision: Precision, engine: Engine, device_bytes: float
 ) -> MemoryMap:
     """Return the memory map of every candidate (seeds.md E5)."""
-    weights = weight_bytes_per_device(model, split, precision)
+    beside = model.rewrite.weights_beside_bytes / (split.tp * split.pp)
+    weights = weight_bytes_per_device(model, split, precision) * model.rewrite.weights_held
+    weights = weights + beside
     shape = np.broadcast(weights, split.devices).shape
     activations = engine.activation_multiplier * activation_bytes(model, split, engine)
     activations = np.broadcast_to(np.asarray(activations, dtype=np.float64), shape)
     total = np.full(shape, device_bytes)
     usable = engine.memory_fraction * total
-    return MemoryMap(total, weights, activations, usable - weights - activations, total - usable)
+    left = usable - weights - activations
+    kv = left * model.rewrite.kv_pool + model.rewrite.kv_beside_bytes
+    return MemoryMap(total, weights, activations, np.where(left > 0.0, kv, left), total - usable)
 
 
 def stage_share(model: Model, split: Split) -> Array:

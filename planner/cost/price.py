@@ -58,12 +58,14 @@ def price(op: Op, on: Hardware) -> Priced:
         compute = flops / on.accelerator.peak(_compute_dtype(op, on))
         memory = traffic / on.accelerator.memory_bandwidth_bytes_per_s
         share = np.asarray(compute > memory, dtype=np.float64)
-    return Priced(op, op.repeat * seconds, op.repeat * flops, op.repeat * traffic, share)
+    return Priced(
+        op, op.repeat * op.stretch * seconds, op.repeat * flops, op.repeat * traffic, share
+    )
 
 
 def total_s(ops: list[Op], on: Hardware) -> Array:
     """Return the time of a list of operators, summed."""
-    return np.asarray(sum(op.repeat * _FORMS[op.kind](op, on)[0] for op in ops))
+    return np.asarray(sum(op.repeat * op.stretch * _FORMS[op.kind](op, on)[0] for op in ops))
 
 
 def resource_seconds(ops: list[Op], on: Hardware) -> tuple[Array, Array, Array, Array]:
@@ -197,7 +199,8 @@ def _experts(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     s = dict(op.sizes)
     moe = (s.pop("experts"), s.pop("top_k"), s.pop("skew"))
     tokens, ranks = s.pop("tokens"), s.pop("expert_parallel")
-    uneven = experts.imbalance(*moe, ranks)
+    most = s.pop("imbalance_most")
+    uneven = np.minimum(experts.imbalance(*moe, ranks), most)
     pairs = tokens * moe[1] / ranks * uneven
     active = experts.coverage(tokens, *moe) * moe[0] / ranks
     active = np.minimum(active, np.maximum(pairs, 1e-9))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from planner.cost.composition import Order, StepPrices, compose, runs_whole_prompts
+from planner.cost.fetch import fetch_s, with_fetch
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
 from planner.cost.price import Hardware, resource_seconds, total_s
 from planner.cost.work import ContextByWindow, Op, Split, Step, operators, prompt_attention
@@ -29,7 +30,8 @@ class Lengths:
     """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
 
     ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of and
-    ``priority`` its urgency, lower first (one number stands for all).
+    ``priority`` its urgency, lower first, ``fetched`` the part of the prefix that a store sends
+    first, and ``reusable`` what an endless cache would hold of it (one number stands for all).
     """
 
     prompt: Array
@@ -38,11 +40,14 @@ class Lengths:
     prefix: Array
     cls: Array
     priority: Array = field(default_factory=lambda: np.zeros(()))
+    fetched: Array = field(default_factory=lambda: np.zeros(()))
+    reusable: Array = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
-        """Give every bucket a priority."""
-        each = np.broadcast_to(self.priority, np.shape(self.weight))
-        object.__setattr__(self, "priority", each)
+        """Give every bucket a priority and numbers of fetched and reusable tokens."""
+        for name in ("priority", "fetched", "reusable"):
+            each = np.broadcast_to(getattr(self, name), np.shape(self.weight))
+            object.__setattr__(self, name, each)
 
     @property
     def decode(self) -> Array:
@@ -206,7 +211,8 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     )
     ranks = split.dp * split.pp
     held = lengths.context()
-    kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, held)
+    kept = held * instances.model.rewrite.kv_held
+    kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, kept)
     # every stage holds its layers' part of every request; ranks hold requests of their own
     fit = np.maximum(memory.kv, 0.0) * split.dp / np.maximum(kv_request, 1e-9)
     by_budget = np.maximum(engine.token_budget - 1.0, 1.0) * ranks
@@ -216,6 +222,12 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         [b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float
     )
     chunk = np.array([*[c for c in _CHUNKS if c < longest], longest], dtype=float)
+    tables = compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk))
+    if lengths.fetched.any():
+        whole = replace(lengths, prefix=lengths.prefix - lengths.fetched)
+        computed = compose(engine.scheduler, _step_prices(instances, whole, batch, chunk))
+        moved = fetch_s(instances.model, instances.hardware.kv_bytes, lengths.fetched)
+        tables = with_fetch(instances.model.rewrite, tables, computed, moved)
     return Law(
         batch=batch,
         places=places,
@@ -223,7 +235,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         stages=split.pp,
         request_s=engine.request_s,
         memory=memory,
-        **compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk)),
+        **tables,
     )
 
 
@@ -267,9 +279,15 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
         priority=lengths.priority.astype(np.int64),
         attention=attention,
         host_s=engine.host_step_s,
-        operators=sum(op.repeat for op in operators(model, wide, Step(0.0, context, 1.0))),
+        operators=operator_count(model, wide, context),
         depth=model.depth,
     )
+
+
+def operator_count(model: Model, split: Split, context: ContextByWindow) -> float:
+    """Return how many operators a step of one prompt token runs."""
+    ops = operators(model, split, Step(0.0, context, 1.0))
+    return float(sum(np.mean(op.repeat) for op in ops))
 
 
 def sides(instances: Instances) -> tuple[Instances, Instances]:

@@ -10,8 +10,17 @@ import numpy as np
 from planner.cost.composition import runs_whole_prompts
 from planner.cost.memory import stage_share
 from planner.cost.price import total_s
-from planner.cost.step import Instances, Law, Lengths, law, sides, speculated, step_s
-from planner.cost.work import ContextByWindow, Split, Step, operators, prompt_attention
+from planner.cost.step import (
+    Instances,
+    Law,
+    Lengths,
+    law,
+    operator_count,
+    sides,
+    speculated,
+    step_s,
+)
+from planner.cost.work import ContextByWindow, Split, Step, prompt_attention
 from planner.formulas.arrays import Array
 from planner.formulas.occupancy import occupancy_grid
 from planner.spec.scheduler import Scheduler
@@ -44,6 +53,8 @@ class StepTable:
         Fixed time per request before its first step, and of the host per step [s].
     scheduler
         The rule by which prompts and decoding share steps.
+    preempts
+        Whether the engine stops requests when KV runs out.
     operators, layers
         Operators that a step runs, and layers of the model.
     law
@@ -58,6 +69,7 @@ class StepTable:
     request_s: float
     host_s: float
     scheduler: Scheduler
+    preempts: bool
     operators: float
     layers: int
     law: Law
@@ -177,7 +189,8 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
         request_s=engine.request_s,
         host_s=engine.host_step_s,
         scheduler=engine.scheduler,
-        operators=sum(x.repeat for x in operators(instances.model, one, Step(0.0, mean, 1.0))),
+        operators=operator_count(instances.model, one, mean),
+        preempts=engine.preemption == "recompute",
         layers=instances.model.depth,
         law=found,
         _batch=batch,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import InputError
-from planner.ingest.trace_formats import MOST_TOKENS, Floats, Trace, read_trace
+from planner.ingest.trace import Floats, Trace
+from planner.ingest.trace_formats import MOST_TOKENS, read_trace
 from planner.spec.workload import Bucket, TrafficClass, Workload
 
 __all__ = ["Trace", "fixed_workload", "read_trace", "workload_from_trace", "workload_to_yaml"]
@@ -254,8 +255,9 @@ def _class_lines(traffic: TrafficClass) -> list[str]:
     if traffic.slo:
         bounds = ", ".join(f"{_text(k)}: {_text(str(v))}" for k, v in traffic.slo.items())
         lines.append(f"    slo: {{{bounds}}}")
-    if traffic.prefix_hit:
-        lines.append(f"    prefix_hit: {_number(traffic.prefix_hit)}")
+    for name in ("prefix_hit", "prefix_reuse"):
+        if getattr(traffic, name):
+            lines.append(f"    {name}: {_number(getattr(traffic, name))}")
     lines.append("    lengths: # [prompt tokens, output tokens, share of requests]")
     return lines + [f"      - {_flow(row)}" for row in traffic.lengths]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # a table of one verb needs nothing of the others
     from planner.search.plans import Plan, PlanSet, Pool
     from planner.serving.evaluate import Evaluation
 
-T = TypeVar("T")
 _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
 
 
@@ -228,11 +227,6 @@ def print_mix(result: Mix, out: Console) -> None:
     out.print(f"Found in {format_seconds(result.seconds)}.")
 
 
-def tracked(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
-    """Return :func:`progress` with its words given."""
-    return lambda rows: progress(rows, what)
-
-
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
     """Print a plain table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -247,14 +241,6 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
     for row in rows:
         table.add_row(*row)
     out.print(table)
-
-
-def progress(items: Iterable[T], what: str) -> Iterator[T]:
-    """Yield items while a bar on stderr shows how many are done (only on a terminal)."""
-    from rich.progress import track
-
-    shown = console(stderr=True)
-    yield from track(items, what, console=shown, transient=True, disable=not shown.is_terminal)
 
 
 def print_record(record: Mapping[str, Any], out: Console) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.cost.breakdown import bottleneck, breakdown
+from planner.cost.step import Law
 from planner.formulas.arrays import Array
-from planner.search.assess import Assessed, share_within, statistics_s
+from planner.search.assess import Assessed, curve_s, share_within, statistics_s
 from planner.search.candidates import Column, Enumeration
 from planner.search.drafts import Draft
-from planner.search.plans import Plan, Pool, SloResult
+from planner.search.plans import SHARES, Plan, Pool, SloResult
 from planner.serving.attainment import Traffic
 from planner.serving.evaluate import memory_of
 from planner.serving.latency import Statistics
@@ -28,6 +29,10 @@ def plans_of(
 ) -> list[Plan]:
     """Return drafts as plans with every statistic, unnumbered, in order."""
     statistics = {m: _every_statistic(of, traffic, m) for m in METRICS}
+    curves = {
+        m: curve_s(of, traffic, m, SHARES, statistics[m]["p50"], statistics[m]["p99"])
+        for m in ("ttft", "tpot")
+    }
     checks = []
     for c in traffic.constraints:
         value = statistics_s(of, traffic, c.bound.metric, [c.bound.quantile], c.weight)[0]
@@ -67,6 +72,7 @@ def plans_of(
                 _at(statistics["ttft"], k),
                 _at(statistics["tpot"], k),
                 _at(statistics["e2e"], k),
+                {m: tuple(float(v) for v in curve[k]) for m, curve in curves.items()},
                 results,
                 rate * tokens,
                 power,
@@ -136,6 +142,7 @@ def _pool(
         capacity,
         int(law.places[0]),
         one.engine.token_budget,
+        *_steps_s(law, column.role, batch),
         n * (idle + busy * (column.power_w - idle)),
         hardware.accelerator.peak(hardware.precision.compute),
         hardware.accelerator.memory_bandwidth_bytes_per_s,
@@ -143,6 +150,15 @@ def _pool(
         tuple(lines),
         bound,
     )
+
+
+def _steps_s(law: Law, role: str, batch: float) -> tuple[float | None, float | None]:
+    """Return the decode step at a batch, and at twice the batch where that fits."""
+    if role == "prefill":
+        return None, None
+    at = max(batch, 1.0)
+    once, twice = law.decode_at(np.array([at, 2.0 * at]))[0].tolist()
+    return once, twice if 2.0 * at <= float(law.places[0]) else None
 
 
 def binding(found: Enumeration, draft: Draft, pools: Sequence[Pool], traffic: Traffic) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,6 @@ from planner.spec.layout import Layout
 
 #: How often a fleet whose exact check misses an SLO is sought again with more capacity there.
 _ROUNDS = 4
-Progress = Callable[[Iterable[int], str], Iterable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,6 @@ def plan_hours(
     spot: Spot,
     headroom: float,
     *,
-    progress: Progress,
     time_limit_s: float,
 ) -> FleetPlan:
     """Return the cheapest fleet whose every hour was checked by the exact serving forms.
@@ -145,29 +143,27 @@ def plan_hours(
         If a service meets its SLO nowhere, or the inventory is short: which service, hour and
         device type bind, and what would make it feasible.
     """
-    options = [
-        options_of(requests[k]) for k in progress(range(len(requests)), "pricing the services")
-    ]
+    options = [options_of(r) for r in requests]
     demands = [demand_of(r, o, spot, headroom) for r, o in zip(requests, options, strict=True)]
-    found, checks = Staffing((), (), (), 0.0, 0.0, 0.0, "infeasible"), []
-    for _ in progress(range(1), "choosing replicas"):
-        for _ in range(_ROUNDS):
-            found = staff(markets, demands, time_limit_s=time_limit_s)
-            if found.termination == "infeasible":
-                raise InfeasibleError(explain_fleet(markets, demands))
-            checks = [
-                _check(r, o, y) for r, o, y in zip(requests, options, found.replicas, strict=True)
-            ]
-            tight = [
-                _tightened(d, o, y, c)
-                for d, o, y, c in zip(demands, options, found.replicas, checks, strict=True)
-            ]
-            if all(a is b for a, b in zip(tight, demands, strict=True)):
-                break
-            demands = tight
-        else:
-            raise InfeasibleError(_missed(requests, checks))
-        static = _static(markets, demands, time_limit_s)
+    for _ in range(_ROUNDS):
+        found = staff(markets, demands, time_limit_s=time_limit_s)
+        if found.termination == "infeasible":
+            raise InfeasibleError(explain_fleet(markets, demands))
+        if found.termination == "stopped":
+            raise InfeasibleError(
+                f"no fleet was found within {time_limit_s:g} s of solver time, nor that there is none"
+            )
+        held = list(zip(requests, options, found.replicas, strict=True))
+        checks = [_check(r, o, y) for r, o, y in held]
+        tight = [
+            _tightened(d, o, y, c) for d, (_, o, y), c in zip(demands, held, checks, strict=True)
+        ]
+        if all(a is b for a, b in zip(tight, demands, strict=True)):
+            break
+        demands = tight
+    else:
+        raise InfeasibleError(_missed(requests, checks))
+    static = _static(markets, demands, time_limit_s)
     services = tuple(
         _service(r, o, y, v, c)
         for r, o, y, v, c in zip(requests, options, found.replicas, found.spot, checks, strict=True)
@@ -364,7 +360,7 @@ def _static(
         fits = False
         wide = [replace(m, count=100 * m.count) for m in markets]
         found = staff(wide, demands, constant=True, time_limit_s=time_limit_s)
-    if found.termination == "infeasible":
+    if found.termination in ("infeasible", "stopped"):
         return None
     supplies = [_supply(m, t, demands, found) for t, m in enumerate(markets)]
     gpus = {s.accelerator: s.used[0] for s in supplies if s.used[0]}

@@ -10,6 +10,9 @@ from planner.serving.latency import Statistics
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 
+#: Where a plan's distributions are tabulated [-].
+SHARES = (0.01, 0.02, *(k / 20 for k in range(1, 20)), 0.98, 0.99)
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -25,6 +28,9 @@ class Pool:
         Largest rate the whole pool serves within the SLOs.
     batch_mean, utilization, kv_use
         Requests in decode per replica, share of time busy, share of the KV pool held.
+    decode_step_s, doubled_step_s
+        A step that only decodes, at the mean batch and at twice that; ``None`` for prefill pools,
+        the second also where a replica has no room for twice the batch.
     """
 
     role: str
@@ -44,6 +50,8 @@ class Pool:
     kv_capacity_tokens: float
     max_sequences: int
     token_budget: int
+    decode_step_s: float | None
+    doubled_step_s: float | None
     power_w: float
     peak_flops_per_s: float
     memory_bandwidth_bytes_per_s: float
@@ -56,6 +64,7 @@ class Pool:
 class Plan:
     """A deployment with its predicted behaviour at ``rate_per_s``.
 
+    ``quantiles_s`` holds, per metric (``ttft``, ``tpot``), its quantiles at ``SHARES`` [s];
     ``knee`` marks, of the plans listed with it, the one nearest to the best of each objective.
     """
 
@@ -73,6 +82,7 @@ class Plan:
     ttft_s: Statistics
     tpot_s: Statistics
     e2e_s: Statistics
+    quantiles_s: dict[str, tuple[float, ...]]
     slo: tuple[SloResult, ...]
     output_tokens_per_s: float
     power_w: float
@@ -97,7 +107,8 @@ class PlanSet:
     """The answer of a search.
 
     ``plans`` is the Pareto set over (cost, TTFT, TPOT at the SLO's statistic, goodput) of the plan
-    space that was searched, the recommended plan first.
+    space that was searched, the recommended plan first. ``techniques`` are those applied;
+    ``savings`` says what each that the search took saves, in units of the objective (costs: $/h).
     """
 
     plans: tuple[Plan, ...]
@@ -110,6 +121,8 @@ class PlanSet:
     relative_error: dict[str, float]
     basis: str
     assumptions: tuple[str, ...] = field(default=())
+    techniques: str = ""
+    savings: dict[str, float] = field(default_factory=dict)
 
     @property
     def knee(self) -> Plan:

@@ -51,10 +51,12 @@ def traffic_of(
         rows = np.array(cls.lengths, dtype=np.float64)
         weight = rows[:, 2] / rows[:, 2].sum() * share
         prefix = np.minimum(rows[:, 0] * cls.prefix_hit, np.maximum(rows[:, 0] - 1.0, 0.0))
-        of = np.full((len(rows), 2), (float(k), float(cls.priority)))
+        of = np.full((len(rows), 3), (float(k), float(cls.priority), cls.prefix_reuse))
         columns.append(np.column_stack([rows[:, :2], weight, prefix, of]))
-    prompt, output, weight, prefix, cls_of, priority = np.concatenate(columns).T
-    lengths = Lengths(prompt, output, weight / weight.sum(), prefix, cls_of, priority)
+    prompt, output, weight, prefix, cls_of, priority, reuse = np.concatenate(columns).T
+    lengths = Lengths(
+        prompt, output, weight / weight.sum(), prefix, cls_of, priority, reusable=reuse * prompt
+    )
     constraints = [Constraint(b, lengths.weight) for b in bounds]
     if not constraints:
         for k, traffic_class in enumerate(workload.classes):

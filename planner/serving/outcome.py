@@ -72,6 +72,7 @@ def transfer_s(
     )
     one = Split(*(np.ones(()) for _ in range(4)))
     moved = kv_request_bytes(prompt.model, one, hardware.kv_bytes, lengths.prompt)
+    moved = moved * prompt.model.rewrite.kv_moved
     contention = 1.0 if inside else hardware.contention
     return np.asarray(
         send_s(

@@ -8,7 +8,15 @@ import numpy as np
 
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, along
-from planner.serving.decoding import Decoding, swelling, taken_share, tpot_variance_s2
+from planner.formulas.renewal import arrivals_after
+from planner.serving.decoding import (
+    Decoding,
+    gathering,
+    paused_share,
+    swelling,
+    taken_share,
+    tpot_variance_s2,
+)
 from planner.serving.prepared import Prepared
 
 #: Largest share of time that prompts may take before the forms leave their range.
@@ -92,9 +100,13 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         running = 1.0 - decoding.idle
         fixed = along(law.batch, law.boundary_s, batch[:, None])[:, 0]
         vacation, busy = fixed, 1.0 - decoding.idle * (1.0 - np.minimum(load, 1.0))
-    taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded))
+    gathered: Array | float = 1.0
+    if not own_steps:
+        free = 1.0 - np.minimum(rate * lengths.mean(crowded), 0.9)
+        gathered = gathering(rate, fixed / free, at.arrival_cv)
+    taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded), gathered)
     taken = np.minimum(taken, MOST_TAKEN)
-    others = (rate * fixed / (1.0 - taken))[:, None]
+    others = (gathered * rate * fixed / (1.0 - taken))[:, None]
     square_taken = lengths.mean(((alone + others * crowded) / (1.0 + others)) ** 2)
     even = fixed / (1.0 - taken)
     # Prompts that arrive in one step share the next. Its length is a branching of Poisson
@@ -127,9 +139,12 @@ def _lost(
     """Return share and square of what decoding loses to prompts in steps of their own."""
     law, mean = at.law, at.lengths.mean
     step_s = along(law.batch, law.decode_s, batch[:, None])[:, 0]
-    taken = taken_share(rate, step_s, law.lost * mean(alone), law.lost * mean(crowded))
+    free = 1.0 - np.minimum(rate * law.lost * mean(crowded), 0.9)
+    gathered = gathering(rate, step_s / free, at.arrival_cv)
+    prices = law.lost * mean(alone), law.lost * mean(crowded), gathered
+    taken = paused_share(rate, step_s, *prices, law.lost)
     taken = np.minimum(taken, MOST_TAKEN)
-    others = (rate * step_s / (1.0 - taken))[:, None]
+    others = (gathered * rate * step_s / (1.0 - taken))[:, None]
     return taken, mean((law.lost * (alone + others * crowded) / (1.0 + others)) ** 2)
 
 
@@ -169,10 +184,13 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
         return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
 
     def companions(start: Array) -> Array:
-        ahead = 2.0 * rate * np.minimum(start, FOREVER_S) / (1.0 + work.load)
+        waits = np.minimum(start, FOREVER_S) / (1.0 + work.load)
+        ahead = 2.0 * some * arrivals_after(rate, waits / some, at.arrival_cv)
         return np.asarray(work.room * -np.expm1(-ahead / np.maximum(work.room, 1e-9)))
 
     sigma, least = queue(work.service)
+    # who finds no step running takes none along; beside decoding one always runs
+    some = np.maximum(sigma, 1e-9) if work.own_steps else np.ones_like(sigma)
     least = np.minimum(least + work.delay_s, FOREVER_S)
     start, met = least, companions(least)
     if not work.own_steps:
@@ -209,12 +227,19 @@ def slowed_decoding(
     taken = prompting.taken
     wait = np.where(np.isfinite(prompting.wait_mean_s), prompting.wait_mean_s, 0.0)
     sojourn = wait + prompting.step_s / 2.0 + at.lengths.mean(prompting.prompt_s)
-    behind = (taken * sojourn / (1.0 - taken))[:, None]
+    came = arrivals_after(rate, sojourn, at.arrival_cv)
+    stay = tokens * decoding.tpot_s[:, None]
+    cv, per = at.arrival_cv[:, None], rate[:, None]
+    later = arrivals_after(per, sojourn[:, None] + stay, cv) - came[:, None] - per * stay
+    behind = (taken / np.maximum(rate, 1e-300) / (1.0 - taken))[:, None] * (came[:, None] + later)
     full = along(at.law.batch, at.law.mixed_s, decoding.batch[:, None])
     delay = np.minimum(behind / tokens, np.maximum(full - decoding.tpot_s[:, None], 0.0))
     waited = wait**2 * (2.0 / prompting.wait_probability - 1.0)
-    work = rate * prompting.square_taken_s2 * swelling(at) * sojourn
+    work = came * prompting.square_taken_s2 * swelling(at)
     left = (work + taken**2 * waited) / (1.0 - taken) ** 2
     variance = tpot_variance_s2(at, rate, decoding, prompting.square_taken_s2, taken)
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
-    return decoding.tpot_s[:, None] + delay, variance
+    # delays lengthen stays, more requests share steps, and steps grow by ε per relative delay
+    shared = at.lengths.mean(delay * tokens) / np.maximum(at.lengths.mean(tokens), 1.0)
+    crowding = 1.0 / (1.0 - np.minimum(decoding.elasticity, MOST_TAKEN)) - 1.0
+    return (decoding.tpot_s + crowding * shared)[:, None] + delay, variance

@@ -26,6 +26,8 @@ class Requests:
         Class of traffic.
     priority
         Urgency, lower first (one number stands for all).
+    blocks
+        Ids of the blocks of each prompt, if they are known: equal prefixes have equal ids.
     """
 
     arrival_s: Array
@@ -34,6 +36,7 @@ class Requests:
     prefix: IntArray
     cls: IntArray
     priority: IntArray = field(default_factory=lambda: np.zeros((), dtype=np.int64))
+    blocks: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         """Give every request a priority."""
@@ -78,7 +81,13 @@ def draw(lengths: Lengths, rate_per_s: float, cv: float, count: int, seed: int) 
     )
 
 
-def replay(arrival_s: Array, prompt: Array, output: Array, stretch: float = 1.0) -> Requests:
+def replay(
+    arrival_s: Array,
+    prompt: Array,
+    output: Array,
+    stretch: float = 1.0,
+    blocks: tuple[tuple[int, ...], ...] | None = None,
+) -> Requests:
     """Return the requests of a trace, its time stretched by a factor; no prefix is cached."""
     none = np.zeros(len(arrival_s), dtype=np.int64)
     return Requests(
@@ -87,4 +96,5 @@ def replay(arrival_s: Array, prompt: Array, output: Array, stretch: float = 1.0)
         np.asarray(output, dtype=np.int64),
         none,
         none,
+        blocks=blocks,
     )

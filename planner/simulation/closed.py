@@ -51,10 +51,11 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Latencies, the share of requests within each bound, and the use of each pool."""
+    """Latencies, the use of each pool, and of each bound its statistic and the share within it."""
 
     latencies: dict[str, Statistics]
     shares: tuple[float, ...]
+    values_s: tuple[float, ...]
     pools: tuple[PoolUse, ...]
 
 
@@ -99,6 +100,7 @@ def predict(
     return Prediction(
         {m: _statistics(state, lengths, m, mix) for m in METRICS},
         tuple(_share(state, lengths, c, mix) for c in traffic.constraints),
+        tuple(_value_s(state, lengths, c, mix) for c in traffic.constraints),
         tuple(_use(s, x, p.role, lengths) for s, x, p in zip(states, laws, pools, strict=True)),
     )
 
@@ -115,6 +117,14 @@ def _share(state: State, lengths: Lengths, constraint: Constraint, mix: Mix) -> 
     limit = np.full(len(mix.plan), constraint.bound.limit_s)
     met = cdf(state, lengths, constraint.bound.metric, limit) @ constraint.weight
     return float(mix.over(met)[0])
+
+
+def _value_s(state: State, lengths: Lengths, constraint: Constraint, mix: Mix) -> float:
+    metric, quantile = constraint.bound.metric, constraint.bound.quantile
+    if quantile is None:
+        return float(mix.over(metric_mean_s(state, lengths, metric, constraint.weight))[0])
+    found = metric_quantiles_s(state, lengths, metric, [quantile], constraint.weight, mix)
+    return float(found[0, 0])
 
 
 def _use(state: State, found: Law, role: Role, lengths: Lengths) -> PoolUse:

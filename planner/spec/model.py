@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from planner.spec.record import Count, Named, NonNegative, Positive, Record
+from planner.spec.rewrite import Rewrite
 
 
 class Gqa(Record):
@@ -329,6 +330,8 @@ class Model(Named):
     """Norms of a layer where it is not one per attention and feed-forward (GPT-J: 1, Gemma: 4)."""
     norm_bias: bool = False
     """Whether norms carry biases (LayerNorm)."""
+    rewrite: Rewrite = Rewrite()
+    """What techniques change of its work and memory; neutral for every published model."""
     other_parameters_count: NonNegative = 0.0
     """Weights outside the decoder that stay resident (vision tower, projector)."""
     native_precision: str = "bf16"

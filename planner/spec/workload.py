@@ -31,6 +31,8 @@ class TrafficClass(Record):
     """Bounds such as ``{ttft: 1s@p90, tpot: 40ms@p90}``."""
     prefix_hit: Fraction = 0.0
     """Share of prompt tokens found in a prefix cache (0 unless the engine has one)."""
+    prefix_reuse: Fraction = 0.0
+    """Share of prompt tokens that came before: what an endless prefix cache would find."""
     priority: int = Field(default=0, ge=0)
     """Urgency: classes of a lower number go first where the engine's scheduler has priorities."""
 

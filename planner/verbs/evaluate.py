@@ -26,7 +26,9 @@ from planner.wiring.resolve import (
     parse_side,
     precision_of,
     require_layout,
+    within_context,
 )
+from planner.wiring.techniques import parse_techniques, rewritten
 from planner.wiring.tuning import best_groups, tuned
 
 
@@ -55,6 +57,7 @@ def evaluate(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    techniques: str | None = None,
     catalog: Catalog = None,
 ) -> Evaluation:
     """Return the predicted behaviour of one configuration under one load (memoised).
@@ -80,6 +83,8 @@ def evaluate(
     chunk, speculate, scheduler
         As for :func:`plan`; ``chunk="auto"`` takes the token budget that sustains the largest
         rate within the SLO of the workload, or else the default one.
+    techniques
+        Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     catalog
         Directory whose entries override the shipped ones.
 
@@ -95,6 +100,9 @@ def evaluate(
     device = load_accelerator(gpu, catalog) if isinstance(gpu, str) else gpu
     load = load_of(concurrency, rate, static_batch)
     traffic = evaluated_traffic(the_model, workload, prompt, output, catalog)
+    given = parse_techniques(techniques, catalog)
+    changes = [rewritten(the_model, e, traffic, given) for e in engines]
+    the_model, traffic = changes[0].model, within_context(the_model, changes[0].traffic)[0]
     hardware = hardware_of(
         device,
         precision_of(the_model, device, precision, catalog),
@@ -117,8 +125,11 @@ def evaluate(
     for layout, count in sides:
         require_layout(the_model, layout, hardware, count)
     options = [
-        [Group(Instances(the_model, hardware, e, (layout,)), count) for layout, count in sides]
-        for e in engines
+        [
+            Group(Instances(c.model, c.on(hardware), c.engine, (layout,)), count)
+            for layout, count in sides
+        ]
+        for c in changes
     ]
     groups = best_groups(options, _bounded(traffic))
     return evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)

@@ -14,12 +14,13 @@ from planner.cost.table import StepTable, step_table
 from planner.errors import InfeasibleError, InputError, did_you_mean
 from planner.formulas.arrays import Array, BoolArray
 from planner.ingest.trace_formats import read_trace
-from planner.ingest.traces import workload_from_trace
+from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
 from planner.serving.attainment import Traffic, traffic_of
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
 from planner.simulation.closed import predict
-from planner.simulation.results import WARM_UP, Simulation, compare
-from planner.simulation.run import ROUTES, Pool, Route, run
+from planner.simulation.results import WARM_UP, Simulation, compare, hit_share
+from planner.simulation.routing import BY_PREFIX, ROUTES, Prefixes, Route
+from planner.simulation.run import Pool, run
 from planner.wiring.load import Catalog
 from planner.wiring.planned import Case, constrained, read_case, transfers_s
 from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_context
@@ -42,6 +43,7 @@ def simulate(
     requests: int | None = None,
     seed: int = 0,
     route: str = "least-loaded",
+    prefix_cache: float = 0.0,
     catalog: Catalog = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
@@ -69,7 +71,11 @@ def simulate(
     seed
         Of the draws and of random routing: the same seed gives the same result.
     route
-        ``least-loaded``, ``random`` or ``round-robin``; the closed form assumes ``random``.
+        ``least-loaded``, ``two-choices``, ``random`` (which the closed form assumes) or
+        ``round-robin``; for a trace with block ids also ``one-hash`` (to the replica that its
+        prefix hashes to) or ``affinity`` (to the less loaded of two that it hashes to).
+    prefix_cache
+        Share of a replica's KV memory that keeps prompt blocks of a trace for reuse.
     catalog
         Directory whose entries override the shipped ones; by default that of the document.
     progress
@@ -82,11 +88,12 @@ def simulate(
     InfeasibleError
         If too many requests exceed the context window or the KV memory of a replica.
     """
-    chosen = _require(trace, rate, cv, speed, requests, seed, route)
+    chosen = _require(trace, rate, cv, speed, requests, seed, route, prefix_cache)
     case = read_case(Path(path), plan_id, catalog)
     offered, traffic, wanted = _offered(case, trace, rate, cv, speed, requests, seed)
     tables = [step_table(p.instances, traffic.lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
+    prefixes = _prefixes(offered, tables, chosen, prefix_cache)
     moved = _transfers(case, traffic.lengths, offered)
     pools = [Pool(p.role, t, p.replicas, p.share) for p, t in zip(case.pools, tables, strict=True)]
     outcome = run(
@@ -95,8 +102,14 @@ def simulate(
         route=chosen,
         seed=seed,
         transfer_s={k: each for k, (_, each) in moved.items()},
+        prefixes=prefixes,
         progress=None if progress is None else lambda n: progress(n, len(offered)),
     )
+    if prefix_cache:
+        hit = hit_share(outcome)
+        lengths = replace(traffic.lengths, prefix=hit * traffic.lengths.prompt)
+        traffic = replace(traffic, lengths=lengths)
+        notes.append(f"the closed form is given the simulated share of cached prompts, {hit:.1%}")
     closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
     if chosen != "random" and any(p.replicas > 1 for p in pools):
         notes.append(f"the closed form assumes random routing, the simulation is {chosen}")
@@ -126,6 +139,7 @@ def _require(
     requests: int | None,
     seed: int,
     route: str,
+    prefix_cache: float,
 ) -> Route:
     """Check the arguments; return the route."""
     if rate is not None:
@@ -141,6 +155,13 @@ def _require(
             f"--route: found {route!r}, expected one of {', '.join(ROUTES)}"
             f"{did_you_mean(route, ROUTES)}"
         )
+    if not 0.0 <= prefix_cache <= 1.0:
+        raise InputError(
+            f"--prefix-cache: found {prefix_cache:g}, expected a share of the KV memory, 0 to 1"
+        )
+    if trace is None and (prefix_cache or route in BY_PREFIX):
+        option = "--prefix-cache" if prefix_cache else f"--route {route}"
+        raise InputError(f"{option}: drawn prompts share no blocks, give a --trace with block ids")
     if speed is not None:
         if trace is None:
             raise InputError("--speed: a trace is replayed faster, give --trace too")
@@ -202,7 +223,7 @@ def _replayed(
     else:
         burst = 1.0 if cv is None else cv
         arrival = gamma_arrivals(rate, burst, len(arrival), np.random.default_rng(seed))
-    requests = replay(arrival, trace.prompt_tokens, trace.output_tokens, stretch)
+    requests = replay(arrival, trace.prompt_tokens, trace.output_tokens, stretch, trace.block_ids)
     fits = requests.prompt + requests.output <= case.model.context_tokens
     requests = _kept(requests, fits, f"the context window of {case.model.name}")
     everyone = tuple(replace(j, cls=-1) for j in case.judged)
@@ -217,7 +238,23 @@ def _kept(requests: Requests, keep: BoolArray, what: str) -> Requests:
     beyond = 1.0 - float(keep.mean())
     if beyond > MOST_BEYOND_CONTEXT:
         raise InfeasibleError(f"{beyond:.1%} of the requests exceed {what}")
-    return Requests(*(getattr(requests, f.name)[keep] for f in fields(requests)))
+    blocks = requests.blocks
+    kept = {f.name: getattr(requests, f.name)[keep] for f in fields(requests) if f.name != "blocks"}
+    left = None if blocks is None else tuple(x for x, k in zip(blocks, keep, strict=True) if k)
+    return Requests(**kept, blocks=left)
+
+
+def _prefixes(
+    requests: Requests, tables: list[StepTable], route: Route, kept: float
+) -> Prefixes | None:
+    """Return the blocks that prompts share, if anything is to be done with them."""
+    if not kept and route not in BY_PREFIX:
+        return None
+    if requests.blocks is None:
+        option = "--prefix-cache" if kept else f"--route {route}"
+        raise InputError(f"{option}: the trace has no block ids (hash_ids)")
+    most = tuple(int(kept * t.kv_tokens / BLOCK_TOKENS) for t in tables)
+    return Prefixes(requests.blocks, BLOCK_TOKENS, most)
 
 
 def _servable(

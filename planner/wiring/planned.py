@@ -22,6 +22,7 @@ from planner.spec.model import Model
 from planner.spec.slo import Bound
 from planner.wiring.load import Catalog, load_engine, load_model, load_workload
 from planner.wiring.resolve import stocks_of, within_context
+from planner.wiring.techniques import parse_techniques, rewritten
 from planner.wiring.tuning import tuned
 
 
@@ -53,12 +54,12 @@ def read_case(path: Path, plan_id: str | None, catalog: Catalog) -> Case:
 
     document = read_document(path)
     try:
-        return _resolve(document, plan_id, catalog)
+        return case_of(document, plan_id, catalog)
     except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
 
 
-def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
+def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
     """Return a plan of a document with everything it names looked up again."""
     inputs = document["inputs"]
     catalog = inputs["catalog"] if catalog is None else catalog
@@ -68,6 +69,10 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
     settings = [inputs.get(x) for x in ("speculate", "scheduler")]
     budget = int(plan["pools"][0]["token_budget"])
     engine = tuned(load_engine(inputs["engine"], catalog), budget, *settings)[0]
+    workload = load_workload(inputs["workload"], catalog)
+    given = parse_techniques(document.get("techniques") or inputs.get("techniques"), catalog)
+    changed = rewritten(model, engine, replace(traffic_of(workload), constraints=()), given)
+    model, engine = changed.model, changed.engine
     stocks = stocks_of(
         model,
         inputs["gpus"],
@@ -77,6 +82,7 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
         catalog,
         engine.kernels,
     )
+    stocks = changed.stocked(stocks)
     formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
     pools, stock = [], []
     for pool in plan["pools"]:
@@ -93,13 +99,12 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
         share, count = float(pool["traffic_share"]), int(pool["replicas"])
         pools.append(Deployed(pool["role"], one, count, share))
         stock.append(found[0])
-    workload = load_workload(inputs["workload"], catalog)
     classes = [c.name for c in workload.classes]
     judged = tuple(
         Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
         for x in plan["slo"]
     )
-    traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
+    traffic = within_context(model, changed.traffic)[0]
     return Case(
         str(plan["id"]),
         str(plan["mode"]),

@@ -36,6 +36,7 @@ from planner.wiring.load import (
     load_precision,
     load_workload,
 )
+from planner.wiring.prices import Pricing
 
 #: Rates above this are mistakes, not traffic.
 MOST_RATE_PER_S = 1e7
@@ -221,8 +222,10 @@ def stocks_of(
     kv_precision: str,
     catalog: Catalog,
     library: str | None = None,
+    pricing: Pricing | None = None,
 ) -> list[Stock]:
     """Return the inventory as stocks of hardware in every precision to search."""
+    prices = pricing or Pricing()
     if (gpus is None) == (cluster is None):
         raise InputError("give either --gpus NAME:COUNT[,NAME:COUNT…] or --cluster, one of both")
     rows: list[tuple[Accelerator, int, Link | None, int | None, float | None, float]] = []
@@ -252,7 +255,7 @@ def stocks_of(
             )
             for p in formats
         )
-        stocks.append(Stock(hardware, count, usd or device.usd_per_hour))
+        stocks.append(Stock(hardware, count, prices.usd_per_hour(device, usd)))
     return stocks
 
 
