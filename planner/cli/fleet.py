@@ -16,7 +16,7 @@ def fleet(
     ] = None,
     time_limit: Annotated[
         float, typer.Option(min=0.1, help="Seconds of solver time until the best so far counts")
-    ] = 20.0,
+    ] = 25.0,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from planner.search.hours import FleetPlan, plan_hours
+from planner.search.fleet_plan import FleetPlan
+from planner.search.hours import plan_hours
 from planner.spec.fleet import Fleet
 from planner.wiring.fleet import document_of, load_fleet, markets_of, requests_of
 from planner.wiring.load import Catalog
@@ -15,7 +16,7 @@ def fleet(
     fleet: str | Path | Fleet,
     *,
     catalog: Catalog = None,
-    time_limit_s: float = 20.0,
+    time_limit_s: float = 25.0,
 ) -> FleetPlan:
     """Return the cheapest replicas of every service in every hour on a shared inventory.
 

@@ -199,6 +199,7 @@ def _request(
         service.min_replicas,
         service.spot_share,
         service.priority,
+        workload if any(c.deadline for c in workload.classes) else None,
     )
     return request, notes + left_out
 
