@@ -32,7 +32,7 @@ def fleet_document(result: FleetPlan, inputs: Mapping[str, Any]) -> dict[str, An
 
 def sentence(result: FleetPlan) -> str:
     """Return cost, saving and proof in one or two sentences."""
-    what = "a day" if result.hours == 24 else "an hour" if result.hours == 1 else "all hours"
+    what = {24: "a day", 1: "an hour"}.get(result.hours, f"for {result.hours} hours")
     gap = "proved optimal" if result.gap < 1e-6 else f"at most {result.gap:.1%} above the optimum"
     text = (
         f"{len(result.services)} services for ${result.usd:,.2f} {what} ({gap}), "

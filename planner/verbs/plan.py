@@ -159,7 +159,7 @@ def _traffic(
 ) -> tuple[Traffic, list[str]]:
     """Return the traffic to plan for, and what had to be assumed about it."""
     assumptions = []
-    if not bounds and not any(c.slo for c in workload.classes):
+    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds = parse_slo(DEFAULT_SLO)
         assumptions.append(f"no SLO given: {DEFAULT_SLO} assumed")
     if rate is not None:

@@ -163,7 +163,7 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
     case = case_of({"inputs": inputs, "plans": [{**stands, "slo": []}]}, plan_id, catalog)
     workload = load_workload(new["workload"], catalog)
     bounds = parse_slo(new["slo"]) if new["slo"] else ()
-    if not bounds and not any(c.slo for c in workload.classes):
+    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds = parse_slo(DEFAULT_SLO)
     traffic = within_context(case.model, traffic_of(workload, bounds, new["rate"]))[0]
     rate = traffic.rate_per_s or case.rate_per_s
