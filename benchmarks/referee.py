@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from referee_page import GOALS, STATISTICS, Cell, Setting, page, scale, written
 
 from planner.cost.step import Instances, law
 from planner.cost.table import StepTable, step_table
@@ -41,7 +41,8 @@ from planner.simulation.run import Pool, run
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
 from planner.wiring.load import load_accelerator, load_engine, load_model, load_workload
-from planner.wiring.resolve import hardware_of, precision_of
+from planner.wiring.precisions import precision_of
+from planner.wiring.resolve import hardware_of
 from planner.wiring.tuning import tuned
 
 #: Tensor-parallel degree per model and accelerator.
@@ -53,7 +54,8 @@ DEGREES = {
 }
 MODELS = ("llama-3.1-70b", "qwen3-30b-a3b", "deepseek-v2-lite")
 GPUS = ("h100-sxm-80gb", "h200-sxm-141gb")
-SCHEDULERS = ("chunked", "prefill-first", "layered", "shared", "disaggregated")
+#: ``shared`` is left to --schedulers.
+SCHEDULERS = ("chunked", "prefill-first", "layered", "disaggregated")
 TRACE = Path("../shared/data/traces/azure_llm_2023/AzureLLMInferenceTrace_conv.csv")
 #: Means and coefficients of variation of lognormal prompt and output lengths [tok].
 PROMPT, OUTPUT, LONGEST = (1000.0, 1.0), (250.0, 0.8), 16_000.0
@@ -64,36 +66,6 @@ FEWEST, PER_RELAXATION = 8000, 1250.0
 BOUND_LOAD, BOUND_CV, SLACK, LEVEL = 0.5, 1.0, 1.5, 0.9
 #: Where a goodput is sought, and simulations to close in on it.
 LOWEST_LOAD, HIGHEST_LOAD, REFINEMENTS = 0.08, 0.95, 2
-STATISTICS = (("tpot", "mean"), ("tpot", "p90"), ("ttft", "p50"), ("ttft", "p90"), ("ttft", "p99"))
-#: Columns with their goals: relative errors, and points of attainment.
-GOALS = {
-    "TPOT mean": 0.05, "TPOT p90": 0.10, "TTFT p50": 0.10, "TTFT p90": 0.10, "TTFT p99": 0.20,
-    "TTFT points": 3.0, "TPOT points": 3.0, "goodput": 0.08,
-}  # fmt: skip
-#: The goal of TTFT p99 holds up to here.
-TAIL_CV, TAIL_LOAD = 2.0, 0.8
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What stays the same while burstiness and utilisation change."""
-
-    model: str
-    gpu: str
-    scheduler: str
-    lengths: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One case; ``errors`` and ``noise`` (of the simulation, one standard error) by column."""
-
-    setting: Setting
-    cv: float
-    load: float
-    errors: dict[str, float]
-    noise: dict[str, float]
-
 
 class Case:
     """The pools of a setting, simulated and predicted at any load and burstiness."""
@@ -133,7 +105,7 @@ class Case:
         return {m: v[part] for m, v in latencies(outcome).items()}
 
     def predict(self, load: float, cv: float, bounds: tuple[Constraint, ...] = ()) -> Prediction:
-        """The closed form's answer."""
+        """Return the closed form's answer."""
         traffic = replace(self.traffic, arrival_cv=cv, constraints=bounds)
         return predict(self.pools, traffic, load * self.saturation_per_s, self.moved)
 
@@ -183,7 +155,7 @@ def pools_of(one: Instances, split: bool, of: Traffic) -> tuple[list[Deployed], 
 
 
 def simulated_statistics(values: dict[str, Array]) -> tuple[Array, Array]:
-    """The statistics of a simulation, and their standard errors relative to them by batches."""
+    """Return the statistics of a simulation, and their relative standard errors by batches."""
     count = len(values["ttft"])
     of = {m: statistics(v) for m, v in values.items()}
     whole = np.array([of[m][s] for m, s in STATISTICS])
@@ -247,7 +219,7 @@ def predicted_goodput(case: Case, cv: float, bounds: tuple[Constraint, ...]) -> 
 def simulated_goodput(
     case: Case, cv: float, bounds: tuple[Constraint, ...], excess: dict[float, float]
 ) -> float:
-    """The load at which the bounds are just met: between those simulated, then closer."""
+    """Return the load at which the bounds are just met: between those simulated, then closer."""
     known = dict(excess)
     if min(known.values()) > 0.0:
         known[LOWEST_LOAD] = beyond(case.simulate(LOWEST_LOAD, cv), bounds)
@@ -264,115 +236,11 @@ def simulated_goodput(
             return load
         low = max(met)
         part = known[low] / (known[low] - known[high])
-        load = low + min(max(part, 0.1), 0.9) * (high - low)
-        if turn < REFINEMENTS:
+        load = low + part * (high - low)
+        if turn < REFINEMENTS:  # not at an end, which would narrow nothing
+            load = low + min(max(part, 0.1), 0.9) * (high - low)
             known[load] = beyond(case.simulate(load, cv), bounds)
     return load
-
-
-# What is printed ----------------------------------------------------------------------------------
-
-
-def judged(cell: Cell, column: str) -> bool:
-    """Whether a cell has a goal in a column."""
-    if not np.isfinite(cell.errors.get(column, np.nan)):
-        return False
-    return column != "TTFT p99" or (cell.cv <= TAIL_CV and cell.load <= TAIL_LOAD)
-
-
-def meets(cell: Cell, column: str) -> bool:
-    return abs(cell.errors[column]) <= GOALS[column]
-
-
-def scale(column: str) -> float:
-    return 1.0 if "points" in column else 100.0
-
-
-def summary(rows: list[Cell], column: str) -> str:
-    sizes = np.array([abs(c.errors[column]) for c in rows if judged(c, column)]) * scale(column)
-    return f"{np.median(sizes):.0f} ({sizes.max():.0f})" if len(sizes) else "–"
-
-
-def share(rows: list[Cell], column: str) -> str:
-    own = [meets(c, column) for c in rows if judged(c, column)]
-    return f"{sum(own)}/{len(own)}" if own else "–"
-
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(r) + " |" for r in rows]) + "\n"
-
-
-def grouped(found: list[Cell], names: list[str], key) -> list[tuple[list[str], list[Cell]]]:
-    groups: dict[tuple, list[Cell]] = {}
-    for cell in found:
-        groups.setdefault(key(cell), []).append(cell)
-    return [([str(x) for x in k], rows) for k, rows in groups.items()]
-
-
-def page(found: list[Cell], seconds: float, arguments: str) -> str:
-    """The tables in Markdown."""
-    columns = list(GOALS)
-    goals = [f"≤ {GOALS[c] * scale(c):g}" for c in columns]
-    by = lambda c: (c.setting.scheduler, f"{c.cv:g}")  # noqa: E731
-    parts = [
-        f"`python benchmarks/referee.py {arguments}`".replace(" `", "`")
-        + f": {len(found)} cases in {seconds / 60.0:.0f} min of CPU time. Absolute differences, "
-        "median (worst), in % and points:\n",
-        table(["scheduler", "CV", *columns],
-              [[*k, *(summary(rows, c) for c in columns)] for k, rows in grouped(found, [], by)]
-              + [["goal", "", *goals]]),
-        "Cases that meet the goal (TTFT p99: of those with CV ≤ 2 and utilisation ≤ 0.8):\n",
-        table(["scheduler", "CV", *columns],
-              [[*k, *(share(rows, c) for c in columns)] for k, rows in grouped(found, [], by)]
-              + [["all", "", *(share(found, c) for c in columns)]]),
-    ]  # fmt: skip
-    for head, key in (
-        ("utilisation", lambda c: (f"{c.load:g}",)),
-        ("model", lambda c: (c.setting.model,)),
-        ("lengths", lambda c: (Path(c.setting.lengths).stem,)),
-        ("accelerator", lambda c: (c.setting.gpu,)),
-    ):
-        rows = [
-            [*k, *(share(r, c) for c in columns)]
-            for k, r in sorted(grouped(found, [], key), key=lambda x: x[0])
-        ]
-        parts.append(table([head, *columns], rows))
-    measured = columns[: len(STATISTICS)]
-    noise = [
-        [f"{cv:g}", *(f"{100 * np.median([c.noise[x] for c in found if c.cv == cv]):.1f} "
-                      f"({100 * max(c.noise[x] for c in found if c.cv == cv):.0f})"
-                      for x in measured)]
-        for cv in sorted({c.cv for c in found})
-    ]  # fmt: skip
-    parts += [
-        "The simulation's own standard error (over four batches of a run), median (worst), %:\n",
-        table(["CV", *measured], noise),
-        "The furthest off in each column:\n",
-        table(["column", "off", "case"], [worst(found, c) for c in columns]),
-    ]
-    return "\n".join(parts)
-
-
-def worst(found: list[Cell], column: str) -> list[str]:
-    own = [c for c in found if judged(c, column)]
-    if not own:
-        return [column, "–", "–"]
-    cell = max(own, key=lambda c: abs(c.errors[column]))
-    s = cell.setting
-    unit = " points" if "points" in column else " %"
-    where = f"{s.model}, {s.gpu}, {s.scheduler}, {Path(s.lengths).stem}, CV {cell.cv:g}"
-    at = "" if column == "goodput" else f", utilisation {cell.load:g}"
-    return [column, f"{cell.errors[column] * scale(column):+.0f}{unit}", where + at]
-
-
-def written(path: Path, text: str) -> None:
-    """Replace what stands between the marks of a page."""
-    marks = re.compile(r"(<!-- benchmarks/referee.py -->\n).*?(<!-- end referee -->)", re.S)
-    before = path.read_text(encoding="utf-8")
-    if not marks.search(before):
-        sys.exit(f"{path}: no <!-- benchmarks/referee.py --> … <!-- end referee --> to fill")
-    path.write_text(marks.sub(lambda m: m[1] + text + m[2], before), encoding="utf-8")
 
 
 def work(job: tuple[Setting, list[float], list[float], int]) -> tuple[list[Cell], float]:
@@ -381,7 +249,7 @@ def work(job: tuple[Setting, list[float], list[float], int]) -> tuple[list[Cell]
 
 
 def grid(given: argparse.Namespace) -> tuple[list[Cell], float]:
-    """All cells, and the CPU time they took."""
+    """Return all cells, and the CPU time they took."""
     lists = [x.split(",") for x in (given.models, given.gpus, given.schedulers, given.lengths)]
     cvs, loads = ([float(v) for v in x.split(",")] for x in (given.cv, given.utilisation))
     jobs = [
@@ -394,6 +262,8 @@ def grid(given: argparse.Namespace) -> tuple[list[Cell], float]:
         for k, (part, spent) in enumerate(results, start=1):
             found += part
             seconds += spent
+            if given.cells:
+                print("\n".join(map(shown, part)), flush=True)
             s = part[0].setting
             print(f"{k}/{len(jobs)} {s.scheduler} {s.model} {s.gpu} {spent:.0f} s", file=sys.stderr)
     return found, seconds
@@ -421,17 +291,18 @@ def options(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
+def shown(cell: Cell) -> str:
+    """Return a case in a line."""
+    s = cell.setting
+    errors = " ".join(f"{cell.errors.get(x, np.nan) * scale(x):+7.1f}" for x in GOALS)
+    where = f"{s.scheduler:13} {s.model:16} {s.gpu[:4]} {Path(s.lengths).stem[:12]:12}"
+    return f"{where} {cell.cv:g} {cell.load:4.2f} {errors}"
+
+
 def main() -> None:
     given = options(sys.argv[1:])
     found, seconds = grid(given)
-    if given.cells:
-        for c in found:
-            s = c.setting
-            cells_ = " ".join(f"{c.errors.get(x, np.nan) * scale(x):+7.1f}" for x in GOALS)
-            print(f"{s.scheduler:13} {s.model:16} {s.gpu[:4]} {Path(s.lengths).stem[:12]:12} "
-                  f"{c.cv:g} {c.load:4.2f} {cells_}")  # fmt: skip
-    shown = " ".join(x for x in sys.argv[1:] if x not in ("--cells",))
-    text = page(found, seconds, shown)
+    text = page(found, seconds, " ".join(x for x in sys.argv[1:] if x != "--cells"))
     if given.write is None:
         print(text)
     else:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _LIBRARY = (
+    "add_accelerator",
     "calibrate",
     "calibrations",
     "compare",
     "deploy",
+    "describe_accelerator",
     "evaluate",
     "explain",
     "fleet",
@@ -33,6 +35,7 @@ _LIBRARY = (
     "load_workload",
     "mix",
     "plan",
+    "report_html",
     "simulate",
     "validate",
     "verify",
@@ -46,10 +49,12 @@ __all__ = [
     "InputError",
     "PlannerError",
     "__version__",
+    "add_accelerator",
     "calibrate",
     "calibrations",
     "compare",
     "deploy",
+    "describe_accelerator",
     "evaluate",
     "explain",
     "fleet",
@@ -65,6 +70,7 @@ __all__ = [
     "load_workload",
     "mix",
     "plan",
+    "report_html",
     "simulate",
     "validate",
     "verify",
@@ -74,10 +80,12 @@ __all__ = [
 if TYPE_CHECKING:
     from planner.errors import CatalogError, InfeasibleError, InputError, PlannerError
     from planner.library import (
+        add_accelerator,
         calibrate,
         calibrations,
         compare,
         deploy,
+        describe_accelerator,
         evaluate,
         explain,
         fleet,
@@ -93,6 +101,7 @@ if TYPE_CHECKING:
         load_workload,
         mix,
         plan,
+        report_html,
         simulate,
         validate,
         verify,

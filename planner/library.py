@@ -10,10 +10,12 @@ from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
 from planner.verbs.explain import explain
 from planner.verbs.fleet import fleet
+from planner.verbs.hardware import add_accelerator, describe_accelerator
 from planner.verbs.imports import import_runs, import_workload
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
+from planner.verbs.report import report_html
 from planner.verbs.simulate import simulate
 from planner.verbs.verify import verify
 from planner.verbs.what_if import what_if
@@ -34,10 +36,12 @@ __all__ = [
     "Evaluation",
     "Mix",
     "PlanSet",
+    "add_accelerator",
     "calibrate",
     "calibrations",
     "compare",
     "deploy",
+    "describe_accelerator",
     "evaluate",
     "explain",
     "fleet",
@@ -55,6 +59,7 @@ __all__ = [
     "mix",
     "plan",
     "provenance",
+    "report_html",
     "simulate",
     "validate",
     "verify",

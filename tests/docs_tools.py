@@ -48,6 +48,7 @@ def run(command: str, cwd: Path) -> str:
         "NO_COLOR": "1",
         "PATH": path,
         "TERM": "dumb",
+        "PLANNER_TODAY": "2026-11-21",
         "LC_ALL": "C.UTF-8",
     }
     done = subprocess.run(

@@ -164,6 +164,17 @@ def test_the_document_of_what_if_plans_on(place: Path):
     assert "6 requests/s" in output(place, "explain after.json")
 
 
+def test_techniques_of_a_document_stay_with_its_plan(place: Path):
+    output(place, f"{PLAN} --rate 4 --slo {SLO} --with cachegen --json t.json")
+    held = library.what_if(place / "t.json", rate="1x").held
+    plan = plan_of(place / "t.json")
+    assert held.ttft_s == pytest.approx(plan["metrics"]["ttft_s"], rel=1e-3)
+    found = library.what_if(place / "a.json", techniques="cachegen")
+    assert [(c.name, c.b) for c in found.changes] == [("techniques", "cachegen")]
+    assert found.after is not None
+    assert found.after["inputs"]["techniques"] == "cachegen"
+
+
 def test_slo_changes_keep_what_is_not_named():
     before = parse_slo("ttft=1s@p99,tpot=40ms@mean")
     assert changed_slo("tpot=30ms", before) == "ttft=1s@p99,tpot=30ms@mean"

@@ -112,7 +112,8 @@ def test_shortage_names_service_hour_and_relief():
     assert "service s at 01:00 needs more than 4 × gpu for 50 requests/s" in text
     assert "1 more gpu or with 79.9% of the rates" in text  # 40/50 = 80 %, found by halving
     b = demand([10, 20], [column("both", 1)], [10.0])
-    text = explain_fleet([market], [replace(b, name="one"), replace(b, name="two", rate_per_s=(10.0, 30.0))])
+    more = replace(b, name="two", rate_per_s=(10.0, 30.0))
+    text = explain_fleet([market], [replace(b, name="one"), more])
     assert "at 01:00 the services together" in text
     assert "1 more gpu" in text
 

@@ -55,7 +55,7 @@ def test_the_document_says_what_is_available():
     of_gpus = provenance(**inputs, gpus="h100:8,l40s:4")
     assert of_gpus["inventory"] == [
         {"accelerator": "h100-sxm-80gb", "gpus": 8, "gpus_per_node": 8},
-        {"accelerator": "l40s", "gpus": 4, "gpus_per_node": 8},
+        {"accelerator": "l40s", "gpus": 4, "gpus_per_node": 4},
     ]
     of_cluster = provenance(**inputs, cluster="h200-16")
     assert of_cluster["inventory"] == [

@@ -75,13 +75,15 @@ def _check(kinds: tuple[str, ...], paths: list[str] | None, catalog: str | None)
 
     mistakes: list[Mistake] = []
     good = 0
+    described: list[str] = []
     for text in paths or []:
         path = Path(text)
         try:
             declared = parse(read_text(path), str(path)).data
             kind = declared.get("kind") if isinstance(declared, dict) else None
-            store.load_file(kind if kind in kinds else kinds[0], path)
+            record = store.load_file(kind if kind in kinds else kinds[0], path)
             good += 1
+            described += _expectations(record, catalog)
         except CatalogError as error:
             mistakes += error.mistakes
     for kind in () if paths else kinds:
@@ -92,6 +94,23 @@ def _check(kinds: tuple[str, ...], paths: list[str] | None, catalog: str | None)
     if mistakes:
         raise CatalogError(mistakes)
     typer.echo(f"{good} file(s) checked, no mistakes")
+    if described:
+        from planner.report import table
+
+        out = table.console()
+        for line in described:
+            out.print(line)
+
+
+def _expectations(record: Named, catalog: str | None) -> list[str]:
+    """Return what predictions for an accelerator stand on; nothing for other entries."""
+    from planner.spec.accelerator import Accelerator
+
+    if not isinstance(record, Accelerator):
+        return []
+    from planner import library
+
+    return library.describe_accelerator(record, catalog)
 
 
 @hardware_app.command("list")
@@ -175,7 +194,7 @@ def hardware_show(
 
 @hardware_app.command("check")
 def hardware_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
-    """Check hardware YAML: every mistake with file and line."""
+    """Check hardware YAML: every mistake with file and line, and what to expect of the rest."""
     _check(HARDWARE_KINDS, paths, catalog)
 
 

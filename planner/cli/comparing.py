@@ -14,6 +14,7 @@ from planner.cli.options import (
     ProviderOpt,
     QuietOpt,
     TermOpt,
+    WithOpt,
     hand_out,
     note,
     working,
@@ -63,6 +64,7 @@ def what_if(
         str | None, typer.Option(help="Workload name, YAML file, or PROMPT/OUTPUT tokens")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="vllm-v1, sglang, trtllm, …")] = None,
+    techniques: WithOpt = None,
     json_path: JsonOpt = None,
     quiet: QuietOpt = False,
     catalog: CatalogOpt = None,

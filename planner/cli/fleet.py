@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from planner.cli.options import CatalogOpt, JsonOpt, hand_out
+from planner.cli.options import CatalogOpt, JsonOpt, hand_out, note
 
 
 def fleet(
@@ -33,8 +33,8 @@ def fleet(
         result = library.fleet(fleet, catalog=catalog, time_limit_s=time_limit)
     if hour is not None and hour >= result.hours:
         raise InputError(f"--hour: found {hour}, expected 0 to {result.hours - 1}")
-    for note in result.assumptions:
-        typer.echo(f"note: {note}", err=True)
+    for text in result.assumptions:
+        note(text)
     inputs = {"fleet": fleet, "hour": hour, "time_limit": time_limit, "catalog": catalog}
     written = report.fleet_document(result, inputs)
     hand_out(written, json_path, lambda: report.print_fleet(result, hour, table.console()))

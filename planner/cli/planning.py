@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from planner.cli.completion import entries
+from planner.cli.limits import (
+    LIMIT_OPTIONS,
+    AvailabilityOpt,
+    BudgetOpt,
+    CarbonOpt,
+    ConfidenceOpt,
+    CurrentOpt,
+    HeadroomOpt,
+    MaxReplicasOpt,
+    MaxShapesOpt,
+    MinReplicasOpt,
+    OwnedOpt,
+    PowerOpt,
+    QualityOpt,
+    SwitchOpt,
+)
 from planner.cli.options import (
     CatalogOpt,
     ChunkOpt,
@@ -27,6 +43,13 @@ from planner.cli.options import (
     hand_out,
     note,
     working,
+)
+
+#: Arguments of the verb, which the document repeats.
+_PLAN_ARGUMENTS = (
+    *("gpus", "cluster", "workload", "rate", "slo", "precision", "kv_precision", "engine"),
+    *("chunk", "speculate", "scheduler", "techniques", "consider", "mode", "objective"),
+    *("gpu_price", "provider", "term", "carbon", "catalog"),
 )
 
 
@@ -61,53 +84,51 @@ def plan(
     consider: Annotated[
         str | None, typer.Option(help="Techniques the search may take: all, or names")
     ] = None,
-    quality: Annotated[
-        float, typer.Option(help="Most quality that techniques may lose together: 0.01")
-    ] = 0.0,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
-    objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
     gpu_price: GpuPriceOpt = None,
     provider: ProviderOpt = None,
     term: TermOpt = None,
+    objective: Annotated[
+        str, typer.Option(help="cost, gpus, goodput, energy, carbon, or several in order")
+    ] = "cost",
+    budget: BudgetOpt = None,
+    power: PowerOpt = None,
+    max_shapes: MaxShapesOpt = None,
+    max_replicas: MaxReplicasOpt = None,
+    min_replicas: MinReplicasOpt = None,
+    availability: AvailabilityOpt = None,
+    headroom: HeadroomOpt = 0.0,
+    confidence: ConfidenceOpt = None,
+    quality: QualityOpt = None,
+    owned: OwnedOpt = None,
+    current: CurrentOpt = None,
+    switch_cost: SwitchOpt = None,
+    carbon: CarbonOpt = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
+    html: Annotated[str | None, typer.Option(help="Write an HTML report to FILE")] = None,
     quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
     """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
+    given = dict(locals())
     from planner import library
     from planner.report import document, table
+    from planner.wiring.limits import limits_of
 
-    if json_path is not None:
-        document.require_writable(json_path)
-    arguments: dict[str, Any] = {
-        "gpus": gpus,
-        "cluster": cluster,
-        "workload": workload,
-        "rate": rate,
-        "slo": slo,
-        "precision": precision,
-        "kv_precision": kv_precision,
-        "engine": engine,
-        "chunk": chunk,
-        "speculate": speculate,
-        "scheduler": scheduler,
-        "techniques": techniques,
-        "consider": consider,
-        "quality": quality,
-        "mode": mode,
-        "objective": objective,
-        "gpu_price": gpu_price,
-        "provider": provider,
-        "term": term,
-        "catalog": catalog,
-    }
+    for file, option in ((json_path, "--json"), (html, "--html")):
+        if file is not None:
+            document.require_writable(file, option)
+    arguments = {name: given[name] for name in _PLAN_ARGUMENTS}
+    limits = limits_of(**{name: given[name] for name in (*LIMIT_OPTIONS, "catalog")})
     with working("planning"):
-        result = library.plan(model, **arguments)
+        result = library.plan(model, **arguments, limits=limits)
     inputs = {"model": model, **arguments, "top": top}
     written = document.plan_document(result, inputs, library.provenance(model, **arguments))
     for text in result.assumptions:
         note(text)
+    if html is not None:
+        document.write_text(library.report_html(written), html, "--html")
     hand_out(written, json_path, lambda: table.print_plan(result, top, table.console()))
 
 

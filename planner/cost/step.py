@@ -135,6 +135,10 @@ class Law:
     lost
         Share of their time that decoding then loses: 1 where both take turns, less where
         prompts run on SMs of their own.
+    filled_s, slots
+        ``[C, G, b]`` time that a prompt takes from decoding where every slot holds one like it;
+        ``[C]`` slots (attention ranks times micro-batches) that move in step, the fullest of
+        which sets the time. ``None``: prompts are taken to fill slots evenly.
     """
 
     batch: Array
@@ -156,6 +160,8 @@ class Law:
     order: Order | None = None
     apart: bool = False
     lost: float = 1.0
+    filled_s: Array | None = None
+    slots: Array | None = None
 
     def take(self, rows: IntArray) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
@@ -163,6 +169,7 @@ class Law:
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
             if f.name not in ("batch", "request_s", "memory", "order", "apart", "lost")
+            and getattr(self, f.name) is not None
         }
         order = None if self.order is None else self.order.take(rows)
         return replace(self, **picked, memory=self.memory.take(rows), order=order)

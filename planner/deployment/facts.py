@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from planner.errors import InputError
 from planner.spec.layout import Layout
@@ -203,7 +204,34 @@ class _Server:
     slots: int
 
 
-def placed(pools: tuple[Pool, ...]) -> tuple[tuple[int, Pool, int, int, int, int], ...]:
+class Placeable(Protocol):
+    """What placing equal replicas on servers needs to know of them."""
+
+    @property
+    def accelerator(self) -> str:
+        """Device type."""
+
+    @property
+    def replicas(self) -> int:
+        """Equal replicas."""
+
+    @property
+    def node_devices(self) -> int:
+        """Devices per server."""
+
+    @property
+    def nodes(self) -> int:
+        """Servers that one replica spans."""
+
+    @property
+    def devices_per_node(self) -> int:
+        """Devices of one replica on each of its servers."""
+
+
+_Placed = TypeVar("_Placed", bound=Placeable)
+
+
+def placed(pools: Sequence[_Placed]) -> tuple[tuple[int, _Placed, int, int, int, int], ...]:
     """Return rows of server, pool, replica, rank, first device, slot: first fit, in order.
 
     A replica that spans servers takes whole ones; the others share servers of their device type.

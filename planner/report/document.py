@@ -80,6 +80,8 @@ def plan_document(result: PlanSet, inputs: Mapping[str, Any], provenance: Any) -
         "optimality": result.optimality,
         "relative_error": plain(result.relative_error),
         "basis": result.basis,
+        "gap": result.gap,
+        "limits": plain(result.limits),
         "assumptions": list(result.assumptions),
         "techniques": result.techniques,
         "savings": plain(result.savings),

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from planner.report.routing import print_routing
 from planner.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:  # a table of one verb needs nothing of the others
@@ -140,6 +141,7 @@ def print_plan(result: PlanSet, top: int, out: Console) -> None:
     if plot:
         out.print(plot, markup=False, overflow="crop", no_wrap=True)
         out.print()
+    print_routing(result.recommended, out)
     out.print(f"Binds: {result.binding}.")
     out.print(
         f"Knee: {result.knee.id} ({pools_text(result.knee.pools)}), nearest to the best cost, "

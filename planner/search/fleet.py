@@ -16,12 +16,11 @@ import numpy as np
 from planner.formulas.arrays import Array, IntArray
 from planner.search.candidates import Column
 from planner.search.milp import run
+from planner.spec.limits import MOST_SHAPES
 
 if TYPE_CHECKING:
     import pulp
 
-#: Distinct replica shapes of a service: operations teams want few (design.md §7.3).
-MOST_SHAPES = 3
 #: Relative gap at which a fleet of several hours counts as optimal; that of one hour is exact.
 GAP = 0.015
 _Grid = list[list[Any]]

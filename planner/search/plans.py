@@ -8,6 +8,7 @@ from planner.cost.breakdown import Line
 from planner.serving.evaluate import Memory
 from planner.serving.latency import Statistics
 from planner.spec.layout import Layout
+from planner.spec.limits import UNBOUNDED, Limits
 from planner.spec.slo import Bound
 
 #: Where a plan's distributions are tabulated [-].
@@ -89,6 +90,26 @@ class Plan:
     energy_j_per_output_token: float
     kv_use: float
     bottleneck: str
+    saturation_per_s: float
+    """Rate at which the first pool stops being stable, whatever the SLOs."""
+    routing: tuple[Route, ...] = ()
+    """Which sizes go to which pools; empty where all pools serve all sizes alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where requests of more than ``…_from`` and at most ``…_to`` tokens go.
+
+    ``share`` is their part of all requests, ``to_pools`` the share of them that each of the plan's
+    pools takes: those that take prompts sum to 1, and decode pools to what prefill pools take.
+    """
+
+    prompt_from: float
+    prompt_to: float
+    output_from: float
+    output_to: float
+    share: float
+    to_pools: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +141,9 @@ class PlanSet:
     optimality: str
     relative_error: dict[str, float]
     basis: str
+    gap: float = 0.0
+    """How far the recommended plan's objective may be from the proved bound, as a share of it."""
+    limits: Limits = UNBOUNDED
     assumptions: tuple[str, ...] = field(default=())
     techniques: str = ""
     savings: dict[str, float] = field(default_factory=dict)

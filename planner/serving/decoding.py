@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.formulas import occupancy
-from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.arrays import Array, BoolArray, along
 from planner.formulas.renewal import arrivals_after
 from planner.serving.prepared import Prepared
+from planner.serving.slots import beside
 
 #: Least peakedness of decoding: beneath it the diffusion's weights would no longer be finite.
 LEAST_SPREAD = 0.02
@@ -60,14 +61,19 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
         taken = paused_share(rate_per_s[:, None], at.step_s, *prices, at.law.lost)
     else:
         taken = taken_share(rate_per_s[:, None], at.step_s, *prices)
+    # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
+    swing = _swing(at, taken)
+    if at.slots is not None:
+        several = at.slots.count[:, None] > 1.0
+        part, noise = beside(at.slots, rate_per_s, at.law.decode_s)
+        taken = np.where(several, along(at.law.batch, part, at.inside), taken)
+        swing = np.where(several, along(at.law.batch, noise, at.inside), swing)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
     full = slowed > at.capped_s  # at most a full token budget per step
     slowed = np.minimum(slowed, at.capped_s)
-    taken = np.where(full, 1.0 - at.step_s / slowed, taken)
-    # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
-    swing = at.arrival_cv[:, None] ** 2 + (taken * at.prompt_cv) ** 2
+    swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
     # even perfectly paced arrivals of equal lengths leave a little noise, and no division by zero
-    spread = np.maximum(1.0 + (swing / (1.0 - taken) ** 2 - 1.0) * at.overlap, LEAST_SPREAD)
+    spread = np.maximum(1.0 + (swing - 1.0) * at.overlap, LEAST_SPREAD)
     weights = occupancy.occupancy_log_weights(
         slowed, tokens, at.counts, at.widths, rate_per_s, spread
     )
@@ -98,6 +104,12 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     elasticity = np.clip(slope * batch / np.maximum(mean, 1e-30), 0.0, 0.98)
     batch = rate_per_s * tokens * tpot
     return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0)
+
+
+def _swing(at: Prepared, taken: Array) -> Array:
+    """Return A, the noise per arrival where prompts take this share of the time."""
+    swing = at.arrival_cv[:, None] ** 2 + (taken * at.prompt_cv) ** 2
+    return np.asarray(swing / (1.0 - taken) ** 2)
 
 
 def taken_share(
@@ -193,4 +205,6 @@ def tpot_variance_s2(
 def swelling(at: Prepared) -> Array:
     """Return ``[C]`` (c² + v²)/(1 + v²): how bursts swell the variance of prompt work (Q6)."""
     v = at.prompt_cv[:, 0] ** 2
-    return np.asarray((at.arrival_cv**2 + v) / (1.0 + v))
+    swollen = (at.arrival_cv**2 + v) / (1.0 + v)
+    # the variance of steps of several slots holds the bursts already
+    return np.asarray(swollen if at.slots is None else np.where(at.slots.count > 1, 1.0, swollen))

@@ -86,7 +86,7 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
         prompting.load,
         prompting.busy,
         request,
-        alike,
+        prompting.wait_factor,
     )
     return ordered(state, at, rate_per_s)
 

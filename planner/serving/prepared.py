@@ -11,6 +11,7 @@ from planner.cost.step import Law, Lengths
 from planner.formulas import occupancy
 from planner.formulas.arrays import Array, IntArray, along
 from planner.serving.attainment import Traffic
+from planner.serving.slots import Slots, slots_of
 
 Role = Literal["both", "prefill", "decode"]
 
@@ -44,6 +45,10 @@ class Prepared:
     """``[C, Y]`` waits behind other prompts at which the pipeline's table is held."""
     ahead_work_s: Array
     """``[C, 2, Y]`` E[(time ahead − wait)⁺] of a prompt in the first stage and in all."""
+    inside: Array
+    """``[C, K − 1]`` occupancies of the grid's middles that have places."""
+    slots: Slots | None
+    """Ranks and micro-batches that decode beside prompts; ``None`` where there is one of them."""
 
     def among(self, replicas: Array | float) -> Prepared:
         """Return the same with the arrivals split at random over ``[C]`` equal replicas each.
@@ -51,8 +56,8 @@ class Prepared:
         Thinning a renewal stream to one in n leaves c² = 1 + (c² − 1)/n (Q10; derived in
         docs/model.md).
         """
-        square = 1.0 + (self.arrival_cv**2 - 1.0) / replicas
-        return replace(self, arrival_cv=np.sqrt(square))
+        cv = np.sqrt(1.0 + (self.arrival_cv**2 - 1.0) / replicas)
+        return replace(self, arrival_cv=cv, slots=self.slots and self.slots.among(cv))
 
     def take(self, rows: IntArray) -> Prepared:
         """Return the candidates at the given rows, in that order."""
@@ -68,6 +73,8 @@ class Prepared:
             prompt_cv=self.prompt_cv[rows],
             ahead_s=self.ahead_s[rows],
             ahead_work_s=self.ahead_work_s[rows],
+            inside=self.inside[rows],
+            slots=self.slots and self.slots.take(rows),
         )
 
 
@@ -78,8 +85,9 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
     middles = np.broadcast_to(occupancy.grid_middles(counts), (len(law.places), len(counts) - 1))
     step = law.decode_at(middles)
     alone, crowded, capped = np.zeros_like(step), np.zeros_like(step), np.full_like(step, np.inf)
+    inside = np.minimum(middles, law.places[:, None])
+    cv = np.full(len(law.places), traffic.arrival_cv)
     if role == "both":
-        inside = np.minimum(middles, law.places[:, None])
         alone, crowded = (
             law.lost * along(law.batch, lengths.mean(table), inside)
             for table in (law.marginal_s, law.crowded_s)
@@ -99,11 +107,13 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         marginal_s=alone,
         crowded_s=crowded,
         capped_s=capped,
-        arrival_cv=np.full(len(law.places), traffic.arrival_cv),
+        arrival_cv=cv,
         prompt_cv=_prompt_cv(law, role, lengths),
         overlap=_overlap(lengths),
         ahead_s=ahead,
         ahead_work_s=ahead_work,
+        inside=inside,
+        slots=slots_of(law, role, lengths, cv),
     )
 
 

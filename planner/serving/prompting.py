@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.formulas import queueing
-from planner.formulas.arrays import Array, along
+from planner.formulas.arrays import Array, BoolArray, along
 from planner.formulas.renewal import arrivals_after
 from planner.serving.decoding import (
     Decoding,
@@ -18,6 +18,7 @@ from planner.serving.decoding import (
     tpot_variance_s2,
 )
 from planner.serving.prepared import Prepared
+from planner.serving.slots import turn
 
 #: Largest share of time that prompts may take before the forms leave their range.
 MOST_TAKEN = 0.98
@@ -42,7 +43,10 @@ class Prompting:
     busy
         Share of time a step runs.
     taken, square_taken_s2
-        Share of time taken from decoding, and second moment of one prompt's part.
+        Share of time taken from decoding per prompt that comes (the last one's part, times the
+        rate), and second moment of one prompt's part.
+    wait_factor
+        ``[C, b]`` a bucket's wait relative to ``wait_mean_s``.
     """
 
     prompt_s: Array
@@ -53,6 +57,7 @@ class Prompting:
     busy: Array
     taken: Array
     square_taken_s2: Array
+    wait_factor: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,45 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     step, sigma, wait = _wait(at, rate, work, running * even)
     if law.apart and not prefill:  # what decoding loses, not prompts from each other
         taken, square_taken = _lost(at, rate, batch, alone, crowded)
-    return Prompting(prompt, step + pause, sigma, wait, load, busy, taken, square_taken)
+    alike = np.broadcast_to(1.0, prompt.shape)
+    found = Prompting(prompt, step + pause, sigma, wait, load, busy, taken, square_taken, alike)
+    return found if at.slots is None else _in_slots(at, rate, batch, running, found)
+
+
+def _in_slots(
+    at: Prepared, rate: Array, batch: Array, running: Array, found: Prompting
+) -> Prompting:
+    """Return the prompt side of replicas of several slots, the others' as it is.
+
+    A prompt waits at least as long as slots that fill evenly would make it wait, and at least as
+    long as steps that end with their fullest slot: whichever takes longer on average is taken.
+    """
+    if at.slots is None:
+        return found
+    step_s = along(at.law.batch, at.law.boundary_s, batch[:, None])[:, 0]
+    own = turn(at.slots, rate, at.law.batch, batch, step_s, running)
+    several = at.slots.count > 1.0
+    mean = at.lengths.mean(own.wait_s)
+
+    even_s = found.step_s / 2.0 + found.wait_mean_s + at.lengths.mean(found.prompt_s)
+    fullest_s = own.even_s / 2.0 + mean + at.lengths.mean(own.own_s)
+    slower = several & (fullest_s > even_s)
+
+    def chosen(slots: Array, others: Array, where: BoolArray = slower) -> Array:
+        return np.asarray(np.where(where.reshape(-1, *[1] * (others.ndim - 1)), slots, others))
+
+    return replace(
+        found,
+        prompt_s=chosen(own.own_s, found.prompt_s),
+        step_s=chosen(np.maximum(own.even_s, 1e-6), found.step_s),
+        wait_probability=chosen(np.clip(own.some, 1e-12, 1.0), found.wait_probability),
+        wait_mean_s=chosen(mean, found.wait_mean_s),
+        taken=chosen(np.minimum(rate * own.met.slope_s, MOST_TAKEN), found.taken, several),
+        square_taken_s2=chosen(
+            own.met.variance_s2 / np.maximum(own.met.number, 1e-9), found.square_taken_s2, several
+        ),
+        wait_factor=chosen(own.wait_s / np.maximum(mean, 1e-30)[:, None], found.wait_factor),
+    )
 
 
 def _room(at: Prepared, batch: Array, mean: Array) -> Array:

@@ -16,6 +16,7 @@ from planner.spec.model import Model
 from planner.spec.slo import parse_slo
 from planner.spec.workload import Workload
 from planner.wiring.load import Catalog, load_accelerator, load_engine, load_model
+from planner.wiring.precisions import precision_of
 from planner.wiring.resolve import (
     DEFAULT_SLO,
     evaluated_traffic,
@@ -24,7 +25,6 @@ from planner.wiring.resolve import (
     load_of,
     modes_of,
     parse_side,
-    precision_of,
     require_layout,
     within_context,
 )

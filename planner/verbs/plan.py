@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from planner.errors import InfeasibleError
-from planner.search.candidates import Stock
 from planner.search.plans import PlanSet
-from planner.serving.attainment import Traffic, traffic_of
+from planner.serving.attainment import Traffic
 from planner.serving.refereed import outside
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
+from planner.spec.limits import UNBOUNDED, Limits
 from planner.spec.model import Model
 from planner.spec.record import Named
-from planner.spec.slo import Bound, parse_slo
+from planner.spec.slo import Bound
 from planner.spec.workload import Workload
-from planner.wiring.considered import Question, answer, answer_with_choice, offered
+from planner.wiring.asked import resolved
+from planner.wiring.considered import answer, answer_with_choice, offered
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -27,15 +28,8 @@ from planner.wiring.load import (
     load_model,
     load_workload,
 )
-from planner.wiring.prices import Pricing, price_notes, pricing_of, require_used, today
-from planner.wiring.resolve import (
-    DEFAULT_SLO,
-    modes_of,
-    objective_of,
-    parse_gpus,
-    require_rate,
-    stocks_of,
-)
+from planner.wiring.prices import Pricing, pricing_of
+from planner.wiring.resolve import parse_gpus
 from planner.wiring.techniques import parse_techniques
 from planner.wiring.tuning import tuned
 
@@ -56,12 +50,13 @@ def plan(
     scheduler: str | None = None,
     techniques: str | None = None,
     consider: str | None = None,
-    quality: float = 0.0,
     mode: str = "auto",
     objective: str = "cost",
     gpu_price: str | Mapping[str, float] | None = None,
     provider: str | None = None,
     term: str | None = None,
+    limits: Limits = UNBOUNDED,
+    carbon: float | None = None,
     catalog: Catalog = None,
 ) -> PlanSet:
     """Return the Pareto set of deployment plans, the recommended one first.
@@ -95,17 +90,21 @@ def plan(
         Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     consider
         ``all``, or names of techniques: the search takes those that pay.
-    quality
-        Most that the declared quality losses of all techniques may add up to [-].
     mode
         ``auto``, ``colocated`` or ``disaggregated``.
     objective
-        ``cost``, ``gpus``, ``goodput`` or ``energy``.
+        ``cost``, ``gpus``, ``goodput``, ``energy`` or ``carbon``, or several in order:
+        ``"cost,energy"``.
     gpu_price
         ``"h100=1.9,l40s=0.8"`` or a mapping of names: prices of your own, before any other [$/h].
     provider, term
         Whose price of the catalogue counts (beginning of the name), and on what terms
         (``on-demand``, ``spot``, ``reserved``, ``list``); by default the first on-demand one.
+    limits
+        Budget, power, spares, headroom, confidence, … (:class:`planner.spec.limits.Limits`); its
+        quality loss bounds precisions and considered techniques.
+    carbon
+        Carbon intensity of the power, by default the cluster's or the world's mean [g/kWh].
     catalog
         Directory whose entries override the shipped ones.
 
@@ -121,69 +120,35 @@ def plan(
     InfeasibleError
         If no plan exists: which constraint binds and what would make it feasible.
     """
-    the_model = load_model(model, catalog) if isinstance(model, str) else model
     profile = load_engine(engine, catalog) if isinstance(engine, str) else engine
-    engines = tuned(profile, chunk, speculate, scheduler)
-    the_engine = engines[0]
-    the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
-    bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
-    traffic, assumptions = _traffic(the_workload, bounds, rate, objective)
-    pricing = pricing_of(gpu_price, provider, term, catalog)
-    stocks = stocks_of(
-        the_model, gpus, cluster, precision, kv_precision, catalog, the_engine.kernels, pricing
+    asked = resolved(
+        model,
+        gpus=gpus,
+        cluster=cluster,
+        workload=workload,
+        rate=rate,
+        slo=slo,
+        precision=precision,
+        kv_precision=kv_precision,
+        engines=tuned(profile, chunk, speculate, scheduler),
+        mode=mode,
+        objective=objective,
+        limits=limits,
+        pricing=pricing_of(gpu_price, provider, term, catalog),
+        carbon=carbon,
+        catalog=catalog,
     )
-    assumptions += _price_notes(pricing, stocks)
-    goal, note = objective_of(objective, stocks, traffic)
-    assumptions += note
-    if precision == "auto":
-        assumptions.append(f"precision auto considers {', '.join(_formats(stocks))}")
-    asked = Question(the_model, engines, stocks, traffic, modes_of(mode, the_engine), goal)
     given = parse_techniques(techniques, catalog)
     try:
         if consider is None:
             result = answer(asked, given)
         else:
-            result = answer_with_choice(asked, given, offered(consider, catalog), quality)
+            result = answer_with_choice(asked, given, offered(consider, catalog))
     except InfeasibleError as error:
-        assumed = [a for a in assumptions if a.startswith("no SLO")]
+        assumed = [a for a in asked.assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
-    said = [*assumptions, *result.assumptions, *_outside(result, traffic)]
+    said = [*asked.assumptions, *result.assumptions, *_outside(result, asked.traffic)]
     return replace(result, assumptions=tuple(said))
-
-
-def _traffic(
-    workload: Workload,
-    bounds: tuple[Bound, ...],
-    rate: float | None,
-    objective: str,
-) -> tuple[Traffic, list[str]]:
-    """Return the traffic to plan for, and what had to be assumed about it."""
-    assumptions = []
-    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
-        bounds = parse_slo(DEFAULT_SLO)
-        assumptions.append(f"no SLO given: {DEFAULT_SLO} assumed")
-    if rate is not None:
-        require_rate(rate)
-    traffic = traffic_of(workload, bounds, rate)
-    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
-        assumptions.append(
-            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
-        )
-        traffic = replace(traffic, rate_per_s=None)
-    return traffic, assumptions
-
-
-def _price_notes(pricing: Pricing, stocks: Sequence[Stock]) -> list[str]:
-    devices = [s.hardware[0].accelerator for s in stocks]
-    require_used(pricing, devices)
-    bought = zip(devices, stocks, strict=True)
-    listed = [d for d, s in bought if s.usd_per_hour == _listed(pricing, d)]
-    return price_notes(pricing, listed, today())
-
-
-def _listed(pricing: Pricing, device: Accelerator) -> float | None:
-    price = pricing.price(device)
-    return None if price is None else price.usd_per_hour
 
 
 def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
@@ -193,12 +158,6 @@ def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
         for role in ("both", "prefill")
     )
     return outside(traffic.arrival_cv, False, both, prefill)
-
-
-def _formats(stocks: Sequence[Stock]) -> list[str]:
-    """Return the precisions offered, with their declared quality loss where it is not nothing."""
-    losses = {h.precision.name: h.precision.quality_loss for s in stocks for h in s.hardware}
-    return [f"{n} (declared quality loss {x:.1%})" if x else n for n, x in losses.items()]
 
 
 def provenance(
@@ -243,7 +202,11 @@ def provenance(
         ],
         "prices": [_price(pricing_of(gpu_price, provider, term, catalog), d) for d in devices],
         "inventory": [
-            {"accelerator": d.name, "gpus": count, "gpus_per_node": per_node or d.node_devices}
+            {
+                "accelerator": d.name,
+                "gpus": count,
+                "gpus_per_node": min(count, per_node or d.node_devices),
+            }
             for d, (count, per_node) in zip(devices, stock, strict=True)
         ],
     }

@@ -32,11 +32,13 @@ from planner.wiring.load import (
     load_accelerator,
     load_cluster,
     load_engine,
+    load_model,
     load_workload,
 )
 from planner.wiring.planned import Case, case_of, chosen_plan, transfers_s
 from planner.wiring.prices import pricing_of
 from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, within_context
+from planner.wiring.techniques import parse_techniques, rewritten
 
 _ARGUMENTS = tuple(p for p in inspect.signature(plan).parameters if p != "model")
 
@@ -53,6 +55,7 @@ def what_if(
     term: str | None = None,
     workload: str | None = None,
     engine: str | None = None,
+    techniques: str | None = None,
     catalog: Catalog = None,
 ) -> WhatIf:
     """Return a plan with changed inputs beside the old one, and whether the old one still holds.
@@ -73,7 +76,7 @@ def what_if(
         ``"h100=1.9,l40s=-20%"``, per device and hour.
     provider, term
         Whose prices count, on what terms.
-    workload, engine
+    workload, engine, techniques
         Others than the document's.
     catalog
         Directory whose entries override the shipped ones; by default that of the document.
@@ -87,7 +90,7 @@ def what_if(
 
     given = {
         "rate": rate, "slo": slo, "gpus": gpus, "gpu_price": gpu_price, "provider": provider,
-        "term": term, "workload": workload, "engine": engine,
+        "term": term, "workload": workload, "engine": engine, "techniques": techniques,
     }  # fmt: skip
     if all(v is None for v in given.values()):
         raise InputError("nothing is changed: give --rate, --slo, --gpus, --gpu-price, …")
@@ -116,7 +119,8 @@ def _changed(
     given: Mapping[str, Any], old: Mapping[str, Any], stands: Mapping[str, Any], catalog: Catalog
 ) -> dict[str, Any]:
     """Return the arguments of ``plan`` that change."""
-    new = {k: given[k] for k in ("provider", "term", "workload", "engine") if given[k] is not None}
+    plain = ("provider", "term", "workload", "engine", "techniques")
+    new = {k: given[k] for k in plain if given[k] is not None}
     workload = load_workload(new.get("workload", old["workload"]), catalog)
     if given["rate"] is not None:
         asked = old["rate"] or load_workload(old["workload"], catalog).rate_per_s
@@ -160,21 +164,31 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
         budget = load_engine(new["engine"], catalog).token_budget
         stands = {**stands, "pools": [{**p, "token_budget": budget} for p in stands["pools"]]}
     inputs = {**old, "engine": new["engine"], "workload": new["workload"]}
-    case = case_of({"inputs": inputs, "plans": [{**stands, "slo": []}]}, plan_id, catalog)
+    said = document.get("techniques") or old.get("techniques")  # those that the search took, too
+    if new.get("techniques") != old.get("techniques"):
+        said = new["techniques"]
+    found = {"inputs": inputs, "plans": [{**stands, "slo": []}], "techniques": said}
+    case = case_of(found, plan_id, catalog)
     workload = load_workload(new["workload"], catalog)
     bounds = parse_slo(new["slo"]) if new["slo"] else ()
     if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds = parse_slo(DEFAULT_SLO)
-    traffic = within_context(case.model, traffic_of(workload, bounds, new["rate"]))[0]
+    changed = rewritten(
+        load_model(old["model"], catalog), load_engine(new["engine"], catalog),
+        traffic_of(workload, bounds, new["rate"]), parse_techniques(said, catalog),
+    )  # fmt: skip
+    traffic = within_context(case.model, changed.traffic)[0]
     rate = traffic.rate_per_s or case.rate_per_s
-    found = predict(case.pools, traffic, rate, transfers_s(case, traffic.lengths))
+    outcome = predict(case.pools, traffic, rate, transfers_s(case, traffic.lengths))
     slo = tuple(
         SloResult(c.bound, c.of, value, share, bool(value <= c.bound.limit_s * (1.0 + 1e-4)))
-        for c, value, share in zip(traffic.constraints, found.values_s, found.shares, strict=True)
+        for c, value, share in zip(
+            traffic.constraints, outcome.values_s, outcome.shares, strict=True
+        )
     )
     goodput = _goodput(case, traffic)
     shortage = _shortage(case, new)
-    of = found.latencies
+    of = outcome.latencies
     holds = all(r.met for r in slo) and bool(np.isfinite(of["e2e"]["mean"]))
     return Held(
         plan_id, holds and not shortage, rate, goodput, _usd(case, new),

@@ -8,7 +8,7 @@ priced by one law per device and number format, so that the choice costs less th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -20,17 +20,16 @@ from planner.cost.step import Instances, Law, law
 from planner.errors import InfeasibleError, InputError
 from planner.formulas.arrays import Array
 from planner.search.candidates import Stock
-from planner.search.mix import Objective
+from planner.search.job import job_of
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import goodput_per_s
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Role, prepare
-from planner.spec.engine import Engine
 from planner.spec.layout import Layout
-from planner.spec.model import Model
 from planner.spec.technique import Technique
+from planner.wiring.asked import Asked
 from planner.wiring.load import Catalog, load_technique
 from planner.wiring.resolve import within_context
 from planner.wiring.techniques import Given, given, in_order, rewritten, said_of
@@ -40,29 +39,11 @@ from planner.wiring.tuning import best_plans, objective_of_plan
 WORTH = 1e-3
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a plan is asked for, before techniques.
-
-    Attributes
-    ----------
-    engines
-        One per token budget to choose from.
-    """
-
-    model: Model
-    engines: tuple[Engine, ...]
-    stocks: Sequence[Stock]
-    traffic: Traffic
-    modes: tuple[str, ...]
-    objective: Objective
-
-
 #: Replicas whose prices stand for the fleet's: hardware, price of a device, layouts.
 Shapes = list[tuple[Hardware, float, tuple[Layout, ...]]]
 
 
-def answer(asked: Question, techniques: Sequence[Given]) -> PlanSet:
+def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
     """Return the plans of a question with a set of techniques.
 
     Raises
@@ -75,12 +56,10 @@ def answer(asked: Question, techniques: Sequence[Given]) -> PlanSet:
     found = best_plans(
         changes,
         lambda c: search(
-            c.model,
-            c.stocked(asked.stocks),
-            c.engine,
-            traffic,
-            modes=asked.modes,
-            objective=asked.objective,
+            job_of(
+                *(c.model, c.stocked(asked.stocks), c.engine, traffic),
+                *(asked.modes, asked.goals, asked.limits),
+            )
         ),
     )
     notes += said_of(techniques, changes[0])
@@ -108,28 +87,23 @@ def offered(text: str, catalog: Catalog = None) -> tuple[tuple[Technique, ...], 
 
 
 def answer_with_choice(
-    asked: Question,
+    asked: Asked,
     techniques: Sequence[Given],
     on_offer: tuple[tuple[Technique, ...], tuple[str, ...]],
-    quality: float,
 ) -> PlanSet:
     """Return the plans with those techniques on offer that pay within a quality budget.
 
     Raises
     ------
-    InputError
-        If the budget is no share.
     InfeasibleError
         If there is no plan with or without them.
     """
-    if not 0.0 <= quality <= 1.0:
-        raise InputError(f"--quality: found {quality:g}, expected a loss from 0 to 1")
     try:
         plain: PlanSet | None = answer(asked, techniques)
     except InfeasibleError as error:
         plain, why = None, error
     shapes = _all_shapes(asked) if plain is None else _shapes_of(asked, plain)
-    budget = quality - sum(g.quality_loss or 0.0 for g in techniques)
+    budget = (asked.limits.quality_loss or 0.0) - sum(g.quality_loss or 0.0 for g in techniques)
     options, left = _within(on_offer[0], techniques, budget)
     chosen, savings, idle = _greedy(asked, list(techniques), options, shapes, budget)
     left |= dict.fromkeys(idle, "does not pay")
@@ -153,7 +127,7 @@ def _score(found: PlanSet) -> float:
     return objective_of_plan(found.recommended, found.objective)
 
 
-def _amount(asked: Question, found: PlanSet) -> float:
+def _amount(asked: Asked, found: PlanSet) -> float:
     """Return requests of users per second: what a saving per request is multiplied by."""
     return asked.traffic.rate_per_s or found.recommended.goodput_per_s
 
@@ -200,7 +174,7 @@ def _clashes(one: Given, others: Sequence[Given]) -> str:
 
 
 def _greedy(
-    asked: Question, taken: list[Given], options: list[Given], shapes: Shapes, budget: float
+    asked: Asked, taken: list[Given], options: list[Given], shapes: Shapes, budget: float
 ) -> tuple[list[Given], dict[str, float], list[str]]:
     """Return the techniques taken, what each saves per request, and those that do not pay.
 
@@ -228,7 +202,7 @@ def _greedy(
     return chosen, savings, idle
 
 
-def _shapes_of(asked: Question, found: PlanSet) -> Shapes:
+def _shapes_of(asked: Asked, found: PlanSet) -> Shapes:
     """Return the replicas that the plans of a search use."""
     used: dict[tuple[str, str], dict[Layout, None]] = {}
     for plan in found.plans:
@@ -242,7 +216,7 @@ def _shapes_of(asked: Question, found: PlanSet) -> Shapes:
     ]
 
 
-def _all_shapes(asked: Question) -> Shapes:
+def _all_shapes(asked: Asked) -> Shapes:
     return [
         (h, _unit(asked, s), legal_layouts(asked.model, s.count, h.scale_up_devices))
         for s in asked.stocks
@@ -250,14 +224,14 @@ def _all_shapes(asked: Question) -> Shapes:
     ]
 
 
-def _unit(asked: Question, stock: Stock) -> float:
+def _unit(asked: Asked, stock: Stock) -> float:
     """Return what a device costs in the objective: dollars, or one device."""
-    if asked.objective == "energy":
+    if asked.goals[0] == "energy":
         return stock.hardware[0].accelerator.tdp_w
-    return (stock.usd_per_hour or 1.0) if asked.objective == "cost" else 1.0
+    return (stock.usd_per_hour or 1.0) if asked.goals[0] == "cost" else 1.0
 
 
-def _price(asked: Question, techniques: Sequence[Given], shapes: Shapes) -> float:
+def _price(asked: Asked, techniques: Sequence[Given], shapes: Shapes) -> float:
     """Return the price of a user's request on a fleet of as many replicas as are needed.
 
     Per way of deployment, the cheapest replicas of each role; replicas need not be whole.

@@ -18,6 +18,7 @@ from planner.serving.outcome import transfer_s
 from planner.simulation.closed import Deployed
 from planner.simulation.results import Judged
 from planner.spec.layout import Layout
+from planner.spec.limits import Limits
 from planner.spec.model import Model
 from planner.spec.slo import Bound
 from planner.wiring.load import Catalog, load_engine, load_model, load_workload
@@ -81,15 +82,16 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         inputs["kv_precision"],
         catalog,
         engine.kernels,
+        limits=Limits(quality_loss=(document.get("limits") or {}).get("quality_loss")),
     )
     stocks = changed.stocked(stocks)
     formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
     pools, stock = [], []
     for pool in plan["pools"]:
         wanted = (pool["accelerator"], pool["precision"])
-        found: tuple[int, Hardware] | None = next(
-            (x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted), None
-        )
+        named = [x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted]
+        kept = [x for x in named if x[1].kv_bytes == pool["kv_bytes_per_element"]]
+        found: tuple[int, Hardware] | None = next(iter(kept or named), None)
         if found is None:
             raise InputError(
                 f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "

@@ -12,19 +12,19 @@ from typing import cast
 
 import numpy as np
 
-from planner.catalog import store
 from planner.cost.layouts import why_illegal
 from planner.cost.price import Hardware
 from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
 from planner.search.candidates import Stock
-from planner.search.mix import Objective
+from planner.search.mix import Goals, Objective
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.outcome import Load
 from planner.spec.accelerator import Accelerator, Link
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
+from planner.spec.limits import UNBOUNDED, Limits
 from planner.spec.model import Model
 from planner.spec.precision import Precision
 from planner.spec.workload import TrafficClass, Workload
@@ -36,6 +36,7 @@ from planner.wiring.load import (
     load_precision,
     load_workload,
 )
+from planner.wiring.precisions import precisions_of
 from planner.wiring.prices import Pricing
 
 #: Rates above this are mistakes, not traffic.
@@ -191,27 +192,31 @@ def modes_of(mode: str, engine: Engine) -> tuple[str, ...]:
     return (mode,)
 
 
-def objective_of(
-    name: str, stocks: Sequence[Stock], traffic: Traffic
-) -> tuple[Objective, list[str]]:
-    """Return the objective that applies, and a note where it is not the one asked for."""
-    known = ("cost", "gpus", "goodput", "energy")
-    if name not in known:
-        raise InputError(
-            f"--objective: found {name!r}, expected one of {', '.join(known)}"
-            f"{did_you_mean(name, known)}"
-        )
+def objective_of(name: str, stocks: Sequence[Stock], traffic: Traffic) -> tuple[Goals, list[str]]:
+    """Return the objectives that apply in order, and a note where they are not those asked for."""
+    known = ("cost", "gpus", "goodput", "energy", "carbon")
+    names = [x.strip() for x in name.split(",")]
+    for one in names:
+        if one not in known:
+            raise InputError(
+                f"--objective: found {one!r}, expected one of {', '.join(known)}, or several in "
+                f"order{did_you_mean(one, known)}"
+            )
+    if len(set(names)) < len(names):
+        raise InputError(f"--objective: found one twice in {name!r}")
     if traffic.rate_per_s is None:
-        return "goodput", ["no rate given: the goodput of the whole inventory is maximised"]
+        note = "no rate given: the goodput of the whole inventory is maximised"
+        return ("goodput",), [note]
     unpriced = [s.name for s in stocks if s.usd_per_hour is None]
-    if name == "cost" and unpriced:
-        if len(stocks) == 1:
-            return "gpus", [f"no price known for {unpriced[0]}: fewest GPUs instead of least cost"]
+    if "cost" in names and unpriced:
+        if names == ["cost"] and len(stocks) == 1:
+            note = f"no price known for {unpriced[0]}: fewest GPUs instead of least cost"
+            return ("gpus",), [note]
         raise InputError(
             f"no price known for {', '.join(unpriced)}: add prices to its YAML or use "
             "--objective gpus"
         )
-    return cast("Objective", name), []
+    return tuple(cast("Objective", x) for x in names), []
 
 
 def stocks_of(
@@ -223,17 +228,23 @@ def stocks_of(
     catalog: Catalog,
     library: str | None = None,
     pricing: Pricing | None = None,
+    limits: Limits = UNBOUNDED,
+    carbon: float | None = None,
 ) -> list[Stock]:
     """Return the inventory as stocks of hardware in every precision to search."""
     prices = pricing or Pricing()
     if (gpus is None) == (cluster is None):
         raise InputError("give either --gpus NAME:COUNT[,NAME:COUNT…] or --cluster, one of both")
     rows: list[tuple[Accelerator, int, Link | None, int | None, float | None, float]] = []
+    mine, intensity = dict(limits.owned), carbon
     if cluster is not None:
         record = load_cluster(cluster, catalog) if isinstance(cluster, str) else cluster
+        intensity = record.carbon_g_per_kwh if carbon is None else carbon
         for g in record.groups:
             device = load_accelerator(g.accelerator, catalog)
             count = g.nodes * g.devices_per_node
+            if g.owned:
+                mine.setdefault(device.name, count)
             rows.append(
                 (device, count, g.nic, g.scale_up_devices, g.usd_per_hour, record.fabric_contention)
             )
@@ -247,15 +258,20 @@ def stocks_of(
             rows.append((device, count, None, None, None, 1.0))
     stocks = []
     for device, count, nic, domain, usd, contention in rows:
-        formats = precisions_of(model, device, precision, catalog)
+        formats = precisions_of(model, device, precision, catalog, limits.quality_loss)
         hardware = tuple(
             replace(
-                hardware_of(device, p, kv_precision, nic, contention, catalog, library),
+                hardware_of(device, p, kv.strip(), nic, contention, catalog, library),
                 scale_up_devices=min(domain or device.scale_up.devices, count),
             )
             for p in formats
+            for kv in kv_precision.split(",")
         )
-        stocks.append(Stock(hardware, count, prices.usd_per_hour(device, usd)))
+        owned = min(mine.pop(device.name, 0), count)
+        price = prices.usd_per_hour(device, usd)
+        stocks.append(Stock(hardware, count, price, owned, intensity))
+    if mine:
+        raise InputError(f"--owned: {', '.join(mine)} is not in the inventory")
     return stocks
 
 
@@ -287,47 +303,6 @@ def require_count(name: str, count: int) -> None:
     """Raise unless a GPU count is plausible."""
     if not 1 <= count <= MOST_GPUS:
         raise InputError(f"--gpus: found {count} × {name}, expected 1 to {MOST_GPUS} GPUs")
-
-
-def precision_of(model: Model, device: Accelerator, name: str, catalog: Catalog) -> Precision:
-    """Return the named precision, or for ``auto`` that of the published checkpoint.
-
-    ``fp8`` of a checkpoint published in blocks of it is that checkpoint's own format.
-    """
-    own = name == "auto" or model.native_precision.startswith(f"{name}-")
-    found = load_precision(model.native_precision if own else name, catalog)
-    if found.parts == ("experts",) and not model.expert_counts:
-        raise InputError(
-            f"precision {found.name} stores experts only and {model.name} has none, expected for "
-            "example bf16, fp8 or int4"
-        )
-    if not device.supports(found.compute):
-        usable = [
-            p
-            for p in store.names("precision", store.roots(catalog))
-            if device.supports(load_precision(p, catalog).compute)
-        ]
-        raise InputError(
-            f"{device.name} has no {found.compute} matrix unit for precision {found.name}, "
-            f"expected one of {', '.join(usable)}"
-        )
-    return found
-
-
-def precisions_of(
-    model: Model, device: Accelerator, name: str, catalog: Catalog
-) -> tuple[Precision, ...]:
-    """Return the precisions to search: for ``auto`` the checkpoint's, and lossless fp8 under it."""
-    if name != "auto":
-        return (precision_of(model, device, name, catalog),)
-    native = load_precision(model.native_precision, catalog)
-    found = [native] if device.supports(native.compute) else []
-    fp8 = load_precision("fp8", catalog)
-    if native.name == "bf16" and device.supports(fp8.compute):
-        found.append(fp8)
-    if not found:
-        found = [load_precision("bf16", catalog)]
-    return tuple(found)
 
 
 def hardware_of(

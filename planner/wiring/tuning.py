@@ -156,9 +156,10 @@ def best_plans(options: Sequence[T], search: Callable[[T], PlanSet]) -> PlanSet:
 
 def objective_of_plan(plan: Plan, objective: str) -> float:
     """Return a plan's value of an objective; smaller is better."""
+    objective = objective.partition(",")[0]
     if objective == "cost" and plan.usd_per_hour is not None:
         return plan.usd_per_hour
-    if objective == "energy":
+    if objective in ("energy", "carbon"):
         return plan.energy_j_per_output_token
     return float(plan.gpus) if objective in ("gpus", "cost") else -plan.goodput_per_s
 
