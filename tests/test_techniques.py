@@ -23,6 +23,7 @@ from planner.spec.expression import FUNCTIONS, names_in, value_of
 from planner.spec.rewrite import Rewrite
 from planner.spec.technique import FACTS, QUANTITIES, Effect, Parameter, Technique
 from planner.wiring import techniques as wiring
+from planner.wiring.limits import limits_of
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("steady")
@@ -87,7 +88,7 @@ def test_neutral_values_change_no_plan() -> None:
     text = ",".join(neutral(TECHNIQUES[n]) for n in together)
     changed = planner.plan("llama-3.1-8b", **arguments, techniques=text)
     assert len(together) > 8
-    assert replace(changed, assumptions=plain.assumptions) == plain
+    assert replace(changed, assumptions=plain.assumptions, techniques="") == plain
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +109,7 @@ def applied(*order: str) -> dict[str, np.ndarray]:
     found = wiring.quantities(model, engine, traffic)
     for name in order:
         one = wiring.given(TECHNIQUES[name], at_work(TECHNIQUES[name]))
-        found = wiring.changed(found, one, wiring.facts_of(model))
+        found = wiring.changed(found, one, wiring.facts_of(model), traffic)
     return found
 
 
@@ -163,13 +164,12 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
     ),
     "fetch_optional": ("dense", (("cached_tokens", "set", 1000.0), ("fetch_s", "set", 9.0),
                                  ("fetched_tokens", "set", 1000.0))),
-    "reusable_tokens": ("dense", (("cached_tokens", "at_least", "reusable_tokens"),)),
 }  # fmt: skip
 #: What to set a quantity to, where half of it or one more is no value it takes.
 TRIED: dict[str, float] = {
     "overlap": 0.5, "draft_tokens": 3.0, "draft_acceptance": 0.5, "draft_cost": 0.2,
     "fetch_hidden": 1.0, "fetch_optional": 1.0, "expert_imbalance_most": 1.0,
-    "fetched_tokens": 900.0, "reusable_tokens": 500.0, "cached_tokens": 500.0,
+    "fetched_tokens": 900.0, "cached_tokens": 500.0,
     "request_s": 0.5, "fetch_s": 0.5, "fetch_s_per_byte": 1e-8, "kv_beside_bytes": 1e9,
     "weights_beside_bytes": 1e9, "kv_pool": 2.0, "token_budget": 256.0, "max_sequences": 6.0,
     "busiest": 1.5, "launch_time": 99.0,
@@ -182,8 +182,7 @@ def test_no_quantity_is_dead(quantity: str, tmp_path: Path) -> None:
     deployed, others = READ_BY.get(quantity, ("dense", ()))
     own = (quantity, "set", TRIED.get(quantity, 0.5))
     before = catalogue(tmp_path / "before", others)
-    after = catalogue(tmp_path / "after", (own, *others) if quantity == "reusable_tokens"
-                      else (*others, own))  # fmt: skip
+    after = catalogue(tmp_path / "after", (*others, own))
     if quantity in ("calls", "busiest", "arrival_cv"):
         traffic = traffic_of(planner.load_workload("azure-conv-2023"))
         model, engine = planner.load_model("llama-3.1-8b"), planner.load_engine("vllm-v1")
@@ -266,6 +265,37 @@ def test_a_plan_says_its_techniques(tmp_path: Path) -> None:
     assert simulated["simulated"]["ttft_s"]["mean"] > 0.0
 
 
+CONSIDERED = {"gpus": "h100:64", "workload": "mooncake-conversation",
+              "slo": "ttft=10s@p90,tpot=100ms@p90"}  # fmt: skip
+
+
+def test_a_search_takes_what_pays_within_the_quality_budget() -> None:
+    plain = planner.plan("llama-3.1-70b", **CONSIDERED)
+    lossless = planner.plan("llama-3.1-70b", **CONSIDERED, consider="all")
+    lossy = planner.plan("llama-3.1-70b", **CONSIDERED, consider="all",
+                         limits=limits_of(quality=0.05))  # fmt: skip
+    costs = [p.recommended.usd_per_hour or 0.0 for p in (plain, lossless, lossy)]
+    assert costs == sorted(costs, reverse=True)
+    assert lossless.techniques == "kv-store"
+    assert set(lossless.savings) == {"kv-store"}
+    for found, budget in ((lossless, 0.0), (lossy, 0.05)):
+        taken = wiring.parse_techniques(found.techniques, ROOT)
+        assert sum(g.quality_loss or 0.0 for g in taken) <= budget
+        assert all(g.technique.considered for g in taken)
+        (said,) = [a for a in found.assumptions if a.startswith("considered, left out")]
+        assert "prefix-cache (excludes kv-store)" in said
+    again = planner.plan("llama-3.1-70b", **CONSIDERED, techniques=lossless.techniques)
+    assert again.plans == lossless.plans
+
+
+def test_what_does_not_pay_changes_nothing() -> None:
+    arguments = {"gpus": "l4:8", "workload": "1000/100", "rate": 2.0}
+    found = planner.plan("llama-3.1-8b", **arguments, consider="prefix-cache,kv-store")
+    assert found.plans == planner.plan("llama-3.1-8b", **arguments).plans
+    assert "kv-store, prefix-cache (does not pay)" in " ".join(found.assumptions)
+    assert found.techniques == ""
+
+
 # Mistakes ---------------------------------------------------------------------------------------
 
 GOOD = f"{HEAD}\n  - {{quantity: kv_read, operation: multiply, value: x}}\n"
@@ -275,6 +305,7 @@ BAD = [
     ("value: x", "value: modle_layers", 10, "effects.0.value", "'model_layers'"),
     ("value: x", "value: x +", 10, "effects.0.value", "arithmetic"),
     ("value: x", "value: __import__('os')", 10, "effects.0.value", "min, max"),
+    ("value: x", "value: resue(x)", 10, "effects.0.value", "'reuse'"),
     ("value: x", "value: x.real", 10, "effects.0.value", "numbers, names"),
     ("operation: multiply", "operation: multply", 10, "effects.0.operation", "'multiply'"),
     ("default: 0.5", "default: 7", 5, "parameters.x", "default from 0 to 1, found 7"),
@@ -354,6 +385,7 @@ def test_expressions_are_arithmetic(x: float, y: float) -> None:
     ):  # fmt: skip
         assert value_of(text, names) == pytest.approx(np.array(wanted), rel=1e-12)
     assert names_in("max(min(x, y), 1)") == {"x", "y"}
+    assert value_of("2 * reuse(x)", names, {"reuse": np.negative}) == pytest.approx(-2 * x)
     assert len(FUNCTIONS) == 7
 
 
@@ -376,3 +408,19 @@ def test_a_rewrite_stays_with_the_records() -> None:
     for field in fields(traffic.lengths):
         a, b = (getattr(t.lengths, field.name) for t in (traffic, found.traffic))
         assert np.array_equal(a, b)
+
+
+def test_a_cache_finds_what_its_size_finds() -> None:
+    traffic = traffic_of(planner.load_workload("mooncake-conversation"))
+    (rows,) = traffic.reuse
+    prompt = traffic.lengths.prompt
+    for size, share in rows:
+        assert traffic.reused_tokens(size) == pytest.approx(share * prompt, rel=1e-12)
+    (low, share), (high, more) = rows[:2]
+    middle = traffic.reused_tokens((low * high) ** 0.5)
+    assert middle == pytest.approx((share + more) / 2 * prompt, rel=1e-9)
+    assert traffic.reused_tokens(low / 2) == pytest.approx(share / 2 * prompt, rel=1e-9)
+    assert traffic.reused_tokens(1e15) == pytest.approx(rows[-1][1] * prompt, rel=1e-12)
+    assert traffic.reused_tokens(0.0) == pytest.approx(0.0 * prompt)
+    nothing = traffic_of(planner.load_workload("sharegpt"))
+    assert nothing.reused_tokens(1e9) == pytest.approx(0.0 * nothing.lengths.prompt)

@@ -53,4 +53,5 @@ def with_fetch(rewrite: Rewrite, fetching: Tables, computing: Tables, moved_s: A
     if not rewrite.fetch_optional:
         return found
     slower = (waited[:, :1] > computing["prompt_s"][:, :1]) & (moved_s > 0.0)
-    return found | {k: np.where(slower, computing[k], found[k]) for k in PROMPT_TABLES}
+    tables = (*PROMPT_TABLES, "filled_s") if "filled_s" in found else PROMPT_TABLES
+    return found | {k: np.where(slower, computing[k], found[k]) for k in tables}

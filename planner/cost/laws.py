@@ -15,8 +15,8 @@ from planner.cost.work import Step, operators
 from planner.formulas.arrays import Array
 
 _BY_BATCH = ("decode_s", "mixed_s", "capped_s", "boundary_s")
-_BY_BUCKET = ("prompt_s", "marginal_s", "crowded_s", "service_s", "packed")
-_PLAIN = ("start_s", "places", "kv_tokens", "stages")
+_BY_BUCKET = ("prompt_s", "marginal_s", "crowded_s", "service_s", "packed", "filled_s")
+_PLAIN = ("start_s", "places", "kv_tokens", "stages", "slots")
 #: Batch at which the error of a decode step is taken: attention and matmuls both count there.
 _AT_BATCH = 32.0
 
@@ -49,7 +49,8 @@ def stacked(laws: Sequence[Law]) -> Law:
     if order is not None:
         granules = [x.order.granule_s for x in laws if x.order is not None]
         order = replace(order, granule_s=np.concatenate(granules))
-    tables: dict[str, Any] = {n: joined(n) for n in (*_BY_BATCH, *_BY_BUCKET, *_PLAIN)}
+    known = [n for n in (*_BY_BATCH, *_BY_BUCKET, *_PLAIN) if getattr(first, n) is not None]
+    tables: dict[str, Any] = {n: joined(n) for n in known}
     return replace(first, memory=memory, order=order, **tables)
 
 
@@ -59,7 +60,9 @@ def slowed(law: Law, decode: Array, prompt: Array) -> Law:
     factor = {"decode_s": decode, "boundary_s": decode, "mixed_s": both, "capped_s": both}
     tables = {name: getattr(law, name) * f[:, None] for name, f in factor.items()}
     tables |= {
-        name: getattr(law, name) * prompt[:, None, None] for name in _BY_BUCKET if name != "packed"
+        name: getattr(law, name) * prompt[:, None, None]
+        for name in _BY_BUCKET
+        if name != "packed" and getattr(law, name) is not None
     }
     order = law.order
     if order is not None:

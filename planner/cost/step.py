@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from planner.cost.composition import Order, StepPrices, compose, runs_whole_prompts
+from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
 from planner.cost.price import Hardware, resource_seconds, total_s
-from planner.cost.work import ContextByWindow, Op, Split, Step, operators, prompt_attention
+from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
@@ -30,8 +31,8 @@ class Lengths:
     """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
 
     ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of and
-    ``priority`` its urgency, lower first, ``fetched`` the part of the prefix that a store sends
-    first, and ``reusable`` what an endless cache would hold of it (one number stands for all).
+    ``priority`` its urgency, lower first, and ``fetched`` the part of the prefix that a store
+    sends first (one number stands for all).
     """
 
     prompt: Array
@@ -41,11 +42,10 @@ class Lengths:
     cls: Array
     priority: Array = field(default_factory=lambda: np.zeros(()))
     fetched: Array = field(default_factory=lambda: np.zeros(()))
-    reusable: Array = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
-        """Give every bucket a priority and numbers of fetched and reusable tokens."""
-        for name in ("priority", "fetched", "reusable"):
+        """Give every bucket a priority and a number of fetched tokens."""
+        for name in ("priority", "fetched"):
             each = np.broadcast_to(getattr(self, name), np.shape(self.weight))
             object.__setattr__(self, name, each)
 

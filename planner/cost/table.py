@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from planner.cost.composition import runs_whole_prompts
+from planner.cost.context import ContextByWindow
 from planner.cost.memory import stage_share
 from planner.cost.price import total_s
 from planner.cost.step import (
@@ -20,7 +21,7 @@ from planner.cost.step import (
     speculated,
     step_s,
 )
-from planner.cost.work import ContextByWindow, Split, Step, prompt_attention
+from planner.cost.work import Split, Step, prompt_attention
 from planner.formulas.arrays import Array
 from planner.formulas.occupancy import occupancy_grid
 from planner.spec.scheduler import Scheduler

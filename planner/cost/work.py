@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from planner.cost.context import ContextByWindow
 from planner.formulas.arrays import Array, Real
+from planner.formulas.depth import layers_passed
 from planner.spec.model import Dense, FeedForward, Gqa, Linear, Mla, Model, Moe, NoAttention, Ssm
 from planner.spec.rewrite import Rewrite
 
@@ -97,26 +99,6 @@ class Step:
     drafted: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ContextByWindow:
-    """Residence-weighted mean context of decoding requests, for any window.
-
-    A request with prompt i and output o decodes at contexts i … i+o, so the mean over requests in
-    decode weighs each by its o decode tokens: Σ w·o·min(i + o/2, window)/Σ w·o (seeds.md §7.2).
-    """
-
-    prompt: Array
-    output: Array
-    weight: Array
-    read: float = 1.0
-    """Share of it that attention reads."""
-
-    def __call__(self, window: float = np.inf) -> float:
-        """Return the mean attended context under a sliding window [tok]."""
-        held = np.minimum(self.read * (self.prompt + self.output / 2.0), window)
-        return float((self.weight * self.output * held).sum() / (self.weight * self.output).sum())
-
-
 def operators(model: Model, split: Split, step: Step) -> list[Op]:
     """Return every operator of one full pass except the attention of prompts.
 
@@ -129,9 +111,8 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
     verified = 1.0 + step.drafted
     prompts = np.asarray(step.chunk) > 0
     sampled = decode_rows * verified + prompts
-    read, decoding, prompting = layers_passed(
-        model.rewrite, decode_rows, np.where(prompts, 1.0, 0.0)
-    )
+    shares = model.rewrite.layers_decoded, model.rewrite.layers_prompted
+    read, decoding, prompting = layers_passed(*shares, decode_rows, np.where(prompts, 1.0, 0.0))
     rows = decode_rows * verified * decoding + step.chunk * prompting
     routed = step.sequences * verified / split.pp * decoding
     routed = routed + step.chunk * split.dp * step.busy_ranks * prompting
@@ -156,34 +137,13 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
     return _rewritten(ops, model.rewrite)
 
 
-def layers_passed(rewrite: Rewrite, decoding: Real, prompts: Real) -> tuple[Real, Real, Real]:
-    """Return the share of layers a step runs, and of its tokens that one of them sees, by phase.
-
-    Requests choose their layers independently: of n, each passing φ, some passes a layer with
-    probability u = 1 − (1 − φ)ⁿ, and then φ/u of them do (derived; docs/model.md, Techniques).
-    """
-    decoded, prompted = rewrite.layers_decoded, rewrite.layers_prompted
-    if decoded == prompted == 1.0:
-        return 1.0, 1.0, 1.0
-    union = 1.0 - (1.0 - decoded) ** decoding * (1.0 - prompted) ** prompts
-    union = np.where(union > 0.0, union, 1.0)  # an empty step
-    return union, decoded / union, prompted / union
-
-
 def _rewritten(ops: list[Op], rewrite: Rewrite) -> list[Op]:
-    """Return the operators as techniques change their time."""
-    stretches = {
-        "matmul": rewrite.linear_time,
-        "experts": rewrite.linear_time,
-        "decode_attention": rewrite.decode_attention_time,
-        "prefill_attention": rewrite.prompt_attention_time,
-    }
-    if any(x != 1.0 for x in stretches.values()):
-        ops = [replace(op, stretch=stretches.get(op.kind, 1.0)) for op in ops]
+    """Return the operators as techniques change their time and the experts' imbalance."""
     for op in ops:
         if op.kind == "experts":
             op.sizes["imbalance_most"] = rewrite.expert_imbalance_most
-    return ops
+    times = rewrite.stretch
+    return [replace(op, stretch=times.get(op.kind, 1.0)) for op in ops] if times else ops
 
 
 def _matmul(name: str, repeat: Real, part: str, m: Real, n: Real, k: Real) -> Op:

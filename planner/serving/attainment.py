@@ -31,12 +31,32 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What arrives: lengths, burstiness, and the bounds that must hold."""
+    """What arrives: lengths, burstiness, and the bounds that must hold.
+
+    ``reuse`` holds, per class, what prefix caches of rising size find: rows of (tokens, share).
+    """
 
     lengths: Lengths
     arrival_cv: float
     constraints: tuple[Constraint, ...]
     rate_per_s: float | None
+    reuse: tuple[tuple[tuple[float, float], ...], ...] = ()
+
+    def reused_tokens(self, cache_tokens: Array | float) -> Array:
+        """Return ``[b]`` the prompt tokens that an LRU cache of a size finds, by length bucket.
+
+        Between the sizes known, shares are interpolated in the logarithm of the size; a smaller
+        cache than the least finds in proportion to its size, a larger one than the largest no more.
+        """
+        size = float(np.max(cache_tokens))
+        shares = np.zeros(len(self.reuse) + 1)
+        for k, rows in enumerate(self.reuse):
+            if rows and size > 0.0:
+                sizes, found = np.array(rows).T
+                at_least = np.interp(np.log(size), np.log(sizes), found)
+                shares[k] = at_least * min(1.0, size / sizes[0])
+        each = shares[np.minimum(self.lengths.cls.astype(np.int64), len(self.reuse))]
+        return np.asarray(each * self.lengths.prompt)
 
 
 def traffic_of(
@@ -55,12 +75,10 @@ def traffic_of(
         rows = np.array(cls.lengths, dtype=np.float64)
         weight = rows[:, 2] / rows[:, 2].sum() * share
         prefix = np.minimum(rows[:, 0] * cls.prefix_hit, np.maximum(rows[:, 0] - 1.0, 0.0))
-        of = np.full((len(rows), 3), (float(k), float(cls.priority), cls.prefix_reuse))
+        of = np.full((len(rows), 2), (float(k), float(cls.priority)))
         columns.append(np.column_stack([rows[:, :2], weight, prefix, of]))
-    prompt, output, weight, prefix, cls_of, priority, reuse = np.concatenate(columns).T
-    lengths = Lengths(
-        prompt, output, weight / weight.sum(), prefix, cls_of, priority, reusable=reuse * prompt
-    )
+    prompt, output, weight, prefix, cls_of, priority = np.concatenate(columns).T
+    lengths = Lengths(prompt, output, weight / weight.sum(), prefix, cls_of, priority)
     constraints = [Constraint(b, lengths.weight) for b in bounds]
     if not constraints:
         for k, traffic_class in enumerate(workload.classes):
@@ -71,7 +89,8 @@ def traffic_of(
     cv2 = sum(s * c.arrival_cv**2 for s, c in zip(shares, workload.classes, strict=True))
     rate = rate_per_s if rate_per_s is not None else workload.rate_per_s
     calls = None if rate is None else rate * workload.calls_per_request
-    return Traffic(lengths, float(np.sqrt(cv2)), tuple(constraints), calls)
+    reuse = tuple(c.prefix_reuse for c in workload.classes)
+    return Traffic(lengths, float(np.sqrt(cv2)), tuple(constraints), calls, reuse)
 
 
 def class_shares(workload: Workload) -> Array:
@@ -111,7 +130,7 @@ def stage_bounds(workload: Workload, stage: TrafficClass) -> list[Bound]:
         if not top.deadline or stage.name not in calls:
             continue
         whole = parse_bound("e2e", top.deadline)
-        if whole.quantile is not None:  # a call that may happen has to be provided for
+        if whole.quantile is not None:  # a call that may come needs its part
             calls = {name: float(np.ceil(count)) for name, count in calls.items()}
         total = sum(count * tokens(name) for name, count in calls.items())
         limit = whole.limit_s * tokens(stage.name) / total

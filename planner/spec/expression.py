@@ -29,6 +29,8 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "ceil": (1, np.ceil),
     "floor": (1, np.floor),
 }
+#: Functions of one value that the caller gives beside the names.
+GIVEN = ("reuse",)
 
 
 @lru_cache(maxsize=4096)
@@ -54,15 +56,15 @@ def _require_arithmetic(node: ast.expr, text: str) -> None:
             _require_arithmetic(left, text)
             return _require_arithmetic(right, text)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
-            if name not in FUNCTIONS:
+            known = {**{k: n for k, (n, _) in FUNCTIONS.items()}, **dict.fromkeys(GIVEN, 1)}
+            if name not in known:
                 raise ValueError(
                     f"found function {name!r} in {text!r}, expected one of "
-                    f"{', '.join(FUNCTIONS)}{did_you_mean(name, FUNCTIONS)}"
+                    f"{', '.join(known)}{did_you_mean(name, known)}"
                 )
-            if len(args) != FUNCTIONS[name][0]:
+            if len(args) != known[name]:
                 raise ValueError(
-                    f"found {len(args)} values for {name} in {text!r}, "
-                    f"expected {FUNCTIONS[name][0]}"
+                    f"found {len(args)} values for {name} in {text!r}, expected {known[name]}"
                 )
             for part in args:
                 _require_arithmetic(part, text)
@@ -91,8 +93,14 @@ def names_in(expression: str | float) -> frozenset[str]:
     return frozenset(n.id for n in names if id(n) not in called)
 
 
-def value_of(expression: str | float, names: Mapping[str, Real]) -> Array:
+def value_of(
+    expression: str | float,
+    names: Mapping[str, Real],
+    functions: Mapping[str, Callable[[Array], Array]] | None = None,
+) -> Array:
     """Return the value of an expression; arrays broadcast.
+
+    ``functions`` are those of ``GIVEN``, for expressions that call them.
 
     Raises
     ------
@@ -107,19 +115,23 @@ def value_of(expression: str | float, names: Mapping[str, Real]) -> Array:
     if not isinstance(expression, str):
         return np.asarray(expression, dtype=np.float64)
     with np.errstate(all="ignore"):  # what is not finite is refused where it is used
-        return np.asarray(_value(_parsed(expression), names), dtype=np.float64)
+        return np.asarray(_value(_parsed(expression), names, functions or {}), dtype=np.float64)
 
 
-def _value(node: ast.expr, names: Mapping[str, Real]) -> Any:
+def _value(
+    node: ast.expr, names: Mapping[str, Real], functions: Mapping[str, Callable[[Array], Array]]
+) -> Any:
     match node:
         case ast.Constant(value=int() | float() as value):
             return float(value)
         case ast.Name(id=name):
             return np.asarray(names[name], dtype=np.float64)
         case ast.UnaryOp(operand=inner):
-            return -_value(inner, names)
+            return -_value(inner, names, functions)
         case ast.BinOp(left=left, op=op, right=right):
-            return _BINARY[type(op)](_value(left, names), _value(right, names))
+            parts = (_value(part, names, functions) for part in (left, right))
+            return _BINARY[type(op)](*parts)
         case ast.Call(func=ast.Name(id=name), args=args):
-            return FUNCTIONS[name][1](*(_value(a, names) for a in args))
+            function = functions[name] if name in GIVEN else FUNCTIONS[name][1]
+            return function(*(_value(a, names, functions) for a in args))
     raise ValueError(f"found {ast.dump(node)}, expected arithmetic")

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from planner.spec.record import Count, Named, NonNegative, Positive, Record
-from planner.spec.rewrite import Rewrite
+from planner.spec.record import Count, NonNegative, Positive, Record
+from planner.spec.rewrite import Rewritable
 
 
 class Gqa(Record):
@@ -309,7 +309,7 @@ class LayerGroup(Record):
     ffn: FeedForward
 
 
-class Model(Named):
+class Model(Rewritable):
     """A decoder: everything its cost depends on."""
 
     kind: Literal["model"] = "model"
@@ -330,8 +330,6 @@ class Model(Named):
     """Norms of a layer where it is not one per attention and feed-forward (GPT-J: 1, Gemma: 4)."""
     norm_bias: bool = False
     """Whether norms carry biases (LayerNorm)."""
-    rewrite: Rewrite = Rewrite()
-    """What techniques change of its work and memory; neutral for every published model."""
     other_parameters_count: NonNegative = 0.0
     """Weights outside the decoder that stay resident (vision tower, projector)."""
     native_precision: str = "bf16"

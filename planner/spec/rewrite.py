@@ -6,11 +6,11 @@ docs/techniques.md), so that a technique is data and a new quantity is a field a
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
-from planner.spec.record import Fraction, NonNegative, Positive, Record
+from planner.spec.record import Fraction, Named, NonNegative, Positive, Record
 
 PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
@@ -32,6 +32,17 @@ class Work(Record):
     """Time of matmuls and experts relative to the calibrated kernels."""
     expert_imbalance_most: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1e9
     """Most that the busiest expert-parallel device has to do, relative to the mean."""
+
+    @property
+    def stretch(self) -> dict[str, float]:
+        """Time relative to the calibrated kernels, by kind of operator, where it is not 1."""
+        each = {
+            "matmul": self.linear_time,
+            "experts": self.linear_time,
+            "decode_attention": self.decode_attention_time,
+            "prefill_attention": self.prompt_attention_time,
+        }
+        return {k: v for k, v in each.items() if v != 1.0}
 
 
 class Resources(Record):
@@ -63,3 +74,20 @@ class Resources(Record):
 
 class Rewrite(Work, Resources):
     """All of them; neutral unless a technique says otherwise."""
+
+
+class Rewritable(Named):
+    """An entry whose work and memory techniques change; neutral as read from a file."""
+
+    _rewrite: Rewrite = PrivateAttr(default_factory=Rewrite)
+
+    @property
+    def rewrite(self) -> Rewrite:
+        """What techniques change of it."""
+        return self._rewrite
+
+    def rewritten(self, rewrite: Rewrite) -> Self:
+        """Return the same entry with its work and memory changed."""
+        copy = self.model_copy()
+        copy._rewrite = rewrite
+        return copy

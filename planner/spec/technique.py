@@ -94,13 +94,6 @@ QUANTITIES: dict[str, Quantity] = {
         "Load of the busiest replica relative to the mean: plans are sized for it.",
         "traffic.rate_per_s",
     ),
-    "reusable_tokens": Quantity(
-        "traffic",
-        "tok",
-        None,
-        "Prompt tokens that came before, by length bucket: what an endless cache would hold.",
-        "lengths.reusable",
-    ),
     "arrival_cv": Quantity(
         "traffic", "-", None, "CV of the times between arrivals.", "traffic.arrival_cv"
     ),
@@ -175,6 +168,10 @@ FACTS: dict[str, str] = {
     "model_layers": "layers of the model",
     "model_hidden": "width of the residual stream",
     "model_kv_token_bytes": "KV of one token in 16 bits, whole model [B]",
+}
+#: Functions of the traffic that expressions may call, beside those of arithmetic.
+LOOK_UPS: dict[str, str] = {
+    "reuse": "prompt tokens, by length bucket, that an LRU prefix cache of so many tokens finds",
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,14 +47,22 @@ class TrafficClass(Record):
     """Bounds such as ``{ttft: 1s@p90, tpot: 40ms@p90}``."""
     prefix_hit: Fraction = 0.0
     """Share of prompt tokens found in a prefix cache (0 unless the engine has one)."""
-    prefix_reuse: Fraction = 0.0
-    """Share of prompt tokens that came before: what an endless prefix cache would find."""
+    prefix_reuse: tuple[tuple[Positive, Fraction], ...] = ()
+    """What prefix caches find: rows of (tokens an LRU cache holds, share of prompt tokens found),
+    by rising size."""
     priority: int = Field(default=0, ge=0)
     """Urgency: classes of a lower number go first where the engine's scheduler has priorities."""
     then: tuple[Call, ...] = ()
     """What each request calls once it has its answer, in order: an agent's chain of stages."""
     deadline: str = ""
     """Bound such as ``20s@p90`` on a request and all that follows from it, end to end."""
+
+    @field_validator("prefix_reuse")
+    @classmethod
+    def _larger_caches_find_more(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if any(a[0] >= b[0] or a[1] > b[1] for a, b in pairwise(value)):
+            raise ValueError("rows of rising size and share")
+        return value
 
     @field_validator("slo")
     @classmethod

@@ -12,6 +12,7 @@ from planner.serving.evaluate import Evaluation, evaluate_groups
 from planner.serving.outcome import Group
 from planner.spec.accelerator import Accelerator
 from planner.spec.engine import Engine
+from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.slo import parse_slo
 from planner.spec.workload import Workload
@@ -112,16 +113,8 @@ def evaluate(
         catalog,
         the_engine.kernels,
     )
-    if (prefill is None) != (decode is None):
-        raise InputError("a disaggregated deployment needs both prefill and decode layouts")
-    if prefill is not None and decode is not None:
-        modes_of("disaggregated", the_engine)
-        sides = [
-            parse_side(name, text) for name, text in (("prefill", prefill), ("decode", decode))
-        ]
-    else:
-        modes_of("colocated", the_engine)
-        sides = [(layout_of(tp, pp, ep, dp), replicas)]
+    own = (layout_of(tp, pp, ep, dp), replicas)
+    sides = _sides(the_engine, own, prefill, decode)
     for layout, count in sides:
         require_layout(the_model, layout, hardware, count)
     options = [
@@ -133,6 +126,19 @@ def evaluate(
     ]
     groups = best_groups(options, _bounded(traffic))
     return evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)
+
+
+def _sides(
+    engine: Engine, own: tuple[Layout, int], prefill: str | None, decode: str | None
+) -> list[tuple[Layout, int]]:
+    """Return layout and replicas of the deployment, or of its prefill and decode side."""
+    if (prefill is None) != (decode is None):
+        raise InputError("a disaggregated deployment needs both prefill and decode layouts")
+    if prefill is None or decode is None:
+        modes_of("colocated", engine)
+        return [own]
+    modes_of("disaggregated", engine)
+    return [parse_side(name, text) for name, text in (("prefill", prefill), ("decode", decode))]
 
 
 def _bounded(traffic: Traffic) -> Traffic:

@@ -106,7 +106,9 @@ def answer_with_choice(
     budget = (asked.limits.quality_loss or 0.0) - sum(g.quality_loss or 0.0 for g in techniques)
     options, left = _within(on_offer[0], techniques, budget)
     chosen, savings, idle = _greedy(asked, list(techniques), options, shapes, budget)
-    left |= dict.fromkeys(idle, "does not pay")
+    for one in idle:
+        clash = _clashes(one, chosen)
+        left[one.technique.name] = f"excludes {clash}" if clash else "does not pay"
     left |= dict.fromkeys(on_offer[1], "only on request: rests on traffic or services of yours")
     new = [g for g in chosen if g.technique.name in savings]
     notes = [f"considered, left out: {_grouped(left)}"] if left else []
@@ -175,7 +177,7 @@ def _clashes(one: Given, others: Sequence[Given]) -> str:
 
 def _greedy(
     asked: Asked, taken: list[Given], options: list[Given], shapes: Shapes, budget: float
-) -> tuple[list[Given], dict[str, float], list[str]]:
+) -> tuple[list[Given], dict[str, float], list[Given]]:
     """Return the techniques taken, what each saves per request, and those that do not pay.
 
     Each round takes the one that lowers the price of a request most; what excludes it or exceeds
@@ -198,7 +200,7 @@ def _greedy(
     for one in chosen[len(taken) :]:
         without = _price(asked, [g for g in chosen if g is not one], shapes)
         savings[one.technique.name] = without - price
-    idle = [g.technique.name for g in options if g not in chosen]
+    idle = [g for g in options if g not in chosen]
     return chosen, savings, idle
 
 

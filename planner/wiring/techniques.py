@@ -57,7 +57,7 @@ class Given:
     def __str__(self) -> str:
         """Return the form that ``--with`` reads, without parameters at their defaults."""
         own = self.technique.parameters
-        said = [f"{k}={v:g}" for k, v in self.values if v != own[k].default]
+        said = [f"{k}={v:.12g}" for k, v in self.values if v != own[k].default]
         return ":".join([self.technique.name, *said])
 
     @property
@@ -223,7 +223,7 @@ def rewritten(
     before = quantities(model, engine, traffic)
     after = dict(before)
     for one in in_order(techniques):
-        after = changed(after, one, facts_of(model))
+        after = changed(after, one, facts_of(model), traffic)
     losses = [g.quality_loss for g in techniques]
     calls = float(after["calls"] * after["busiest"])
     device = tuple((name, float(after[name])) for name in _DEVICE)
@@ -254,8 +254,10 @@ def said_of(techniques: Sequence[Given], found: Rewritten) -> list[str]:
     return notes
 
 
-def changed(quantities: Values, one: Given, facts: Mapping[str, float]) -> Values:
+def changed(quantities: Values, one: Given, facts: Mapping[str, float], traffic: Traffic) -> Values:
     """Return quantities after the effects of one technique; those given stay as they are.
+
+    ``traffic`` is that before any technique: what its prefix caches find is looked up there.
 
     Raises
     ------
@@ -266,7 +268,9 @@ def changed(quantities: Values, one: Given, facts: Mapping[str, float]) -> Value
     parameters = dict(one.values)
     for effect in one.technique.effects:
         names: dict[str, Real] = {**facts, **found, **parameters}
-        new = _OPERATIONS[effect.operation](found[effect.quantity], value_of(effect.value, names))
+        new = _OPERATIONS[effect.operation](
+            found[effect.quantity], value_of(effect.value, names, {"reuse": traffic.reused_tokens})
+        )
         if not np.isfinite(new).all():
             raise InputError(f"technique {one}: {_said(effect)} is not finite")
         found[effect.quantity] = np.asarray(new, dtype=np.float64)
@@ -300,7 +304,6 @@ def quantities(model: Model, engine: Engine, traffic: Traffic) -> Values:
         "output_tokens": lengths.output,
         "cached_tokens": lengths.prefix,
         "fetched_tokens": lengths.fetched,
-        "reusable_tokens": lengths.reusable,
         "arrival_cv": traffic.arrival_cv,
         "request_s": engine.request_s,
         "overlap": engine.overlap,
@@ -320,14 +323,14 @@ def _model(model: Model, after: Values, techniques: Sequence[Given]) -> Model:
     rewrite = {name: float(after[name]) for name in Rewrite.model_fields}
     if rewrite == model.rewrite.model_dump():
         return model
-    return model.model_copy(update={"rewrite": _checked(Rewrite, rewrite, techniques)})
+    return model.rewritten(_checked(rewrite, techniques))
 
 
-def _checked(record: Any, values: dict[str, Any], techniques: Sequence[Given]) -> Any:
+def _checked(values: dict[str, float], techniques: Sequence[Given]) -> Rewrite:
     from pydantic import ValidationError
 
     try:
-        return record.model_validate(values)
+        return Rewrite.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(x) for x in first["loc"])

@@ -13,7 +13,8 @@ from planner.serving.open_loop import goodput_per_s
 from planner.serving.prepared import prepare
 from planner.spec.layout import Layout
 from planner.spec.slo import parse_slo
-from planner.wiring.resolve import evaluated_traffic, hardware_of, precision_of
+from planner.wiring.precisions import precision_of
+from planner.wiring.resolve import evaluated_traffic, hardware_of
 from planner.wiring.techniques import Rewritten, parse_techniques, rewritten
 
 

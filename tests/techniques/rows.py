@@ -26,6 +26,8 @@ class Row:
     result: Callable[[], str]
     knob: str = ""
     """Where the knob is no technique: ``--scheduler priority``, a field of a workload …"""
+    source: str = ""
+    """Where there is no technique to take it from."""
 
 
 def rows() -> list[tuple[str, Row]]:

@@ -31,9 +31,9 @@ def capacity(techniques: str) -> float:
 def capacities() -> dict[str, float]:
     parameters = f"replicas={REPLICAS}:prefixes={EQUAL:.0f}"
     return {
-        "two choices": capacity(f"dualmap:kept=0:hit={hit(2):.4f}:{parameters}"),
-        "affinity": capacity(f"affinity-routing:kept=0:hit={hit(1):.4f}:{parameters}"),
-        "least load": capacity(f"prefix-cache:kept=0:hit={hit(REPLICAS):.4f}"),
+        "two choices": capacity(f"dualmap:cache_tokens=0:hit={hit(2):.4f}:{parameters}"),
+        "affinity": capacity(f"affinity-routing:cache_tokens=0:hit={hit(1):.4f}:{parameters}"),
+        "least load": capacity(f"prefix-cache:cache_tokens=0:hit={hit(REPLICAS):.4f}"),
     }
 
 
@@ -45,7 +45,7 @@ def test_two_choices_serve_most() -> None:
 
 
 def test_the_busiest_replica_is_that_of_the_closed_form() -> None:
-    parameters = f"kept=0:replicas={REPLICAS}:prefixes={EQUAL:.0f}"
+    parameters = f"cache_tokens=0:replicas={REPLICAS}:prefixes={EQUAL:.0f}"
     one = changed_of("llama-3.1-8b", PROMPT, 200, f"affinity-routing:{parameters}").calls
     two = changed_of("llama-3.1-8b", PROMPT, 200, f"dualmap:{parameters}").calls
     assert one == pytest.approx(REPLICAS * hottest_share(POPULARITY, REPLICAS, 1), rel=0.1)
