@@ -34,6 +34,17 @@ class Engine(Named):
     """Host time per sequence and step: sampling, detokenising."""
     request_s: NonNegative = 0.0
     """Fixed time per request before its first step: tokenising, queue hand-over."""
+    decode_slowdown: float = Field(default=1.0, gt=0.0)
+    """Time of a decode step's kernels in the engine, relative to their sum measured alone: what
+    fusion and overlapped launches save, or unmeasured kernels and copies add."""
+    prompt_slowdown: float = Field(default=1.0, gt=0.0)
+    """The same of what prompt tokens add to a step, their attention included."""
+    gather_steps: NonNegative = 0.0
+    """Decode steps that an arriving prompt waits, on average, before the scheduler takes it up:
+    half the interval of an engine that looks at arrivals every so many steps."""
+    reserved_output: Fraction = 0.5
+    """Share of its output for which an admitted request has KV set aside: 0.5, its mean over the
+    stay, where others are preempted if need be; 1 where the engine never evicts."""
     overlap: Fraction = 0.0
     """ω: share of the smaller resources' time hidden behind the largest (design E8)."""
     modes: tuple[Literal["colocated", "disaggregated"], ...] = ("colocated", "disaggregated")
