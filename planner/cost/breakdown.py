@@ -56,6 +56,7 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         lines = _lines(phase, [price(op, instances.hardware) for op in ops], engine.decode_slowdown)
         per_rank = batch / float(split.dp * split.pp)
         host = engine.host_step_s + engine.host_sequence_s * per_rank
+        host += engine.context_s * lengths.context()
         launches = sum(op.repeat for op in ops) * engine.launch_s
         eager = per_rank > engine.graph_max_batch
     else:

@@ -2,7 +2,7 @@
 
 Every table of a law is affine in the host time per step and per sequence, which are added to steps,
 and in the slowdowns, which stretch the kernels' part: tables are sums and differences of steps.
-Where a step is the larger of two times, that holds on either side. Five laws therefore span all.
+Where a step is the larger of two times, that holds on either side. Six laws therefore span all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from planner.cost.step import Instances, Law, Lengths, law
 #: Steps of the finite differences [s, -]; the tables are affine, so their size hardly matters.
 _STEPS = {
     "host_step_s": 1e-3, "host_sequence_s": 1e-4, "decode_slowdown": 0.1, "prompt_slowdown": 0.1,
+    "context_s": 1e-7,
 }  # fmt: skip
 _TABLES = (
     "decode_s", "prompt_s", "marginal_s", "crowded_s", "service_s", "start_s", "mixed_s",
@@ -34,6 +35,7 @@ class HostTimes:
     request_s: float
     decode_slowdown: float = 1.0
     prompt_slowdown: float = 1.0
+    context_s: float = 0.0
 
 
 def laws_by_host(instances: Instances, lengths: Lengths) -> Callable[[HostTimes], Law]:

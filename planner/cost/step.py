@@ -197,7 +197,10 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
     launches = sum(op.repeat for op in ops) * engine.launch_s
     busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
-    return np.asarray(busy + engine.host_step_s + engine.host_sequence_s * per_rank)
+    host = engine.host_step_s + engine.host_sequence_s * per_rank
+    if engine.context_s > 0.0:
+        host = host + np.where(some, engine.context_s * step.context(), 0.0)
+    return np.asarray(busy + host)
 
 
 def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:

@@ -32,6 +32,9 @@ class Engine(Named):
     """Host time per step: scheduling, preparing inputs."""
     host_sequence_s: NonNegative
     """Host time per sequence and step: sampling, detokenising."""
+    context_s: NonNegative = 0.0
+    """Time that each token of the mean context adds to a step, whatever the batch: decode attention
+    that does not split one sequence over the SMs, block tables that the host uploads."""
     request_s: NonNegative = 0.0
     """Fixed time per request before its first step: tokenising, queue hand-over."""
     decode_slowdown: float = Field(default=1.0, gt=0.0)

@@ -6,7 +6,8 @@ their launch scripts set them by rules; these are those rules, none of them fitt
 
 Sources: InferenceMAX/InferenceX ``benchmarks/*.sh`` (github.com/SemiAnalysisAI/InferenceX, Apache
 2.0, scripts ``70b_*``, ``gptoss_*``, ``dsr1_*`` of October 2025 to February 2026); MLPerf Inference
-closed division, NVIDIA's submissions (FP8 checkpoints and KV caches on Hopper from v4.0 on);
+closed division, NVIDIA's submissions (FP8 checkpoints and KV caches on Hopper from v4.0 on, FP4
+ones on Blackwell), whatever precision their system descriptions state;
 TensorRT-LLM's performance overview ("Reproducing Benchmarked Results": requests by length).
 """
 
@@ -50,8 +51,9 @@ def launch_of(run: Run, family: str) -> Launch:
     if source in ("inferencemax", "inferencex") and "deepseek" in run.text["model"]:
         return Launch(kv="fp8")  # the disaggregated recipes of TensorRT-LLM and SGLang
     if source.startswith("mlperf"):
-        stated = run.text["weight_dtype"]
-        return Launch(weights="fp8" if engine == "trtllm" and stated == "fp16" else "", kv="fp8")
+        narrow = "nvfp4" if family == "blackwell" else "fp8"
+        wide = engine == "trtllm" and run.text["weight_dtype"] == "fp16"
+        return Launch(weights=narrow if wide else "", kv="fp8")
     if source.startswith("trtllm-perf"):
         lengths = tuple(int(run.numbers.get(f"{n}_tokens", 0)) for n in ("prompt", "output"))
         return Launch(requests=_REQUESTS.get(lengths))  # type: ignore[arg-type]
