@@ -237,6 +237,11 @@ def test_a_day_of_two_services():
             assert h.capacity_per_s >= 1.1 * x * rate * (1 - 1e-6)
             assert all(r.met for r in h.slo)
             assert h.gpus == sum(p.gpus for p in h.pools)
+    for h, placement in enumerate(found.placements):
+        assert placement.unplaced == 0
+        gpus = [(k, g) for r in placement.replicas for k, of in zip(r.nodes, r.gpus, strict=True)
+                for g in of]  # fmt: skip
+        assert len(gpus) == len(set(gpus)) == sum(s.hours[h].gpus for s in found.services)
     used = [sum(s.hours[h].gpus for s in found.services) for h in range(8)]
     assert found.supplies[0].used == tuple(used)
     paid = sum(found.supplies[0].on_demand) * 3.0 + 8 * found.supplies[0].reserved * 3.0

@@ -39,6 +39,8 @@ class Market:
     on_demand: float | None = None
     reserved: float | None = None
     spot: float | None = None
+    domain_devices: int = 8
+    """Devices that a replica's ranks reach over the scale-up link: those of a server or rack."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from planner.search.fleet_plan import (
 from planner.search.fleet_shortage import explain_fleet
 from planner.search.plans import SloResult
 from planner.search.services import Options, Request, options_of
+from planner.search.standing import placements_of
 from planner.serving.chain import ChainResult, chain_results
 from planner.spec.fleet import Spot
 
@@ -81,6 +82,7 @@ def plan_hours(
         len(demands[0].rate_per_s),
         services,
         tuple(_supply(m, t, demands, found) for t, m in enumerate(markets)),
+        placements_of(services, markets),
         found.usd,
         found.startup_usd,
         found.bound,
@@ -253,6 +255,7 @@ def _supply(market: Market, t: int, demands: Sequence[Demand], found: Staffing) 
     return SupplyPlan(
         market.name,
         market.count,
+        market.domain_devices,
         market.owned,
         found.reserved[t],
         *(tuple(int(n) for n in of) for of in (used, on_demand, spot)),

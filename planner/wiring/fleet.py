@@ -99,7 +99,8 @@ def _market(supply: Supply, device: Accelerator) -> Market:
     on_demand = supply.usd_per_hour or price("on-demand") or price("list")
     reserved = supply.reserved_usd_per_hour or price("reserved")
     spot = supply.spot_usd_per_hour or price("spot")
-    return Market(device.name, supply.count, supply.owned, on_demand, reserved, spot)
+    domain = supply.node_devices or max(device.node_devices, device.scale_up.devices)
+    return Market(device.name, supply.count, supply.owned, on_demand, reserved, spot, domain)
 
 
 def requests_of(
