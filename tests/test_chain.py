@@ -145,7 +145,8 @@ def test_the_chain_of_a_replica_against_the_referee():
     assert (str(bound), of) == ("e2e=20s@p90", "plan")
 
     requests = draw(traffic.lengths, traffic.rate_per_s, 1.0, 12_000, 1)
-    done = latencies(run([Pool("both", step_table(instances, traffic.lengths), 1)], requests))["e2e"]
+    pool = Pool("both", step_table(instances, traffic.lengths), 1)
+    done = latencies(run([pool], requests))["e2e"]
     rng = np.random.default_rng(2)
     by_class = {c.name: done[requests.cls == k] for k, c in enumerate(work.classes)}
     by_name = {c.name: c for c in work.classes}

@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.cost.step import Lengths
 from planner.formulas.arrays import Array
+from planner.formulas.routing import Routing
 from planner.spec.slo import Bound, parse_bound
 from planner.spec.workload import TrafficClass, Workload
 
@@ -41,6 +42,7 @@ class Traffic:
     constraints: tuple[Constraint, ...]
     rate_per_s: float | None
     reuse: tuple[tuple[tuple[float, float], ...], ...] = ()
+    routing: Routing = "random"
 
     def reused_tokens(self, cache_tokens: Array | float) -> Array:
         """Return ``[b]`` the prompt tokens that an LRU cache of a size finds, by length bucket.
