@@ -65,7 +65,8 @@ def test_mistakes_have_a_place(tmp_path, old, new, line, field, message):
 
 
 def test_profiles_must_have_the_same_hours(tmp_path):
-    second = SMALL[SMALL.index("  - name: chat"):].replace("chat", "two").replace("[0.5, 1.0]", "[1, 2, 3]")
+    second = SMALL[SMALL.index("  - name: chat"):].replace("chat", "two")
+    second = second.replace("[0.5, 1.0]", "[1, 2, 3]")
     path = tmp_path / "two.yaml"
     path.write_text(SMALL + second)
     done = run(f"fleet {path}", tmp_path)

@@ -83,7 +83,8 @@ def test_equals_counting_and_never_below_first_fit(taken, wanted):
     held(found, nodes)
 
     def worth(placed):
-        return [sum(i.devices for i in items if i.priority == t and i.key in placed) for t in (0, 1)]
+        mine = [i for i in items if i.key in placed]
+        return [sum(i.devices for i in mine if i.priority == t) for t in (0, 1)]
 
     best = [0, 0]
     for where in itertools.product(range(-1, len(nodes)), repeat=len(items)):
