@@ -221,6 +221,25 @@ def test_one_model_in_one_hour_is_the_plan():
         assert all(r.met for r in found.services[0].hours[0].slo)
 
 
+def test_prices_are_those_of_plan_unless_terms_are_listed():
+    service = {"name": "s", "model": "llama-3.1-70b", "workload": "azure-conv-2023",
+               "rate_per_s": 15.0, "slo": {"ttft": "2s@p90", "tpot": "60ms@p90"}}  # fmt: skip
+    alone = planner.plan(
+        "llama-3.1-70b", gpus={"h200-sxm-141gb": 16, "a100-sxm-80gb": 16}, rate=15.0,
+        workload="azure-conv-2023", slo="ttft=2s@p90,tpot=60ms@p90",
+    ).recommended
+    supplies = [{"accelerator": "h200-sxm-141gb", "count": 16},
+                {"accelerator": "a100-sxm-80gb", "count": 16}]  # fmt: skip
+    found = planner.fleet(record([service], inventory=supplies))
+    assert found.usd == pytest.approx(alone.usd_per_hour)
+    supplies[0]["terms"] = ["on-demand", "reserved"]
+    reserved = next(
+        p.usd_per_hour for p in planner.load_accelerator("h200").prices if p.term == "reserved"
+    )
+    cheaper = planner.fleet(record([service], inventory=supplies))
+    assert cheaper.usd == pytest.approx(reserved * alone.gpus)
+
+
 def test_a_day_of_two_services():
     services = [
         SERVICE | {"name": "one", "hourly_profile": DAY},
