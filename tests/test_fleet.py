@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import planner
 from planner.errors import InfeasibleError
 from planner.search.candidates import Column
-from planner.search.fleet import Demand, Market, staff
+from planner.search.fleet import staff
 from planner.search.fleet_shortage import explain_fleet
 from planner.search.services import undominated
+from planner.search.staffing import Demand, Market
 from planner.spec.fleet import Fleet
 from planner.spec.layout import Layout
 

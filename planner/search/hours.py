@@ -11,7 +11,7 @@ from planner.errors import InfeasibleError
 from planner.formulas.arrays import IntArray
 from planner.search.assess import assess, share_within, statistics_s
 from planner.search.drafts import Draft
-from planner.search.fleet import Demand, Market, Staffing, staff
+from planner.search.fleet import staff
 from planner.search.fleet_plan import (
     Check,
     FleetPlan,
@@ -24,6 +24,7 @@ from planner.search.fleet_plan import (
 from planner.search.fleet_shortage import explain_fleet
 from planner.search.plans import SloResult
 from planner.search.services import Options, Request, options_of
+from planner.search.staffing import Demand, Market, Staffing
 from planner.search.standing import placements_of
 from planner.serving.chain import ChainResult, chain_results
 from planner.spec.fleet import Spot

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from planner.search.fleet import Market
 from planner.search.fleet_plan import HourPlacement, ServicePlan, Standing
 from planner.search.placement import Item, Node, place_hours
+from planner.search.staffing import Market
 
 
 def placements_of(

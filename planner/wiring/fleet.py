@@ -12,8 +12,8 @@ from planner.catalog import store
 from planner.catalog.text import read_text
 from planner.catalog.yaml import Document, parse
 from planner.errors import CatalogError, InputError, Mistake
-from planner.search.fleet import Market
 from planner.search.services import Request
+from planner.search.staffing import Market
 from planner.serving.attainment import Traffic, traffic_of
 from planner.spec.accelerator import Accelerator
 from planner.spec.fleet import Fleet, Service, Supply
