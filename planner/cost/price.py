@@ -90,6 +90,14 @@ def resource_seconds(ops: list[Op], on: Hardware) -> tuple[Array, Array, Array, 
     return np.asarray(total), compute_s, memory_s, link_s
 
 
+def composed_s(ops: list[Op], on: Hardware, overlap: float) -> Array:
+    """Return E8: Σ τ − ω(Σ τ − max τ) over compute, memory and links [s]."""
+    if overlap == 0.0:
+        return total_s(ops, on)
+    parts = np.broadcast_arrays(*resource_seconds(ops, on))
+    return np.asarray(parts[0] - overlap * (parts[0] - np.maximum.reduce(parts[1:])))
+
+
 def quantised(part: str, precision: Precision) -> bool:
     """Return whether a part of the model is stored in the precision rather than in 16 bits."""
     return part in precision.parts

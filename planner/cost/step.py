@@ -5,17 +5,18 @@ Everything serving may know of an instance is a :class:`Law`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from planner.cost.composition import Order, StepPrices, Tables, compose, runs_whole_prompts
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
+from planner.cost.lengths import Lengths as Lengths
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share, streamed_s
-from planner.cost.price import Hardware, resource_seconds, total_s
+from planner.cost.price import Hardware, composed_s, total_s
 from planner.cost.together import with_split, with_stalls
-from planner.cost.work import Op, Split, Step, operators, prompt_attention
+from planner.cost.work import Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
@@ -27,50 +28,8 @@ _BATCHES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16
 _CHUNKS = (0, 1, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
-
-    ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of and
-    ``priority`` its urgency, lower first, ``fetched`` the part of the prefix that a store sends
-    first, ``split`` the replicas that compute its prompt together and ``stall_s`` the time it
-    takes from decoding beside its tokens (one number stands for all).
-    """
-
-    prompt: Array
-    output: Array
-    weight: Array
-    prefix: Array
-    cls: Array
-    priority: Array = field(default_factory=lambda: np.zeros(()))
-    fetched: Array = field(default_factory=lambda: np.zeros(()))
-    split: Array = field(default_factory=lambda: np.ones(()))
-    stall_s: Array = field(default_factory=lambda: np.zeros(()))
-
-    def __post_init__(self) -> None:
-        """Give every bucket what it was not given."""
-        for name in ("priority", "fetched", "split", "stall_s"):
-            each = np.broadcast_to(getattr(self, name), np.shape(self.weight))
-            object.__setattr__(self, name, each)
-
-    @property
-    def new(self) -> Array:
-        """Prompt tokens that one replica computes."""
-        return np.asarray((self.prompt - self.prefix) / self.split)
-
-    @property
-    def decode(self) -> Array:
-        """Tokens that decode steps produce: the first comes with the prompt."""
-        return np.maximum(self.output - 1.0, 0.0)
-
-    def mean(self, values: Array) -> Array:
-        """Return the weighted mean over buckets (last axis)."""
-        return np.asarray((values * self.weight).sum(axis=-1))
-
-    @property
-    def context(self) -> ContextByWindow:
-        """Mean context of requests in decode, by window."""
-        return ContextByWindow(self.prompt, np.maximum(self.output, 1.0), self.weight)
+#: Fields of a law that all its candidates share.
+_OF_ALL = ("batch", "request_s", "memory", "order", "apart", "lost", "gather_steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +94,8 @@ class Law:
         ``[C]`` pipeline stages: without decoding, prompts follow each other through them.
     request_s
         Fixed time per request before its first step.
+    gather_steps
+        Decode steps that a prompt waits before the scheduler takes it up.
     memory
         Memory map per device.
     order
@@ -174,14 +135,14 @@ class Law:
     filled_s: Array | None = None
     slots: Array | None = None
     fetched_s: Array | None = None
+    gather_steps: float = 0.0
 
     def take(self, rows: IntArray) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
         picked = {
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
-            if f.name not in ("batch", "request_s", "memory", "order", "apart", "lost")
-            and getattr(self, f.name) is not None
+            if f.name not in _OF_ALL and getattr(self, f.name) is not None
         }
         order = None if self.order is None else self.order.take(rows)
         return replace(self, **picked, memory=self.memory.take(rows), order=order)
@@ -197,7 +158,11 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     """Return the time of one full pass, host time and launches included, prompt attention not."""
     engine = instances.engine
     ops = operators(instances.model, split, step)
-    busy = _composed(ops, instances.hardware, engine)
+    busy = composed_s(ops, instances.hardware, engine.overlap)
+    if (engine.decode_slowdown, engine.prompt_slowdown) != (1.0, 1.0):
+        alone = operators(instances.model, split, replace(step, chunk=0.0))
+        plain = composed_s(alone, instances.hardware, engine.overlap)
+        busy = engine.decode_slowdown * plain + engine.prompt_slowdown * (busy - plain)
     busy = np.maximum(busy, streamed_s(instances.model, split, instances.hardware.precision))
     uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
     some = np.asarray(step.sequences) > 0
@@ -205,15 +170,10 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
     launches = sum(op.repeat for op in ops) * engine.launch_s
     busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
-    return np.asarray(busy + engine.host_step_s + engine.host_sequence_s * per_rank)
-
-
-def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:
-    """Return E8: Σ τ − ω(Σ τ − max τ) over compute, memory and links."""
-    if engine.overlap == 0.0:
-        return total_s(ops, on)
-    parts = np.broadcast_arrays(*resource_seconds(ops, on))
-    return np.asarray(parts[0] - engine.overlap * (parts[0] - np.maximum.reduce(parts[1:])))
+    host = engine.host_step_s + engine.host_sequence_s * per_rank
+    if engine.context_s > 0.0:
+        host = host + np.where(some, engine.context_s * step.context(), 0.0)
+    return np.asarray(busy + host)
 
 
 def law(instances: Instances, lengths: Lengths) -> Law:
@@ -229,9 +189,9 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         instances.hardware.accelerator.memory_bytes,
     )
     ranks = split.dp * split.pp
-    held = lengths.context()
-    kept = held * instances.model.rewrite.kv_held
-    kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, kept)
+    held = lengths.reserved(engine.reserved_output)
+    kept, kv_bytes = held * instances.model.rewrite.kv_held, instances.hardware.kv_bytes
+    kv_request = kv_request_bytes(instances.model, split, kv_bytes, kept)
     # every stage holds its layers' part of every request; ranks hold requests of their own
     fit = np.maximum(memory.kv, 0.0) * split.dp / np.maximum(kv_request, 1e-9)
     by_budget = np.maximum(engine.token_budget - 1.0, 1.0) * ranks
@@ -245,7 +205,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     if lengths.fetched.any():
         whole = replace(lengths, prefix=lengths.prefix - lengths.fetched)
         computed = _tables(instances, whole, batch, chunk)
-        moved = fetch_s(instances.model, instances.hardware.kv_bytes, lengths.fetched)
+        moved = fetch_s(instances.model, kv_bytes, lengths.fetched)
         tables = with_fetch(instances.model.rewrite, tables, computed, moved)
     tables = with_stalls(tables, lengths.stall_s)
     return Law(
@@ -254,6 +214,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         kv_tokens=kv_tokens,
         stages=split.pp,
         request_s=engine.request_s,
+        gather_steps=engine.gather_steps,
         memory=memory,
         **tables,
     )
@@ -261,10 +222,10 @@ def law(instances: Instances, lengths: Lengths) -> Law:
 
 def _tables(instances: Instances, lengths: Lengths, batch: Array, chunk: Array) -> Tables:
     """Return the tables that the engine's scheduler makes of step prices."""
-    engine = instances.engine
-    tables = compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk))
-    model, kv_bytes = instances.model, instances.hardware.kv_bytes
-    return with_split(tables, model, instances.split, kv_bytes, lengths.prompt, lengths.split)
+    prices = _step_prices(instances, lengths, batch, chunk)
+    tables = compose(instances.engine.scheduler, prices)
+    how = instances.model, instances.split, instances.hardware.kv_bytes
+    return with_split(tables, *how, lengths.prompt, lengths.split)
 
 
 def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Array) -> StepPrices:
@@ -292,7 +253,8 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     def attention(steps: Array) -> Array:
         # replicas that share a prompt share its pairs of tokens evenly (zigzag or striped order)
         ops = prompt_attention(model, wide, lengths.new * together, lengths.prefix, steps)
-        return total_s(ops, prompts_on.hardware) * stage_share(model, wide) * wide.pp / together
+        slowest = stage_share(model, wide) * wide.pp / together
+        return engine.prompt_slowdown * total_s(ops, prompts_on.hardware) * slowest
 
     return StepPrices(
         batch=batch,
