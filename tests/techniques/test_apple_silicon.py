@@ -46,8 +46,9 @@ def test_measured_rates_are_met() -> None:
 
 
 def test_prompts_gain_nothing_from_fewer_bits() -> None:
-    found = [float(law_of("llama-2-7b", "m2-ultra", 512, 100, None, 1, "ideal", p).prompt_s[0, 0, 0])
-             for p in ("bf16", "int4")]  # fmt: skip # noqa: E501
+    laws = (law_of("llama-2-7b", "m2-ultra", 512, 100, None, 1, "ideal", p)
+            for p in ("bf16", "int4"))  # fmt: skip
+    found = [float(x.prompt_s[0, 0, 0]) for x in laws]
     assert found[1] > found[0]
     assert 512 / found[0] == pytest.approx(1265, rel=0.1)
 

@@ -86,7 +86,8 @@ ROWS = (
     Row("32", "CPU–GPU coupling (SKIP, TKLQT)", ("grace-host",),
         "1B prompts by batch: GH200 leaves the host's bound at a larger batch than x86, ≤ 4 ×; "
         "graphs end it; decoding alone is the host's time on any GPU",
-        lambda: f"eager launches of 10 µs, Grace 1.5 × (estimate): from batch {transition('h100', None):.0f} "
+        lambda: "eager launches of 10 µs, Grace 1.5 × (estimate): from batch "
+                f"{transition('h100', None):.0f} "
                 f"to {transition('gh200', SLOWER):.0f}; at 128 prompts "
                 f"{prompts_s('h100-pcie', None)[-1] / prompts_s('gh200', SLOWER)[-1]:.2f} × H100 "
                 "PCIe (paper: 1.9–2.7 ×, strict xfail)"),
