@@ -103,7 +103,7 @@ def slowest_of(ranks: Real) -> Real:
     Examples
     --------
     >>> [round(float(slowest_of(n)), 2) for n in (1.0, 2.0, 8.0)]
-    [1.0, 1.51, 2.72]
+    [1.0, 1.5, 2.72]
     """
     n = np.maximum(ranks, 1.0)
     series = np.log(n) + 0.5772156649015329 + 1.0 / (2.0 * n) - 1.0 / (12.0 * n**2)
