@@ -399,7 +399,8 @@ def test_expressions_are_arithmetic(x: float, y: float) -> None:
         assert value_of(text, names) == pytest.approx(np.array(wanted), rel=1e-12)
     assert names_in("max(min(x, y), 1)") == {"x", "y"}
     assert value_of("2 * reuse(x)", names, {"reuse": np.negative}) == pytest.approx(-2 * x)
-    assert len(FUNCTIONS) == 7
+    assert value_of("crowding(8, 8) + 0 * x", names) == pytest.approx(2.597, rel=1e-3)
+    assert len(FUNCTIONS) == 8
 
 
 @pytest.mark.parametrize("text", [
