@@ -106,7 +106,7 @@ def saturation_per_s(at: Prepared) -> Array:
     return bound
 
 
-def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: int = 26) -> Array:
+def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: int = 22) -> Array:
     """Return ``[C]`` the largest rate of one replica at which it is stable and meets the bounds.
 
     Bisection over all candidates at once; 0 where the bounds fail even at a vanishing rate.
