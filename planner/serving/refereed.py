@@ -51,7 +51,12 @@ def outside(
         )
     if any(x.dp > 1 for x in prefill):
         notes.append(
-            "ranks that process prompts wait for the fullest of them: TTFT was up to 60 % above "
-            "and a third below the simulated one"
+            "ranks that process prompts wait for the fullest of them: TTFT p50 was up to 90 % "
+            "above the simulated one with 16 of them, p90 within 45 %"
+        )
+    if any(x.pp > 1 for x in prefill):
+        notes.append(
+            "prompts wait for each other in every stage of a prefill pipeline: TTFT p50 was up to "
+            "28 % below the simulated one at CV 1, p90 up to 17 %"
         )
     return tuple(notes)
