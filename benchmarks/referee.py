@@ -3,9 +3,10 @@
 Models × accelerators × schedulers × burstiness × utilisation × lengths. Utilisation is the share
 of the largest stable rate of the pool that binds. Errors are closed form over simulation less
 one. Attainment is the share of requests within a bound: of an SLO, closed form less simulation;
-and simulated within the closed form's own p90, less 90 points. Goodput is the largest rate at which 90 % of the requests are within each of two bounds:
-4 times the p90 of TTFT and twice that of TPOT that the simulation gives at utilisation 0.3 and
-CV 1 (an SLO scale). Figures for a reader, not a test.
+and simulated within the closed form's own p90, less 90 points. The SLO is 4 times the p90 of TTFT
+and twice that of TPOT that the simulation gives at utilisation 0.3 and CV 1 (an SLO scale).
+Goodput is the largest rate at which 90 % of the requests are within each of its bounds. Figures
+for a reader, not a test.
 
     python benchmarks/referee.py --jobs 2 --write docs/queueing.md
     python benchmarks/referee.py --quick
