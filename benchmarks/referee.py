@@ -69,6 +69,7 @@ SLO_SCALE = {"ttft": 4.0, "tpot": 2.0}
 #: Where a goodput is sought, and simulations to close in on it.
 LOWEST_LOAD, HIGHEST_LOAD, REFINEMENTS = 0.08, 0.95, 2
 
+
 class Case:
     """The pools of a setting, simulated and predicted at any load and burstiness."""
 
@@ -141,9 +142,7 @@ def lengths_of(name: str, count: int) -> tuple[Array, Array, Traffic]:
     return prompt, output, traffic_of(binned)
 
 
-def pools_of(
-    first: Instances | None, one: Instances, of: Traffic
-) -> tuple[list[Deployed], float]:
+def pools_of(first: Instances | None, one: Instances, of: Traffic) -> tuple[list[Deployed], float]:
     """Pools that are loaded alike, and the largest rate at which the closed form is stable.
 
     One replica that does both, or ``first`` for prompts before ``one`` for decoding.
