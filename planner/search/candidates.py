@@ -35,9 +35,6 @@ _PHASES: dict[Role, tuple[Phase, ...]] = {
 #: Rounds of bisection for the goodput of a cell alone: 1e-5 of saturation, the exactness loop
 #: prices what is chosen again.
 _ROUNDS_OF_A_CELL = 17
-#: CV of arrivals up to which it matters little how many replicas share them.
-CALM = 1.5
-_ROUNDS_OF_REPLICAS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +162,7 @@ def enumerate_candidates(
     )
     links = link_limits(everything, traffic, inside)
     columns: list[Column] = []
-    most = np.concatenate([stocks[g.stock].count / _devices(g) for g in groups])
-    rates = {r: shared_goodput_per_s(pricing.sure[r], traffic, most) for r in roles}
+    rates = {r: goodput_per_s(pricing.sure[r], traffic.constraints) for r in roles}
     by_cell: dict[Role, Array] = {}
     if len(cells.cells) > 1:
         by_cell = _cell_goodputs(everything, traffic, cells, roles, inside, confidence)
@@ -245,29 +241,6 @@ def price_all(
         decode, prompt = (np.concatenate(x) for x in zip(*factors, strict=True))
         sure = queues(slowed(found, decode, prompt))
     return Pricing(found, traffic, prepared, sure)
-
-
-def shared_goodput_per_s(at: Prepared, traffic: Traffic, most: Array) -> Array:
-    """Return ``[C]`` the goodput of a replica among as many as carry the rate.
-
-    Bursts thin out over replicas (Q10), so that what n of them carry, n·g(n), rises faster than n:
-    the n that carries the rate is sought between 1 and ``most``. Up to :data:`CALM` a
-    replica is taken to see the whole stream's burstiness, which is pessimistic.
-    """
-    rate = traffic.rate_per_s
-    if rate is None or traffic.arrival_cv <= CALM:
-        return goodput_per_s(at, traffic.constraints)
-    few, many = np.ones(len(most)), np.maximum(most, 1.0)
-    for _ in range(_ROUNDS_OF_REPLICAS):
-        n = np.sqrt(few * many)
-        among = at.among(n, traffic.routing)
-        enough = n * goodput_per_s(among, traffic.constraints, _ROUNDS_OF_A_CELL) >= rate
-        few, many = np.where(enough, few, n), np.where(enough, n, many)
-    return goodput_per_s(at.among(many, traffic.routing), traffic.constraints)
-
-
-def _devices(group: Group) -> Array:
-    return np.array([x.devices for x in group.instances.layouts], dtype=np.float64)
 
 
 def _cell_goodputs(
