@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,9 +32,9 @@ _PHASES: dict[Role, tuple[Phase, ...]] = {
     "prefill": ("prefill",),
     "decode": ("decode",),
 }
-#: Rounds of bisection for the goodput of a cell alone: 1e-5 of saturation, the exactness loop
-#: prices what is chosen again.
-_ROUNDS_OF_A_CELL = 17
+#: Rounds of bisection for a goodput: 1e-8 of saturation; for that of a cell alone 6e-5, for the
+#: exactness loop prices what is chosen again.
+_ROUNDS, _ROUNDS_OF_A_CELL = 26, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +162,16 @@ def enumerate_candidates(
     )
     links = link_limits(everything, traffic, inside)
     columns: list[Column] = []
-    rates = {r: goodput_per_s(pricing.sure[r], traffic.constraints) for r in roles}
+    able = {r: _runs(groups, engine, r) for r in roles}
     by_cell: dict[Role, Array] = {}
     if len(cells.cells) > 1:
-        by_cell = _cell_goodputs(everything, traffic, cells, roles, inside, confidence)
-    for role in roles:
-        runs = _runs(groups, engine, role)
+        by_cell = _cell_goodputs(everything, traffic, cells, able, inside, confidence)
+    for role, runs in able.items():
+        rates = _goodputs(pricing, role, runs, _ROUNDS)
         counts["unsupported"] += int((~runs).sum())
-        counts["slo_unmet"] += int((runs & (rates[role] <= 0.0)).sum())
+        counts["slo_unmet"] += int((runs & (rates <= 0.0)).sum())
         limit = np.inf if role == "both" else links
-        rate = np.where(runs, np.minimum(rates[role], limit), 0.0)
+        rate = np.where(runs, np.minimum(rates, limit), 0.0)
         cell_rates = None
         if by_cell:
             cell_rates = np.minimum(by_cell[role], _column(limit)) * runs[:, None]
@@ -243,23 +243,33 @@ def price_all(
     return Pricing(found, traffic, prepared, sure)
 
 
+def _goodputs(pricing: Pricing, role: Role, runs: BoolArray, rounds: int) -> Array:
+    """Return ``[C]`` goodputs in a role; 0 where the engine does not run a candidate in it."""
+    rates = np.zeros(len(runs))
+    rows = np.flatnonzero(runs)
+    if len(rows):
+        queue = pricing.sure[role].take(rows)
+        rates[rows] = goodput_per_s(queue, pricing.traffic.constraints, rounds)
+    return rates
+
+
 def _cell_goodputs(
     instances: Sequence[Instances],
     traffic: Traffic,
     cells: Cells,
-    roles: Sequence[Role],
+    able: Mapping[Role, BoolArray],
     inside: bool,
     confidence: float | None,
 ) -> dict[Role, Array]:
     """Return ``[C, cells]`` goodputs by role, each cell's requests alone."""
+    roles = tuple(able)
     found: dict[Role, list[Array]] = {r: [] for r in roles}
     for k in range(len(cells.cells)):
         alone = without_empty(only(traffic, (cells.of == k).astype(np.float64)))
         laws = [law(x, alone.lengths) for x in instances]
         pricing = price_all(instances, laws, alone, roles, inside=inside, confidence=confidence)
         for role in roles:
-            queue = pricing.sure[role]
-            found[role].append(goodput_per_s(queue, alone.constraints, _ROUNDS_OF_A_CELL))
+            found[role].append(_goodputs(pricing, role, able[role], _ROUNDS_OF_A_CELL))
     return {role: np.stack(rates, axis=1) for role, rates in found.items()}
 
 
