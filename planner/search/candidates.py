@@ -50,6 +50,8 @@ class Stock:
     """Devices of it already paid for."""
     carbon_g_per_kwh: float | None = None
     """Carbon intensity of the power here."""
+    region: str = ""
+    """Where they stand."""
 
     @property
     def name(self) -> str:
@@ -124,6 +126,8 @@ class Enumeration:
     inside: bool = False
     """Whether the whole inventory is one scale-up domain."""
     confidence: float | None = None
+    regions: tuple[str, ...] = ()
+    """Where each stock stands."""
     counts: dict[str, int] = field(default_factory=dict)
 
     def queue(self, column: Column, *, sure: bool = False) -> tuple[Prepared, int]:
@@ -154,7 +158,7 @@ def enumerate_candidates(
     cells = cells or one_cell(traffic.lengths)
     groups, counts = _groups(model, stocks, engine, traffic, roles)
     if not groups:
-        return Enumeration((), (), None, cells, False, confidence, dict(counts))
+        return Enumeration((), (), None, cells, counts=dict(counts))
     everything = [g.instances for g in groups]
     inside = _one_domain(stocks)
     pricing = price_all(
@@ -180,7 +184,14 @@ def enumerate_candidates(
     whole = sum(not c.cell_goodput_per_s for c in columns)
     counts["kept"] = whole
     return Enumeration(
-        tuple(groups), tuple(columns), pricing, cells, inside, confidence, dict(counts)
+        tuple(groups),
+        tuple(columns),
+        pricing,
+        cells,
+        inside,
+        confidence,
+        tuple(s.region for s in stocks),
+        dict(counts),
     )
 
 

@@ -92,6 +92,8 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
     for pool in plan["pools"]:
         wanted = (pool["accelerator"], pool["precision"])
         named = [x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted]
+        there = [x for x in named if stocks[x[0]].region == pool.get("region", "")]
+        named = there or named
         kept = [x for x in named if x[1].kv_bytes == pool["kv_bytes_per_element"]]
         found: tuple[int, Hardware] | None = next(iter(kept or named), None)
         if found is None:
