@@ -79,7 +79,7 @@ def assess(
     for at, rows in jobs.values():
         offset = sum(len(s.stable) for s in states)
         some = at.take(np.array([r[2] for r in rows]))
-        some = some.among(np.array([r[4] for r in rows]))  # a replica sees one arrival in n/part
+        some = some.among(np.array([r[4] for r in rows]), traffic.routing)  # one in n/part
         states.append(solve(some, np.array([r[3] for r in rows])))
         pool_row |= {(r[0], r[1]): offset + j for j, r in enumerate(rows)}
     pools = stack(states)

@@ -139,7 +139,7 @@ def _traffic(
     """Return the traffic, and what was assumed of it."""
     bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
     notes = []
-    if not bounds and not any(c.slo for c in workload.classes):
+    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds = parse_slo(DEFAULT_SLO)
         notes.append(f"no SLO given: {DEFAULT_SLO} assumed")
     if rate is not None:

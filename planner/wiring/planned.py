@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from planner.serving.outcome import transfer_s
 from planner.simulation.closed import Deployed, Sizes
 from planner.simulation.results import Judged
 from planner.spec.layout import Layout
-from planner.spec.limits import Limits
+from planner.spec.limits import Limits, Running
 from planner.spec.model import Model
 from planner.spec.slo import Bound
 from planner.wiring.load import Catalog, load_engine, load_model, load_workload
@@ -83,7 +83,7 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         inputs["kv_precision"],
         catalog,
         engine.kernels,
-        limits=Limits(quality_loss=(document.get("limits") or {}).get("quality_loss")),
+        limits=Limits(quality_loss=limits_in(document).quality_loss),
     )
     stocks = changed.stocked(stocks)
     formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
@@ -141,6 +141,15 @@ def _sizes(routing: Sequence[Mapping[str, Any]], pool: int) -> tuple[Sizes, ...]
         )
         for r in routing
     )
+
+
+def limits_in(document: Mapping[str, Any]) -> Limits:
+    """Return the limits that a document's plans stay within; of old versions: none."""
+    known = {f.name for f in fields(Limits)}
+    given = {k: v for k, v in (document.get("limits") or {}).items() if k in known}
+    owned = tuple((str(name), int(count)) for name, count in given.pop("owned", ()))
+    current = tuple(Running(**pool) for pool in given.pop("current", ()))
+    return Limits(**given, owned=owned, current=current)
 
 
 def chosen_plan(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:
