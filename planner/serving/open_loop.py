@@ -137,7 +137,11 @@ def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: i
 
 
 def goodput_among(
-    at: Prepared, constraints: Sequence[Constraint], rate_per_s: float | None, routing: Routing
+    at: Prepared,
+    constraints: Sequence[Constraint],
+    rate_per_s: float | None,
+    routing: Routing,
+    iterations: int = 22,
 ) -> Array:
     """Return ``[C]`` goodput of one replica of as many as a rate takes (Q10).
 
@@ -145,13 +149,13 @@ def goodput_among(
     stream's bursts implies, then the fewer that goodput under split ones does. More replicas than
     that only see calmer arrivals. Without a rate, n is 1: pessimistic for bursty traffic.
     """
-    found = goodput_per_s(at, constraints)
+    found = goodput_per_s(at, constraints, iterations)
     if rate_per_s is None or (routing == "random" and np.all(at.stream_cv == 1.0)):
         return found
     least = 1e-3 * saturation_per_s(at)
     for _ in range(2):
         replicas = np.ceil(rate_per_s / np.maximum(found, least))
-        found = goodput_per_s(at.among(np.maximum(replicas, 1.0), routing), constraints)
+        found = goodput_per_s(at.among(np.maximum(replicas, 1.0), routing), constraints, iterations)
     return found
 
 
