@@ -249,11 +249,13 @@ def test_bursts_cost_capacity():
         record([SERVICE | {"name": "s", "hourly_profile": [1.0, 1.0], "peak_to_mean": 1.5}])
     )
     bursty = planner.fleet(
-        record([SERVICE | {"name": "s", "hourly_profile": [1.0, 1.0], "hourly_arrival_cv": [1, 4]}])
-    )
+        record([SERVICE | {"name": "s", "rate_per_s": 200, "hourly_profile": [1.0, 1.0],
+                           "hourly_arrival_cv": [1, 5]}])
+    )  # fmt: skip
     assert peaky.usd > calm.usd
-    assert [h.gpus for h in bursty.services[0].hours] == [calm.services[0].hours[0].gpus, 5]
-    assert calm.services[0].hours[0].gpus < 5
+    each = [h.capacity_per_s / h.gpus for h in bursty.services[0].hours]
+    assert each[1] < 0.95 * each[0]
+    assert all(h.capacity_per_s >= 200 * (1 - 1e-6) for h in bursty.services[0].hours)
 
 
 def test_startup_is_load_and_initialisation():

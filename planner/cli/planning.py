@@ -53,7 +53,7 @@ from planner.cli.options import (
 _PLAN_ARGUMENTS = (
     *("gpus", "cluster", "workload", "rate", "slo", "precision", "kv_precision", "engine"),
     *("chunk", "speculate", "scheduler", "techniques", "consider", "mode", "objective"),
-    *("gpu_price", "provider", "term", "carbon", "catalog"),
+    *("gpu_price", "provider", "term", "carbon", "prices", "pareto", "catalog"),
 )
 
 
@@ -92,6 +92,10 @@ def plan(
     current: CurrentOpt = None,
     switch_cost: SwitchOpt = None,
     carbon: CarbonOpt = None,
+    prices: Annotated[bool, typer.Option("--prices", help="What each constraint costs")] = False,
+    pareto: Annotated[
+        str | None, typer.Option(help="Exact trade-off over cost,tpot or up to 3 objectives")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
     html: Annotated[str | None, typer.Option(help="Write an HTML report to FILE")] = None,

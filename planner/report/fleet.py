@@ -13,7 +13,7 @@ from planner.report.document import plain
 from planner.units import format_seconds
 
 if TYPE_CHECKING:
-    from planner.search.hours import FleetPlan, HourPool, ServicePlan
+    from planner.search.fleet_plan import FleetPlan, HourPool, ServicePlan
 
 FLEET_SCHEMA = "planner/fleet/1"
 _BARS = "▁▂▃▄▅▆▇█"
@@ -32,7 +32,7 @@ def fleet_document(result: FleetPlan, inputs: Mapping[str, Any]) -> dict[str, An
 
 def sentence(result: FleetPlan) -> str:
     """Return cost, saving and proof in one or two sentences."""
-    what = "a day" if result.hours == 24 else "an hour" if result.hours == 1 else "all hours"
+    what = {24: "a day", 1: "an hour"}.get(result.hours, f"for {result.hours} hours")
     gap = "proved optimal" if result.gap < 1e-6 else f"at most {result.gap:.1%} above the optimum"
     text = (
         f"{len(result.services)} services for ${result.usd:,.2f} {what} ({gap}), "
@@ -137,7 +137,7 @@ def _print_pools(result: FleetPlan, hour: int, out: Console) -> None:
         slo = ", ".join(
             f"{r.bound.metric.upper()} {r.bound.statistic} {format_seconds(r.value_s)}"
             f"{'' if r.met else ' ✗'}"
-            for r in at.slo
+            for r in (at.chains or at.slo)
         )
         pools = " + ".join(_pool(p) for p in at.pools) or "-"
         table.add_row(s.name, pools, f"{at.peak_per_s:.3g}", f"{at.capacity_per_s:.3g}", slo or "-")

@@ -16,12 +16,11 @@ import numpy as np
 from planner.formulas.arrays import Array, IntArray
 from planner.search.candidates import Column
 from planner.search.milp import run
+from planner.spec.limits import MOST_SHAPES
 
 if TYPE_CHECKING:
     import pulp
 
-#: Distinct replica shapes of a service: operations teams want few (design.md §7.3).
-MOST_SHAPES = 3
 #: Relative gap at which a fleet of several hours counts as optimal; that of one hour is exact.
 GAP = 0.015
 _Grid = list[list[Any]]
@@ -87,7 +86,7 @@ class Staffing:
         No fleet costs less [$].
     termination
         ``optimal`` (within the gap asked for), ``feasible`` (stopped at the time limit) or
-        ``infeasible``.
+        ``infeasible``, or ``stopped`` (at the time limit, without any).
     """
 
     replicas: tuple[IntArray, ...]
@@ -96,7 +95,7 @@ class Staffing:
     usd: float
     startup_usd: float
     bound: float
-    termination: Literal["optimal", "feasible", "infeasible"]
+    termination: Literal["optimal", "feasible", "stopped", "infeasible"]
 
     @property
     def starts(self) -> tuple[IntArray, ...]:
@@ -360,7 +359,7 @@ def staff(
     hours, slots = len(demands[0].rate_per_s), len(made.on_demand[0])
     first = run(made.lp, time_limit_s, gap=GAP if slots > 1 else 1e-9)
     if first.termination not in ("optimal", "feasible"):
-        return Staffing((), (), (), math.inf, 0.0, math.inf, "infeasible")
+        return Staffing((), (), (), math.inf, 0.0, math.inf, first.termination)
     whole = first
     if any(not isinstance(v, int) for of in made.spot for row in of for v in row):
         _fix(made)

@@ -65,7 +65,7 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     swing = _swing(at, taken)
     if at.slots is not None:
         several = at.slots.count[:, None] > 1.0
-        part, noise = beside(at.slots, rate_per_s, at.law.decode_s)
+        part, noise = beside(at.slots, rate_per_s, at.law.decode_s, _square(at))
         taken = np.where(several, along(at.law.batch, part, at.inside), taken)
         swing = np.where(several, along(at.law.batch, noise, at.inside), swing)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
@@ -74,6 +74,8 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
     # even perfectly paced arrivals of equal lengths leave a little noise, and no division by zero
     spread = np.maximum(1.0 + (swing - 1.0) * at.overlap, LEAST_SPREAD)
+    # loads that a router keeps even move together, by a part of what the pool's does (Q11)
+    spread = spread / at.pool[:, None]
     weights = occupancy.occupancy_log_weights(
         slowed, tokens, at.counts, at.widths, rate_per_s, spread
     )
@@ -106,9 +108,14 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0)
 
 
+def _square(at: Prepared) -> Array:
+    """Return ``[C]`` c² of the arrivals that move the occupancy: the pool's, where it is even."""
+    return np.asarray(np.where(at.pool > 1.0, at.stream_cv, at.arrival_cv) ** 2)
+
+
 def _swing(at: Prepared, taken: Array) -> Array:
     """Return A, the noise per arrival where prompts take this share of the time."""
-    swing = at.arrival_cv[:, None] ** 2 + (taken * at.prompt_cv) ** 2
+    swing = _square(at)[:, None] + (taken * at.prompt_cv) ** 2
     return np.asarray(swing / (1.0 - taken) ** 2)
 
 

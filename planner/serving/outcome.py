@@ -141,11 +141,11 @@ def _open(
     lengths = traffic.lengths
     each = np.array([rate / prompt.replicas]), np.array([rate / decode.replicas])
     if moved is None:
-        sides = [prepare(laws[0], "both", traffic).among(prompt.replicas)]
+        sides = [prepare(laws[0], "both", traffic).among(prompt.replicas, traffic.routing)]
     else:
         sides = [
-            prepare(laws[0], "prefill", traffic, moved).among(prompt.replicas),
-            prepare(laws[1], "decode", traffic).among(decode.replicas),
+            prepare(laws[0], "prefill", traffic, moved).among(prompt.replicas, traffic.routing),
+            prepare(laws[1], "decode", traffic).among(decode.replicas, traffic.routing),
         ]
     states = [solve(at, r) for at, r in zip(sides, each, strict=False)]
     before, after = states[0], states[-1]

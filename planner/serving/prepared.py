@@ -10,6 +10,7 @@ import numpy as np
 from planner.cost.step import Law, Lengths
 from planner.formulas import occupancy
 from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.routing import Routing, local_cv
 from planner.serving.attainment import Traffic
 from planner.serving.slots import Slots, slots_of
 
@@ -25,6 +26,11 @@ class Prepared:
     lengths: Lengths
     arrival_cv: Array
     """``[C]`` coefficient of variation of the times between a replica's arrivals."""
+    stream_cv: Array
+    """``[C]`` the same of the whole stream, before replicas share it."""
+    pool: Array
+    """``[C]`` replicas whose loads a router keeps even; 1 where it does not look at them."""
+    routing: Routing
     transfer_s: Array
     """``[C, b]`` KV transfer before the first token; zeros when colocated."""
     counts: Array
@@ -50,14 +56,17 @@ class Prepared:
     slots: Slots | None
     """Ranks and micro-batches that decode beside prompts; ``None`` where there is one of them."""
 
-    def among(self, replicas: Array | float) -> Prepared:
-        """Return the same with the arrivals split at random over ``[C]`` equal replicas each.
-
-        Thinning a renewal stream to one in n leaves c² = 1 + (c² − 1)/n (Q10; derived in
-        docs/model.md).
-        """
-        cv = np.sqrt(1.0 + (self.arrival_cv**2 - 1.0) / replicas)
-        return replace(self, arrival_cv=cv, slots=self.slots and self.slots.among(cv))
+    def among(self, replicas: Array | float, routing: Routing = "random") -> Prepared:
+        """Return the same with the arrivals shared by ``[C]`` equal replicas each (Q10, Q11)."""
+        cv = local_cv(self.stream_cv, replicas, routing)
+        shared = routing in ("least-loaded", "two-choices")
+        return replace(
+            self,
+            arrival_cv=cv,
+            pool=np.broadcast_to(replicas if shared else 1.0, cv.shape),
+            routing=routing,
+            slots=self.slots and self.slots.among(cv),
+        )
 
     def take(self, rows: IntArray) -> Prepared:
         """Return the candidates at the given rows, in that order."""
@@ -70,6 +79,8 @@ class Prepared:
             crowded_s=self.crowded_s[rows],
             capped_s=self.capped_s[rows],
             arrival_cv=self.arrival_cv[rows],
+            stream_cv=self.stream_cv[rows],
+            pool=self.pool[rows],
             prompt_cv=self.prompt_cv[rows],
             ahead_s=self.ahead_s[rows],
             ahead_work_s=self.ahead_work_s[rows],
@@ -108,6 +119,9 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         crowded_s=crowded,
         capped_s=capped,
         arrival_cv=cv,
+        stream_cv=cv,
+        pool=np.ones_like(cv),
+        routing="random",
         prompt_cv=_prompt_cv(law, role, lengths),
         overlap=_overlap(lengths),
         ahead_s=ahead,

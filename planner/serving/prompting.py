@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.formulas import queueing
-from planner.formulas.arrays import Array, BoolArray, along
+from planner.formulas.arrays import Array, along
 from planner.formulas.renewal import arrivals_after
+from planner.formulas.routing import pooling
 from planner.serving.decoding import (
     Decoding,
     gathering,
@@ -22,6 +23,10 @@ from planner.serving.slots import turn
 
 #: Largest share of time that prompts may take before the forms leave their range.
 MOST_TAKEN = 0.98
+#: Largest elasticity of steps to which the linear feedback of delays is followed.
+MOST_CROWDED = 0.9
+#: How sharply the longer of two waits is taken: the power of their ratio that weighs them.
+PASSAGE = 8.0
 #: Wait of an unstable queue.
 FOREVER_S = 1e9
 
@@ -136,7 +141,8 @@ def _in_slots(
     """Return the prompt side of replicas of several slots, the others' as it is.
 
     A prompt waits at least as long as slots that fill evenly would make it wait, and at least as
-    long as steps that end with their fullest slot: whichever takes longer on average is taken.
+    long as steps that end with their fullest slot. Whichever takes longer on average is taken,
+    with a smooth passage from one to the other, so that latencies rise with the rate.
     """
     if at.slots is None:
         return found
@@ -147,10 +153,13 @@ def _in_slots(
 
     even_s = found.step_s / 2.0 + found.wait_mean_s + at.lengths.mean(found.prompt_s)
     fullest_s = own.even_s / 2.0 + mean + at.lengths.mean(own.own_s)
-    slower = several & (fullest_s > even_s)
+    ratio = np.clip(fullest_s / np.maximum(np.minimum(even_s, FOREVER_S), 1e-30), 1e-2, 1e2)
+    whole = several.astype(np.float64)
+    weight = np.asarray(whole / (1.0 + ratio**-PASSAGE))
 
-    def chosen(slots: Array, others: Array, where: BoolArray = slower) -> Array:
-        return np.asarray(np.where(where.reshape(-1, *[1] * (others.ndim - 1)), slots, others))
+    def chosen(slots: Array, others: Array, part: Array = weight) -> Array:
+        part = part.reshape(-1, *[1] * (others.ndim - 1))
+        return np.where(part > 0.0, part * slots + (1.0 - part) * others, others)
 
     return replace(
         found,
@@ -158,9 +167,9 @@ def _in_slots(
         step_s=chosen(np.maximum(own.even_s, 1e-6), found.step_s),
         wait_probability=chosen(np.clip(own.some, 1e-12, 1.0), found.wait_probability),
         wait_mean_s=chosen(mean, found.wait_mean_s),
-        taken=chosen(np.minimum(rate * own.met.slope_s, MOST_TAKEN), found.taken, several),
+        taken=chosen(np.minimum(rate * own.met.slope_s, MOST_TAKEN), found.taken, whole),
         square_taken_s2=chosen(
-            own.met.variance_s2 / np.maximum(own.met.number, 1e-9), found.square_taken_s2, several
+            own.met.variance_s2 / np.maximum(own.met.number, 1e-9), found.square_taken_s2, whole
         ),
         wait_factor=chosen(own.wait_s / np.maximum(mean, 1e-30)[:, None], found.wait_factor),
     )
@@ -224,7 +233,12 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
     most = work.service * (0.5 * (1.0 + 1.0 / np.maximum(work.load, 1e-9)))[:, None]  # stable
 
     def queue(used: Array) -> tuple[Array, Array]:
-        return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
+        if at.role != "prefill" or at.routing not in ("least-loaded", "two-choices"):
+            return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
+        # a prompt goes where few prompts are: one queue for all replicas of the pool (Q11)
+        sigma, wait = queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.stream_cv)
+        chance, part = pooling(sigma, at.pool, at.routing)
+        return sigma * chance, wait * part
 
     def companions(start: Array) -> Array:
         waits = np.minimum(start, FOREVER_S) / (1.0 + work.load)
@@ -274,7 +288,8 @@ def slowed_decoding(
     stay = tokens * decoding.tpot_s[:, None]
     cv, per = at.arrival_cv[:, None], rate[:, None]
     later = arrivals_after(per, sojourn[:, None] + stay, cv) - came[:, None] - per * stay
-    behind = (taken / np.maximum(rate, 1e-300) / (1.0 - taken))[:, None] * (came[:, None] + later)
+    delayed = (taken / np.maximum(rate, 1e-300) / (1.0 - taken))[:, None]
+    behind = delayed * np.maximum(came[:, None] + later, 1e-12)
     full = along(at.law.batch, at.law.mixed_s, decoding.batch[:, None])
     delay = np.minimum(behind / tokens, np.maximum(full - decoding.tpot_s[:, None], 0.0))
     waited = wait**2 * (2.0 / prompting.wait_probability - 1.0)
@@ -284,5 +299,7 @@ def slowed_decoding(
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
     # delays lengthen stays, more requests share steps, and steps grow by ε per relative delay
     shared = at.lengths.mean(delay * tokens) / np.maximum(at.lengths.mean(tokens), 1.0)
-    crowding = 1.0 / (1.0 - np.minimum(decoding.elasticity, MOST_TAKEN)) - 1.0
-    return (decoding.tpot_s + crowding * shared)[:, None] + delay, variance
+    crowding = decoding.elasticity / (1.0 - np.minimum(decoding.elasticity, MOST_CROWDED))
+    mean = decoding.tpot_s[:, None] + delay
+    mean = mean + np.minimum((crowding * shared)[:, None], np.maximum(full - mean, 0.0))
+    return mean, variance

@@ -34,8 +34,9 @@ class Slots:
         ``[C, G, b]`` what a prompt adds alone in a step, and where every slot holds one like it.
     crowded_s
         ``[C, G]`` what a further prompt adds once every slot holds one.
-    added_s, variance_s2
-        Mean and variance of what the prompts in a step add, at :data:`_MET` mean numbers of them.
+    added_s, slope_s, variance_s2
+        Mean of what the prompts in a step add, at :data:`_MET` mean numbers of them, its slope,
+        and its variance.
     """
 
     count: Array
@@ -49,12 +50,13 @@ class Slots:
     crowded_s: Array
     crowded_s2: Array
     added_s: Array
+    slope_s: Array
     variance_s2: Array
 
     def take(self, rows: IntArray) -> Slots:
         """Return the candidates at the given rows."""
         by_row = ("count", "stages", "arrival_cv", "alone_s", "filled_s", "crowded_s")
-        tables = ("crowded_s2", "added_s", "variance_s2")
+        tables = ("crowded_s2", "added_s", "slope_s", "variance_s2")
         return replace(self, **{n: getattr(self, n)[rows] for n in (*by_row, *tables)})
 
     def among(self, arrival_cv: Array) -> Slots:
@@ -101,6 +103,7 @@ def slots_of(law: Law, role: str, lengths: Lengths, arrival_cv: Array) -> Slots 
             crowded_s=lengths.mean(law.crowded_s),
             crowded_s2=lengths.mean(law.crowded_s**2),
             added_s=nothing,
+            slope_s=nothing,
             variance_s2=nothing,
         )
     )
@@ -140,7 +143,8 @@ def _tabulated(at: Slots) -> Slots:
         added[rows] = mean + rest * at.crowded_s[rows][:, :, None]
         further = rest * at.crowded_s2[rows][:, :, None]
         variance[rows] = np.maximum(longest(2) - mean**2, 0.0) + further
-    return replace(at, added_s=added, variance_s2=variance)
+    slope = np.maximum(np.gradient(added, _MET, axis=-1), 0.0)
+    return replace(at, added_s=added, slope_s=slope, variance_s2=variance)
 
 
 def _own_slot(number: Array, over: Array, count: Array | float) -> Array:
@@ -167,10 +171,10 @@ def _spread(total: Array, longest: Array, count: Array, stages: Array) -> Array:
     return np.asarray(np.clip((busy - 1.0) / np.maximum(ranks - 1.0, 1e-9), 0.0, 1.0))
 
 
-def meet(rate: Array, step_s: Array, added_s: Array, variance_s2: Array) -> Met:
+def meet(rate: Array, step_s: Array, added_s: Array, slope_s: Array, variance_s2: Array) -> Met:
     """Return the steps ``[...]`` whose length T + X is that in which their prompts arrive.
 
-    ``added_s`` and ``variance_s2`` are ``[..., J]``. X rises ever more slowly with the number of
+    The tables are ``[..., J]``. X rises ever more slowly with the number of
     prompts, so that the line number/rate crosses T + X once: at an end of its piecewise linear
     table.
     """
@@ -183,23 +187,27 @@ def meet(rate: Array, step_s: Array, added_s: Array, variance_s2: Array) -> Met:
     low, high = pick(short, j - 1), pick(short, j)
     part = np.clip(low / np.maximum(low - high, 1e-300), 0.0, 1.0)
     first, width = _MET[j[..., 0] - 1], _MET[j[..., 0]] - _MET[j[..., 0] - 1]
-    before, after = pick(added_s, j - 1), pick(added_s, j)
-    length = step_s + before + part * (after - before)
-    spread = pick(variance_s2, j - 1)
-    spread = spread + part * (pick(variance_s2, j) - spread)
+
+    def read(table: Array) -> Array:
+        before = pick(table, j - 1)
+        return np.asarray(before + part * (pick(table, j) - before))
+
+    length = step_s + read(added_s)
     taken = np.clip(1.0 - step_s / np.maximum(length, 1e-30), 0.0, 1.0 - 1e-6)
-    return Met(first + part * width, taken, (after - before) / width, spread)
+    return Met(first + part * width, taken, read(slope_s), read(variance_s2))
 
 
-def beside(at: Slots, rate: Array, step_s: Array) -> tuple[Array, Array]:
+def beside(at: Slots, rate: Array, step_s: Array, square: Array) -> tuple[Array, Array]:
     """Return ``[C, G]`` the share of time taken from decoding, and A, its noise per arrival.
 
     One more prompt in a step adds its slope x, while λ/(1 − ρ) requests per second would have
     left: c²(1 + λx/(1 − ρ))² of noise, and that of what the prompts of a step add (docs/model.md).
+    ``square`` is ``[C]`` c².
     """
-    met = meet(np.broadcast_to(rate[:, None], step_s.shape), step_s, at.added_s, at.variance_s2)
+    tables = at.added_s, at.slope_s, at.variance_s2
+    met = meet(np.broadcast_to(rate[:, None], step_s.shape), step_s, *tables)
     leaving = rate[:, None] / (1.0 - met.taken)
-    square = at.arrival_cv[:, None] ** 2
+    square = square[:, None]
     own = np.maximum(met.variance_s2 / np.maximum(met.number, 1e-9) - square * met.slope_s**2, 0.0)
     return met.taken, square * (1.0 + leaving * met.slope_s) ** 2 + leaving**2 * own
 
@@ -225,10 +233,9 @@ def turn(at: Slots, rate: Array, batch: Array, of: Array, step_s: Array, running
 
     ``running`` is the probability that an arrival finds a step running.
     """
-    added, variance, alone, filled = (
-        along(batch, table, of) for table in (at.added_s, at.variance_s2, at.alone_s, at.filled_s)
-    )
-    met = meet(rate, step_s, added, variance)
+    tables = at.added_s, at.slope_s, at.variance_s2
+    met = meet(rate, step_s, *(along(batch, x, of) for x in tables))
+    alone, filled = (along(batch, x, of) for x in (at.alone_s, at.filled_s))
     length = step_s / (1.0 - met.taken)
     again = np.minimum(rate * met.slope_s, 0.98)
     seen = length + met.variance_s2 / (1.0 - again**2) / np.maximum(length, 1e-30)

@@ -91,11 +91,19 @@ def simulate(
     chosen = _require(trace, rate, cv, speed, requests, seed, route, prefix_cache)
     case = read_case(Path(path), plan_id, catalog)
     offered, traffic, wanted = _offered(case, trace, rate, cv, speed, requests, seed)
-    tables = [step_table(p.instances, traffic.lengths) for p in case.pools]
+    tables = [step_table(p.instances, p.own(traffic).lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
     prefixes = _prefixes(offered, tables, chosen, prefix_cache)
     moved = _transfers(case, traffic.lengths, offered)
-    pools = [Pool(p.role, t, p.replicas, p.share) for p, t in zip(case.pools, tables, strict=True)]
+    pools = [
+        Pool(
+            p.role,
+            t,
+            p.replicas,
+            p.shares(offered.prompt, offered.output) if p.takes else p.share,
+        )
+        for p, t in zip(case.pools, tables, strict=True)
+    ]
     outcome = run(
         pools,
         offered,

@@ -172,7 +172,7 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
     case = case_of(found, plan_id, catalog)
     workload = load_workload(new["workload"], catalog)
     bounds = parse_slo(new["slo"]) if new["slo"] else ()
-    if not bounds and not any(c.slo for c in workload.classes):
+    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds = parse_slo(DEFAULT_SLO)
     changed = rewritten(
         load_model(old["model"], catalog), load_engine(new["engine"], catalog),

@@ -161,7 +161,7 @@ def _request(
     workload = load_workload(service.workload, catalog)
     notes: list[str] = []
     bounds = service.bounds
-    if not bounds and not any(c.slo for c in workload.classes):
+    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds, notes = parse_slo(DEFAULT_SLO), [f"no SLO given: {DEFAULT_SLO} assumed"]
     with _located(document, *at, "rate_per_s"):
         rate = service.rate_per_s or workload.rate_per_s
@@ -199,6 +199,7 @@ def _request(
         service.min_replicas,
         service.spot_share,
         service.priority,
+        workload if any(c.deadline for c in workload.classes) else None,
     )
     return request, notes + left_out
 
