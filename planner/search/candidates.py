@@ -34,7 +34,7 @@ _PHASES: dict[Role, tuple[Phase, ...]] = {
 }
 #: Rounds of bisection for a goodput: 1e-8 of saturation; for that of a cell alone 6e-5, for the
 #: exactness loop prices what is chosen again.
-_ROUNDS, _ROUNDS_OF_A_CELL = 26, 14
+_ROUNDS, _ROUNDS_OF_A_CELL = 22, 14
 
 
 @dataclass(frozen=True, slots=True)
