@@ -144,5 +144,3 @@ def written(path: Path, text: str) -> None:
     if not marks.search(before):
         sys.exit(f"{path}: no <!-- benchmarks/referee.py --> … <!-- end referee --> to fill")
     path.write_text(marks.sub(lambda m: m[1] + text + m[2], before), encoding="utf-8")
-
-

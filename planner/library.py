@@ -5,6 +5,7 @@ from __future__ import annotations
 from planner.search.matrix import Mix
 from planner.search.plans import PlanSet
 from planner.serving.evaluate import Evaluation
+from planner.verbs.check import check
 from planner.verbs.compare import compare
 from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
@@ -39,6 +40,7 @@ __all__ = [
     "add_accelerator",
     "calibrate",
     "calibrations",
+    "check",
     "compare",
     "deploy",
     "describe_accelerator",

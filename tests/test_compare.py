@@ -175,6 +175,16 @@ def test_techniques_of_a_document_stay_with_its_plan(place: Path):
     assert found.after["inputs"]["techniques"] == "cachegen"
 
 
+def test_limits_of_a_document_stay(place: Path):
+    output(place, f"{PLAN} --rate 4 --slo {SLO} --headroom 0.5 --owned l40s:4 --json h.json")
+    found = library.what_if(place / "h.json", rate="1x")
+    plan = plan_of(place / "h.json")
+    assert found.after is not None
+    assert found.after["limits"] == json.loads((place / "h.json").read_text())["limits"]
+    assert found.after["plans"][0]["usd_per_hour"] == plan["usd_per_hour"]
+    assert found.held.usd_per_hour == pytest.approx(plan["usd_per_hour"])
+
+
 def test_slo_changes_keep_what_is_not_named():
     before = parse_slo("ttft=1s@p99,tpot=40ms@mean")
     assert changed_slo("tpot=30ms", before) == "ttft=1s@p99,tpot=30ms@mean"

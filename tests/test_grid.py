@@ -13,11 +13,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import referee
 import referee_page
 
-#: Relative differences that the quick cases (CV ≤ 2, utilisation ≤ 0.7) stay within, and points.
-MOST = {
-    "TPOT mean": 0.05, "TPOT p90": 0.10, "TTFT p50": 0.15, "TTFT p90": 0.15, "TTFT p99": 0.30,
-    "TTFT points": 6.0, "TPOT points": 8.0, "goodput": 0.25,
-}  # fmt: skip
+#: What the quick cases (CV ≤ 2, utilisation ≤ 0.7) stay within beside two standard errors of their
+#: 8,000 requests: the goals, of TTFT p99 and points what docs/queueing.md states as missed.
+MOST = referee_page.GOALS | {"TTFT p99": 0.25, "TTFT points": 4.0, "TPOT points": 8.0}
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +26,10 @@ def found() -> list[referee_page.Cell]:
 @pytest.mark.slow
 def test_quick_cases_stay_within_what_the_page_states(found):
     assert len(found) == 8
-    off = {
-        column: max((abs(c.errors[column]) for c in found if column in c.errors), default=9.9)
-        for column in MOST
-    }
-    assert {k: v for k, v in off.items() if v > MOST[k]} == {}
+    for column, most in MOST.items():
+        off = [abs(c.errors[column]) - 2.0 * c.noise.get(column, 0.0) for c in found
+               if column in c.errors]  # fmt: skip
+        assert max(off) <= most, column
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def test_an_h200_from_four_numbers_is_nearly_an_h200():
         "h200-again", family="hopper", tflops={"bf16": 989.4, "fp8": 1978.9}, memory_gib=141,
         bandwidth_tb_s=4.8,
     ).accelerator  # fmt: skip
-    assert made.scale_up == known.scale_up  # of the nearest relative, itself under another name
+    assert made.scale_up == known.scale_up
     assert made.tdp_w == pytest.approx(known.tdp_w, rel=0.15)
     assert made.sm_count == pytest.approx(known.sm_count, rel=0.1)
     load = {"tp": 2, "rate": 1.0, "prompt": 1024, "output": 256, "precision": "fp8"}
@@ -75,8 +75,7 @@ def test_what_is_given_is_no_estimate():
         sm_count=304, l2_mib=256, tdp_w=750, idle_w=140, scale_up="8:448", scale_out_gbit_s=400,
         node_devices=8, usd_per_hour=2.0, vendor="amd", source="a datasheet",
     )  # fmt: skip
-    assert made.estimated == ()
-    assert made.accelerator.notes == ""
+    assert made.estimated == ("host_link 64 GB/s",)
     assert made.accelerator.scale_up.bandwidth_bytes_per_s == 448e9
     assert made.accelerator.usd_per_hour == 2.0
     assert any("no device of its family was measured" in x for x in made.expected)
@@ -120,6 +119,8 @@ def test_added_checked_and_planned_with(tmp_path: Path):
         ("h300 " + SHEET + " --scale-up 8", "--scale-up: found '8', expected DEVICES:GB_S"),
         ("h300 " + SHEET + " --scale-up x:3", "--scale-up: found 'x:3'"),
         ("h300 " + SHEET + " --price -2", "--price: found -2"),
+        ("h300 " + SHEET + " --idle -2", "--idle: found -2"),
+        ("h300 " + SHEET + " --l2 nan", "--l2: found nan"),
         ("h300 " + SHEET + " --out no/x.yaml", "no such directory"),
     ],
 )

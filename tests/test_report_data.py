@@ -10,8 +10,9 @@ import pytest
 import planner
 from planner.report.document import plan_document
 from planner.search import plan as searching
-from planner.search.assess import statistics_s
+from planner.search.assess import Assessed, statistics_s
 from planner.search.plans import SHARES
+from planner.serving.attainment import Traffic
 from planner.verbs.plan import provenance
 
 H200: dict[str, Any] = {
@@ -25,12 +26,14 @@ def test_curves_agree_with_the_bisection(workload: str, monkeypatch: pytest.Monk
     exact: list[dict[str, Any]] = []
     described = searching.plans_of
 
-    def watched(found: Any, offered: Any, of: Any, traffic: Any) -> Any:
+    def watched(*given: Any) -> Any:
+        of = next(x for x in given if isinstance(x, Assessed))
+        traffic = next(x for x in given if isinstance(x, Traffic))
         weight = traffic.lengths.weight
         exact.append(
             {m: statistics_s(of, traffic, m, SHARES, weight).T for m in ("ttft", "tpot")}
         )
-        return described(found, offered, of, traffic)
+        return described(*given)
 
     monkeypatch.setattr(searching, "plans_of", watched)
     found = planner.plan("llama-3.1-70b", **{**H200, "workload": workload, "rate": 5.0})

@@ -21,6 +21,7 @@ from command import planner as run
 
 import planner
 from planner.report.document import plan_document
+from planner.report.html.placement import nodes_of
 from planner.report.html.rates import staircase
 from planner.verbs.plan import provenance
 
@@ -239,6 +240,42 @@ def test_placement_holds_every_replica():
             )
 
 
+def test_large_fleets_are_drawn_in_part():
+    pools = [
+        {"role": "both", "accelerator": "a", "replicas": 50_000, "layout": {"tp": 1}},
+        {"role": "decode", "accelerator": "a", "replicas": 10, "layout": {"tp": 8, "pp": 2}},
+    ]
+    nodes, more = nodes_of({"pools": pools}, [])
+    assert len(nodes) == 24
+    assert more == 50_000 // 8 + 10 * 2 - 24
+    assert {d.role for n in nodes for d in n.devices} == {"both"}
+
+
+def test_ranks_name_every_device_of_a_replica():
+    layout = {"tp": 2, "pp": 2, "dp": 2}
+    pool = {"role": "prefill", "accelerator": "a", "replicas": 1, "layout": layout}
+    stock = [{"accelerator": "a", "gpus": 8, "gpus_per_node": 4}]
+    (first, second), more = nodes_of({"pools": [pool]}, stock)
+    assert more == 0
+    assert [d.ranks for d in first.devices] == ["t0 p0 d0", "t1 p0 d0", "t0 p1 d0", "t1 p1 d0"]
+    assert [d.ranks for d in second.devices] == ["t0 p0 d1", "t1 p0 d1", "t0 p1 d1", "t1 p1 d1"]
+    assert first.text == "Server 1, a: prefill replica 1 on GPUs 0 to 3"
+
+
+def test_routing_is_shown_where_sizes_go_apart():
+    document = copy.deepcopy(made("split"))
+    ends = {"output_from": 0.0, "output_to": None}
+    document["plans"][0]["routing"] = [
+        {"prompt_from": 0.0, "prompt_to": 512.0, **ends, "share": 0.4, "to_pools": [1.0, 0.0]},
+        {"prompt_from": 512.0, "prompt_to": None, **ends, "share": 0.6, "to_pools": [0.3, 0.7]},
+    ]
+    page = planner.report_html(document)
+    words = "|".join(x.strip() for x in read(page).words if x.strip())
+    assert words.count("Which requests go where") == 1
+    assert "≤ 512|all|40%|100%|-" in words
+    assert "> 512|all|60%|30%|70%" in words
+
+
 # Cost over rate ---------------------------------------------------------------------------------
 
 
@@ -321,6 +358,8 @@ def test_plan_and_report_write_the_same_page(tmp_path: Path):
          "part.json: plan document is incomplete: missing or wrong at 'plans'"),
         ("plan llama-3.1-8b --gpus h100:1 --workload 1000/200 --rate 1 --html none/r.html",
          "--html: no such directory 'none'"),
+        ("plan llama-3.1-8b --gpus h100:1 --workload 1000/200 --rate 1 --html -",
+         "--html: found '-', expected a file; planner report --out - prints a page"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(line: str, complaint: str, tmp_path: Path):

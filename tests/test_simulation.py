@@ -86,6 +86,21 @@ def test_one_place_is_m_m_1():
     assert np.quantile(wait, 0.9) == pytest.approx(np.log(load / 0.1) / (1.0 - load), rel=0.06)
 
 
+@pytest.mark.parametrize("cv", [0.5, 2.0])
+def test_one_place_with_bursts_is_gi_m_1(cv):
+    """P(wait) is the root σ of σ = (1 + c²(1 − σ)/ρ)^(−1/c²), the mean wait σ/(1 − σ)."""
+    load, count, root = 0.6, 150_000, 0.5
+    for _ in range(200):
+        root = (1.0 + cv**2 * (1.0 - root) / load) ** (-1.0 / cv**2)
+    times = gamma_arrivals(load, cv, count, np.random.default_rng(6))
+    none = np.zeros(count, dtype=np.int64)
+    steps = exponential(1.0, count).astype(np.int64)
+    requests = Requests(times, none + 1, steps + 1, none, none)
+    wait = served(Queue(sequences=1), requests).first_s - times
+    assert (wait > 1e-9).mean() == pytest.approx(root, rel=0.03)
+    assert wait.mean() == pytest.approx(root / (1.0 - root), rel=0.08)
+
+
 @pytest.mark.parametrize(("servers", "load"), [(2, 0.6), (8, 0.8)])
 def test_places_without_interference_are_m_m_c(servers, load):
     count = 120_000

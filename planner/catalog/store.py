@@ -188,8 +188,9 @@ def find(kind: str, name: str, catalog: str | Path | None = None) -> Named:
 
 
 def _plural(kind: str) -> str:
-    own = {"model": "models", "workload": "workloads", "technique": "techniques"}
-    return own.get(kind, "hardware")
+    if kind == "fleet":
+        return "workloads"
+    return f"{kind}s" if kind in ("model", "workload", "technique") else "hardware"
 
 
 def _stem_checked(kind: str, path: Path) -> Named:

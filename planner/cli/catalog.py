@@ -68,49 +68,14 @@ def print_record(record: Named, json_path: str | None, extra: dict[str, Any] | N
 
 def _check(kinds: tuple[str, ...], paths: list[str] | None, catalog: str | None) -> None:
     """Check files, or every entry of the kinds; all mistakes at once."""
-    from planner.catalog import store
-    from planner.catalog.text import read_text
-    from planner.catalog.yaml import parse
-    from planner.errors import CatalogError, Mistake
-
-    mistakes: list[Mistake] = []
-    good = 0
-    described: list[str] = []
-    for text in paths or []:
-        path = Path(text)
-        try:
-            declared = parse(read_text(path), str(path)).data
-            kind = declared.get("kind") if isinstance(declared, dict) else None
-            record = store.load_file(kind if kind in kinds else kinds[0], path)
-            good += 1
-            described += _expectations(record, catalog)
-        except CatalogError as error:
-            mistakes += error.mistakes
-    for kind in () if paths else kinds:
-        try:
-            good += len(store.load_all(kind, catalog))
-        except CatalogError as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise CatalogError(mistakes)
-    typer.echo(f"{good} file(s) checked, no mistakes")
-    if described:
-        from planner.report import table
-
-        out = table.console()
-        for line in described:
-            out.print(line)
-
-
-def _expectations(record: Named, catalog: str | None) -> list[str]:
-    """Return what predictions for an accelerator stand on; nothing for other entries."""
-    from planner.spec.accelerator import Accelerator
-
-    if not isinstance(record, Accelerator):
-        return []
     from planner import library
+    from planner.report import table
 
-    return library.describe_accelerator(record, catalog)
+    found = library.check(kinds, paths or (), catalog)
+    out = table.console()
+    out.print(f"{found.files} file(s) checked, no mistakes")
+    for line in found.about:
+        out.print(line)
 
 
 @hardware_app.command("list")

@@ -16,21 +16,21 @@ def fleet(
     ] = None,
     time_limit: Annotated[
         float, typer.Option(min=0.1, help="Seconds of solver time until the best so far counts")
-    ] = 20.0,
+    ] = 25.0,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
 ) -> None:
     """Plan several services on a shared inventory, hour by hour."""
     from planner import library
     from planner.errors import InputError
-    from planner.report import document, progress, table
+    from planner.report import document, table
     from planner.report import fleet as report
+    from planner.report.progress import spinning
 
     if json_path is not None:
         document.require_writable(json_path)
-    result = library.fleet(
-        fleet, catalog=catalog, progress=progress.progress, time_limit_s=time_limit
-    )
+    with spinning("planning every hour of every service"):
+        result = library.fleet(fleet, catalog=catalog, time_limit_s=time_limit)
     if hour is not None and hour >= result.hours:
         raise InputError(f"--hour: found {hour}, expected 0 to {result.hours - 1}")
     for text in result.assumptions:

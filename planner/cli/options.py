@@ -30,6 +30,30 @@ ModelArg = Annotated[
         help="Model name, YAML file or Hugging Face config.json", autocompletion=entries("model")
     ),
 ]
+WorkloadOpt = Annotated[
+    str,
+    typer.Option(
+        help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500",
+        autocompletion=entries("workload"),
+    ),
+]
+GpusOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Inventory NAME:COUNT[,NAME:COUNT…]; this or --cluster",
+        autocompletion=entries("accelerator"),
+    ),
+]
+GpuOpt = Annotated[
+    str, typer.Option(help="Accelerator name or file", autocompletion=entries("accelerator"))
+]
+ClusterOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Inventory of a cluster (name or file); this or --gpus",
+        autocompletion=entries("cluster"),
+    ),
+]
 CatalogOpt = Annotated[
     str | None, typer.Option(help="Directory whose entries override the shipped ones")
 ]
@@ -47,6 +71,9 @@ SchedulerOpt = Annotated[
 ]
 WithOpt = Annotated[
     str | None, typer.Option("--with", help="Techniques: cachegen,keyformer:kv_keep=0.5")
+]
+ConsiderOpt = Annotated[
+    str | None, typer.Option(help="Techniques the search may take: all, or names")
 ]
 PrecisionOpt = Annotated[str, typer.Option(help="auto, bf16, fp8, int8, int4, fp4, mxfp4")]
 KvOpt = Annotated[str, typer.Option(help="auto (16 bit), bf16 or fp8")]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from planner.cli.completion import entries
 from planner.cli.limits import (
     LIMIT_OPTIONS,
     AvailabilityOpt,
@@ -26,8 +25,12 @@ from planner.cli.limits import (
 from planner.cli.options import (
     CatalogOpt,
     ChunkOpt,
+    ClusterOpt,
+    ConsiderOpt,
     EngineOpt,
+    GpuOpt,
     GpuPriceOpt,
+    GpusOpt,
     JsonOpt,
     KvOpt,
     ModelArg,
@@ -40,38 +43,26 @@ from planner.cli.options import (
     SpeculateOpt,
     TermOpt,
     WithOpt,
+    WorkloadOpt,
     hand_out,
     note,
     working,
 )
+from planner.cli.report import require_page
 
 #: Arguments of the verb, which the document repeats.
 _PLAN_ARGUMENTS = (
     *("gpus", "cluster", "workload", "rate", "slo", "precision", "kv_precision", "engine"),
     *("chunk", "speculate", "scheduler", "techniques", "consider", "mode", "objective"),
-    *("gpu_price", "provider", "term", "carbon", "catalog"),
+    *("gpu_price", "provider", "term", "carbon", "prices", "pareto", "catalog"),
 )
 
 
 def plan(
     model: ModelArg,
-    workload: Annotated[
-        str,
-        typer.Option(
-            help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500",
-            autocompletion=entries("workload"),
-        ),
-    ],
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            help="Inventory NAME:COUNT[,NAME:COUNT…]; this or --cluster",
-            autocompletion=entries("accelerator"),
-        ),
-    ] = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="Inventory of a cluster (name or file); this or --gpus")
-    ] = None,
+    workload: WorkloadOpt,
+    gpus: GpusOpt = None,
+    cluster: ClusterOpt = None,
     rate: Annotated[float | None, typer.Option(help="Requests per second")] = None,
     slo: Annotated[str | None, typer.Option(help="ttft=1s@p90,tpot=40ms@p90[,e2e=…]")] = None,
     precision: PrecisionOpt = "auto",
@@ -81,9 +72,7 @@ def plan(
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
     techniques: WithOpt = None,
-    consider: Annotated[
-        str | None, typer.Option(help="Techniques the search may take: all, or names")
-    ] = None,
+    consider: ConsiderOpt = None,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
     gpu_price: GpuPriceOpt = None,
     provider: ProviderOpt = None,
@@ -104,6 +93,10 @@ def plan(
     current: CurrentOpt = None,
     switch_cost: SwitchOpt = None,
     carbon: CarbonOpt = None,
+    prices: Annotated[bool, typer.Option("--prices", help="What each constraint costs")] = False,
+    pareto: Annotated[
+        str | None, typer.Option(help="Exact trade-off over cost,tpot or up to 3 objectives")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
     html: Annotated[str | None, typer.Option(help="Write an HTML report to FILE")] = None,
@@ -111,33 +104,37 @@ def plan(
     catalog: CatalogOpt = None,
 ) -> None:
     """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
-    given = dict(locals())
+    _plan(dict(locals()))
+
+
+def _plan(given: dict[str, Any]) -> None:
+    """Plan with the arguments of the command, and hand the plans out."""
     from planner import library
     from planner.report import document, table
     from planner.wiring.limits import limits_of
 
-    for file, option in ((json_path, "--json"), (html, "--html")):
-        if file is not None:
-            document.require_writable(file, option)
+    if given["json_path"] is not None:
+        document.require_writable(given["json_path"])
+    require_page(given["html"])
     arguments = {name: given[name] for name in _PLAN_ARGUMENTS}
     limits = limits_of(**{name: given[name] for name in (*LIMIT_OPTIONS, "catalog")})
     with working("planning"):
-        result = library.plan(model, **arguments, limits=limits)
-    inputs = {"model": model, **arguments, "top": top}
-    written = document.plan_document(result, inputs, library.provenance(model, **arguments))
+        result = library.plan(given["model"], **arguments, limits=limits)
+    inputs = {"model": given["model"], **arguments, "top": given["top"]}
+    written = document.plan_document(
+        result, inputs, library.provenance(given["model"], **arguments)
+    )
     for text in result.assumptions:
         note(text)
-    if html is not None:
-        document.write_text(library.report_html(written), html, "--html")
-    hand_out(written, json_path, lambda: table.print_plan(result, top, table.console()))
+    if given["html"] is not None:
+        document.write_text(library.report_html(written), given["html"], "--html")
+    out = table.console()
+    hand_out(written, given["json_path"], lambda: table.print_plan(result, given["top"], out))
 
 
 def evaluate(
     model: ModelArg,
-    gpu: Annotated[
-        str,
-        typer.Option(help="Accelerator name or file", autocompletion=entries("accelerator")),
-    ],
+    gpu: GpuOpt,
     tp: Annotated[int, typer.Option(help="Tensor-parallel degree")] = 1,
     pp: Annotated[int, typer.Option(help="Pipeline stages")] = 1,
     ep: Annotated[

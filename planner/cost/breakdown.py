@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 
 from planner.cost.memory import stage_share
-from planner.cost.price import Priced, price, resource_seconds
+from planner.cost.price import Priced, price, resource_seconds, total_s
 from planner.cost.step import Instances, Lengths
 from planner.cost.uncertainty import Z80, step_log_sigma
 from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array
+from planner.spec.engine import Engine
 
 Phase = Literal["prefill", "decode"]
 
@@ -54,15 +55,19 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
     engine = instances.engine
     if phase == "decode":
         ops = operators(instances.model, split, Step(batch, lengths.context, 0.0))
-        lines = _lines(phase, [price(op, instances.hardware) for op in ops])
+        lines = _lines(phase, [price(op, instances.hardware) for op in ops], engine.decode_slowdown)
         per_rank = batch / float(split.dp * split.pp)
         host = engine.host_step_s + engine.host_sequence_s * per_rank
+        host += engine.context_s * lengths.context()
         launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s
         eager = per_rank > engine.graph_max_batch
     else:
         ops, whole, steps = _prompt_ops(instances, lengths, split)
-        lines = _lines(phase, [price(op, instances.hardware) for op in ops], steps)
-        lines += _lines(phase, [price(op, instances.hardware) for op in whole])
+        idle = operators(instances.model, split, Step(0.0, lengths.context, 0.0))
+        slow = _slowdown(engine, ops, idle, instances)
+        lines = _lines(phase, [price(op, instances.hardware) for op in ops], slow, steps)
+        whole_priced = [price(op, instances.hardware) for op in whole]
+        lines += _lines(phase, whole_priced, engine.prompt_slowdown)
         host = engine.host_step_s * steps
         launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s * steps
         eager = True
@@ -117,11 +122,18 @@ def _prompt_ops(
     return operators(instances.model, split, step), whole, steps
 
 
-def _lines(phase: Phase, priced: list[Priced], times: float = 1.0) -> list[Line]:
+def _slowdown(engine: Engine, ops: list[Op], idle: list[Op], on: Instances) -> float:
+    """Return by what the engine stretches a step of prompts, as ``step_s`` does."""
+    every, plain = (float(np.max(total_s(x, on.hardware))) for x in (ops, idle))
+    slow = engine.decode_slowdown * plain + engine.prompt_slowdown * (every - plain)
+    return slow / every
+
+
+def _lines(phase: Phase, priced: list[Priced], slowdown: float, times: float = 1.0) -> list[Line]:
     """Return one line per operator name, equal names summed."""
     lines: dict[str, Line] = {}
     for p in priced:
-        seconds = times * float(np.asarray(p.seconds))
+        seconds = slowdown * times * float(np.asarray(p.seconds))
         if seconds <= 0.0:
             continue
         share = float(np.asarray(p.resource))

@@ -1,7 +1,8 @@
-"""Laws as functions of an engine's host times, with the kernels priced once.
+"""Laws as functions of what an engine adds to its kernels, with the kernels priced once.
 
-Every table of a law is affine in the host time per step and per sequence: both are added to steps,
-and tables are sums and differences of steps. Three laws therefore span all of them.
+Every table of a law is affine in the host time per step and per sequence, which are added to steps,
+and in the slowdowns, which stretch the kernels' part: tables are sums and differences of steps.
+Where a step is the larger of two times, that holds on either side. Six laws therefore span all.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from planner.cost.step import Instances, Law, Lengths, law
-from planner.formulas.arrays import Array
 
-#: Step of the finite difference [s]; the tables are affine, so its size does not matter.
-_STEP_S = 1e-3
+#: Steps of the finite differences [s, -]; the tables are affine, so their size hardly matters.
+_STEPS = {
+    "host_step_s": 1e-3, "host_sequence_s": 1e-4, "decode_slowdown": 0.1, "prompt_slowdown": 0.1,
+    "context_s": 1e-7,
+}  # fmt: skip
 _TABLES = (
     "decode_s", "prompt_s", "marginal_s", "crowded_s", "service_s", "start_s", "mixed_s",
     "capped_s", "boundary_s",
@@ -25,34 +28,37 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class HostTimes:
-    """The host times of an engine profile [s]."""
+    """What an engine profile adds to its kernels: host times [s], and slowdowns of kernels [-]."""
 
     host_step_s: float
     host_sequence_s: float
     request_s: float
+    decode_slowdown: float = 1.0
+    prompt_slowdown: float = 1.0
+    context_s: float = 0.0
 
 
 def laws_by_host(instances: Instances, lengths: Lengths) -> Callable[[HostTimes], Law]:
-    """Return the law of an instance as a function of its engine's host times."""
+    """Return the law of an instance as a function of what its engine adds."""
+    start = {name: 0.0 if name.endswith("_s") else 1.0 for name in _STEPS}
 
-    def at(step_s: float, sequence_s: float) -> Law:
-        engine = instances.engine.model_copy(
-            update={"host_step_s": step_s, "host_sequence_s": sequence_s}
-        )
+    def at(**changed: float) -> Law:
+        engine = instances.engine.model_copy(update={**start, **changed})
         return law(replace(instances, engine=engine), lengths)
 
-    base, by_step, by_sequence = at(0.0, 0.0), at(_STEP_S, 0.0), at(0.0, _STEP_S)
-
-    def combined(name: str, host: HostTimes) -> Array:
-        zero, one, other = (getattr(x, name) for x in (base, by_step, by_sequence))
-        return np.asarray(
-            zero
-            + host.host_step_s / _STEP_S * (one - zero)
-            + host.host_sequence_s / _STEP_S * (other - zero)
-        )
+    base = at()
+    others = {name: at(**{name: start[name] + step}) for name, step in _STEPS.items()}
+    slopes = {
+        name: {t: (getattr(other, t) - getattr(base, t)) / _STEPS[name] for t in _TABLES}
+        for name, other in others.items()
+    }
 
     def given(host: HostTimes) -> Law:
-        tables: dict[str, Any] = {name: combined(name, host) for name in _TABLES}
+        tables: dict[str, Any] = {t: getattr(base, t) for t in _TABLES}
+        for name, slope in slopes.items():
+            shift = getattr(host, name) - start[name]
+            if shift != 0.0:
+                tables = {t: np.asarray(x + shift * slope[t]) for t, x in tables.items()}
         return replace(base, **tables, request_s=host.request_s)
 
     return given

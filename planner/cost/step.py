@@ -26,6 +26,10 @@ _BATCHES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16
 _CHUNKS = (0, 1, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
+#: Fields of a law that all its candidates share.
+_OF_ALL = ("batch", "request_s", "memory", "order", "apart", "lost", "gather_steps")
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
@@ -57,6 +61,12 @@ class Lengths:
     def mean(self, values: Array) -> Array:
         """Return the weighted mean over buckets (last axis)."""
         return np.asarray((values * self.weight).sum(axis=-1))
+
+    def reserved(self, output: float) -> float:
+        """Return the mean KV of an admitted request, with a share of its output set aside [tok]."""
+        stay = self.weight * np.maximum(self.output, 1.0)
+        held = self.prompt + output * np.maximum(self.output, 1.0)
+        return float((stay * held).sum() / stay.sum())
 
     @property
     def context(self) -> ContextByWindow:
@@ -126,6 +136,8 @@ class Law:
         ``[C]`` pipeline stages: without decoding, prompts follow each other through them.
     request_s
         Fixed time per request before its first step.
+    gather_steps
+        Decode steps that a prompt waits before the scheduler takes it up.
     memory
         Memory map per device.
     order
@@ -162,14 +174,14 @@ class Law:
     lost: float = 1.0
     filled_s: Array | None = None
     slots: Array | None = None
+    gather_steps: float = 0.0
 
     def take(self, rows: IntArray) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
         picked = {
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
-            if f.name not in ("batch", "request_s", "memory", "order", "apart", "lost")
-            and getattr(self, f.name) is not None
+            if f.name not in _OF_ALL and getattr(self, f.name) is not None
         }
         order = None if self.order is None else self.order.take(rows)
         return replace(self, **picked, memory=self.memory.take(rows), order=order)
@@ -186,13 +198,20 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     engine = instances.engine
     ops = operators(instances.model, split, step)
     busy = _composed(ops, instances.hardware, engine)
+    if (engine.decode_slowdown, engine.prompt_slowdown) != (1.0, 1.0):
+        alone = operators(instances.model, split, replace(step, chunk=0.0))
+        plain = _composed(alone, instances.hardware, engine)
+        busy = engine.decode_slowdown * plain + engine.prompt_slowdown * (busy - plain)
     uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
     some = np.asarray(step.sequences) > 0
     per_rank = np.where(some, np.maximum(step.sequences / (split.dp * split.pp), 1.0), 0.0)
     eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
     launches = sum(op.repeat for op in ops) * engine.launch_s
     busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
-    return np.asarray(busy + engine.host_step_s + engine.host_sequence_s * per_rank)
+    host = engine.host_step_s + engine.host_sequence_s * per_rank
+    if engine.context_s > 0.0:
+        host = host + np.where(some, engine.context_s * step.context(), 0.0)
+    return np.asarray(busy + host)
 
 
 def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:
@@ -217,7 +236,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         instances.hardware.accelerator.memory_bytes,
     )
     ranks = split.dp * split.pp
-    held = lengths.context()
+    held = lengths.reserved(engine.reserved_output)
     kept = held * instances.model.rewrite.kv_held
     kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, kept)
     # every stage holds its layers' part of every request; ranks hold requests of their own
@@ -241,6 +260,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         kv_tokens=kv_tokens,
         stages=split.pp,
         request_s=engine.request_s,
+        gather_steps=engine.gather_steps,
         memory=memory,
         **tables,
     )
@@ -270,7 +290,8 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
 
     def attention(steps: Array) -> Array:
         ops = prompt_attention(model, wide, new, lengths.prefix, steps)
-        return total_s(ops, prompts_on.hardware) * stage_share(model, wide) * wide.pp
+        slowest = stage_share(model, wide) * wide.pp
+        return engine.prompt_slowdown * total_s(ops, prompts_on.hardware) * slowest
 
     return StepPrices(
         batch=batch,

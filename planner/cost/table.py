@@ -180,7 +180,8 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
     ops = prompt_attention(instances.model, one, new, prefix[:, None], 1.0)
     # the whole pass crosses every stage, the slowest of which sets the pace
     uneven = float(stage_share(instances.model, one)) * stages
-    attention = np.broadcast_to(total_s(ops, prompts_on.hardware), (len(prefix), len(new)))
+    alone = engine.prompt_slowdown * total_s(ops, prompts_on.hardware)
+    attention = np.broadcast_to(alone, (len(prefix), len(new)))
     return StepTable(
         token_budget=budget,
         sequences=sequences,

@@ -6,7 +6,7 @@ import json
 
 from planner.spec.engine import Engine
 
-_MICROSECONDS = ("launch_s", "host_step_s", "host_sequence_s", "request_s")
+_MICROSECONDS = ("launch_s", "host_step_s", "host_sequence_s", "context_s", "request_s")
 
 
 def engine_to_yaml(engine: Engine) -> str:

@@ -95,7 +95,7 @@ def workload_from_prometheus(
     span = float(rates.step_s.sum())
     notes = (
         f"vLLM metrics of {span:.0f} s in {len(rates.per_s)} steps: mean {steady:.4g} requests/s, "
-        f"busiest step {peak:.4g}/s ({peak / steady:.2g} × the mean). CV of arrivals "
+        f"busiest step {peak:.4g}/s ({peak / steady:.3g} × the mean). CV of arrivals "
         f"{cv:.3g} from the counts of neighbouring steps, of finished requests. Prompt and output "
         "lengths are taken as independent: Prometheus has no joint histogram."
     )

@@ -22,6 +22,8 @@ WHAT_IF_SCHEMA = "planner/what-if/1"
 #: Figures a narrow terminal leaves out, and those that say nothing where both are alike.
 _WIDE = ("TTFT mean", "TTFT p50", "TPOT mean", "TPOT p50", "E2E mean", "E2E p50", "output per GPU")
 _MUCH = 100
+#: Relative differences below this are shown as none: predictions are worth far less.
+_ALIKE = 0.005
 _FORMATS: Mapping[str, Callable[[float], str]] = {
     "$/h": lambda v: f"{v:.2f}",
     "$/M tokens": lambda v: f"{v:.3g}",
@@ -103,8 +105,11 @@ def _difference(figure: Figure, show: Callable[[float], str]) -> str:
         return "-"
     if figure.difference == 0.0:
         return "="
+    points = round(100 * figure.difference)
     if figure.unit == "share":
-        return f"{100 * figure.difference:+.0f} points"
+        return f"{points:+d} points" if points else "≈"
+    if figure.relative is not None and abs(figure.relative) < _ALIKE:
+        return "≈"
     sign = "+" if figure.difference > 0 else "-"
     relative = "" if figure.relative is None else f" ({figure.relative:+.0%})"
     return f"{sign}{show(abs(figure.difference))}{relative}"

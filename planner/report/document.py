@@ -82,11 +82,23 @@ def plan_document(result: PlanSet, inputs: Mapping[str, Any], provenance: Any) -
         "basis": result.basis,
         "gap": result.gap,
         "limits": plain(result.limits),
+        "prices": plain(result.prices),
+        "tradeoff": _tradeoff(result),
         "assumptions": list(result.assumptions),
         "techniques": result.techniques,
         "savings": plain(result.savings),
         "provenance": plain(provenance),
     }
+
+
+def _tradeoff(result: PlanSet) -> dict[str, Any] | None:
+    if result.tradeoff is None:
+        return None
+    points = [
+        {"values": plain(p.values), "knee": p.knee, "plan": _plan(p.plan)}
+        for p in result.tradeoff.points
+    ]
+    return {"objectives": list(result.tradeoff.objectives), "points": points}
 
 
 def _plan(plan: Plan) -> dict[str, Any]:

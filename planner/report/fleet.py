@@ -13,7 +13,7 @@ from planner.report.document import plain
 from planner.units import format_seconds
 
 if TYPE_CHECKING:
-    from planner.search.hours import FleetPlan, HourPool, ServicePlan
+    from planner.search.fleet_plan import FleetPlan, HourPool, ServicePlan
 
 FLEET_SCHEMA = "planner/fleet/1"
 _BARS = "▁▂▃▄▅▆▇█"
@@ -32,7 +32,7 @@ def fleet_document(result: FleetPlan, inputs: Mapping[str, Any]) -> dict[str, An
 
 def sentence(result: FleetPlan) -> str:
     """Return cost, saving and proof in one or two sentences."""
-    what = "a day" if result.hours == 24 else "an hour" if result.hours == 1 else "all hours"
+    what = {24: "a day", 1: "an hour"}.get(result.hours, f"for {result.hours} hours")
     gap = "proved optimal" if result.gap < 1e-6 else f"at most {result.gap:.1%} above the optimum"
     text = (
         f"{len(result.services)} services for ${result.usd:,.2f} {what} ({gap}), "
@@ -75,6 +75,8 @@ def print_fleet(result: FleetPlan, hour: int | None, out: Console) -> None:
     busiest = max(range(result.hours), key=lambda h: sum(s.hours[h].gpus for s in result.services))
     shown = busiest if hour is None else hour
     _print_pools(result, shown, out)
+    out.print()
+    _print_servers(result, shown, out)
     out.print()
     counts = result.enumerated
     out.print(
@@ -137,11 +139,37 @@ def _print_pools(result: FleetPlan, hour: int, out: Console) -> None:
         slo = ", ".join(
             f"{r.bound.metric.upper()} {r.bound.statistic} {format_seconds(r.value_s)}"
             f"{'' if r.met else ' ✗'}"
-            for r in at.slo
+            for r in (at.chains or at.slo)
         )
         pools = " + ".join(_pool(p) for p in at.pools) or "-"
         table.add_row(s.name, pools, f"{at.peak_per_s:.3g}", f"{at.capacity_per_s:.3g}", slo or "-")
     out.print(table)
+
+
+def _print_servers(result: FleetPlan, hour: int, out: Console) -> None:
+    """Draw the servers in use: a letter per service on each GPU, replicas apart."""
+    letters = {s.name: "abcdefghijklmnopqrstuvwxyz"[k % 26] for k, s in enumerate(result.services)}
+    placement = result.placements[hour]
+    servers: dict[tuple[str, int], list[str]] = {}
+    for one in placement.replicas:
+        for node, gpus in zip(one.nodes, one.gpus, strict=True):
+            key = (one.accelerator, node)
+            servers.setdefault(key, []).append(letters[one.service] * len(gpus))
+    out.print(", ".join(f"{x} {name}" for name, x in letters.items()) + "; . free")
+    for supply in result.supplies:
+        mine = {k[1]: v for k, v in servers.items() if k[0] == supply.accelerator}
+        cells = []
+        for node, parts in sorted(mine.items()):
+            size = min(supply.domain_devices, supply.count - node * supply.domain_devices)
+            free = size - sum(map(len, parts))
+            cells.append(f"{node:>3} [{' '.join([*parts, '.' * free]).strip()}]")
+        if cells:
+            out.print(f"{supply.accelerator}, servers of {supply.domain_devices}:")
+            out.print("  ".join(cells), markup=False)
+    text = f"{placement.moves} moves since the hour before" if result.hours > 1 else ""
+    short = f"{placement.unplaced} replicas find no server with room" if placement.unplaced else ""
+    if text or short:
+        out.print("; ".join(x for x in (text, short) if x) + ".")
 
 
 def _pool(pool: HourPool) -> str:

@@ -21,7 +21,7 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _tokens(low: float, high: float) -> str:
+def tokens(low: float, high: float) -> str:
     """Return a range of tokens: ``all``, ``≤ 512``, ``> 512``, ``513-1024``."""
     if low <= 0:
         return "all" if math.isinf(high) else f"≤ {high:.0f}"
@@ -36,7 +36,7 @@ def print_routing(plan: Plan, out: Console) -> None:
     table = _table("prompt", "output", "requests", *pools)
     for r in plan.routing:
         to = [f"{x:.0%}" if x > 0.0 else "-" for x in r.to_pools]
-        sizes = (_tokens(r.prompt_from, r.prompt_to), _tokens(r.output_from, r.output_to))
+        sizes = (tokens(r.prompt_from, r.prompt_to), tokens(r.output_from, r.output_to))
         table.add_row(*sizes, f"{r.share:.0%}", *to)
     out.print(f"Which sizes (tokens) of {plan.id} go where:")
     out.print(table)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from planner.report.routing import print_routing
+from planner.report.worth import print_prices, print_tradeoff
 from planner.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:  # a table of one verb needs nothing of the others
@@ -142,6 +143,8 @@ def print_plan(result: PlanSet, top: int, out: Console) -> None:
         out.print(plot, markup=False, overflow="crop", no_wrap=True)
         out.print()
     print_routing(result.recommended, out)
+    print_prices(result, out)
+    print_tradeoff(result, lambda p: pools_text(p.pools), out)
     out.print(f"Binds: {result.binding}.")
     out.print(
         f"Knee: {result.knee.id} ({pools_text(result.knee.pools)}), nearest to the best cost, "

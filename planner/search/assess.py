@@ -10,19 +10,12 @@ import numpy as np
 from planner.formulas.arrays import Array
 from planner.search.candidates import Enumeration
 from planner.search.drafts import Draft, capacity_per_s
-from planner.serving.attainment import Constraint, Traffic, quantiles
+from planner.serving.attainment import Constraint, Traffic
 from planner.serving.open_loop import solve
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared
-from planner.serving.state import (
-    BRACKET_S,
-    Mix,
-    State,
-    cdf,
-    handed_over,
-    metric_mean_s,
-    stack,
-)
+from planner.serving.routed import routed_share, routed_statistics_s
+from planner.serving.state import Mix, State, cdf, handed_over, stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,37 +164,11 @@ def statistics_s(
     of: Assessed,
     traffic: Traffic,
     metric: str,
-    quantiles_of: Sequence[float | None],
+    levels: Sequence[float | None],
     weight: Array,
 ) -> Array:
     """Return ``[Q, drafts]`` statistics of a metric: quantiles; ``None`` stands for the mean."""
-    lengths = traffic.lengths
-    if metric == "tpot":  # requests that decode nothing have no TPOT
-        weight = np.where(lengths.decode > 0.0, weight, 0.0)
-    routed = of.route * weight
-    total = of.mix.over(routed.sum(axis=1))
-    plans = len(of.mix.starts)
-    if metric == "tpot" and weight.sum() <= 0.0:
-        return np.zeros((len(quantiles_of), plans))
-    wanted = [q for q in quantiles_of if q is not None]
-
-    def mixture(t: Array) -> Array:
-        shares = cdf(of.paths, lengths, metric, t[..., of.mix.plan])
-        return of.mix.over(np.einsum("...rb,rb->...r", shares, routed)) / total
-
-    found = quantiles(mixture, wanted, *BRACKET_S, plans) if wanted else np.zeros((0, plans))
-    rows = iter(found)
-    mean = np.zeros(plans)
-    if len(wanted) < len(quantiles_of):
-        mean = _mean_s(of, traffic, metric, routed) / total
-    return np.array([mean if q is None else next(rows) for q in quantiles_of])
-
-
-def _mean_s(of: Assessed, traffic: Traffic, metric: str, routed: Array) -> Array:
-    if metric == "tpot":
-        each = (of.paths.tpot_mean_s * routed).sum(axis=1)
-        return of.mix.over(np.where(of.paths.stable, each, np.inf))
-    return of.mix.over(metric_mean_s(of.paths, traffic.lengths, metric, routed))
+    return routed_statistics_s(of.paths, traffic.lengths, metric, levels, of.route * weight, of.mix)
 
 
 def curve_s(
@@ -227,8 +194,8 @@ def curve_s(
         weight = weight / weight.sum()
 
     def share_by(time_s: Array) -> Array:
-        within: Array = cdf(of.paths, lengths, metric, time_s[:, of.mix.plan]) @ weight
-        return of.mix.over(within)
+        within = cdf(of.paths, lengths, metric, time_s[:, of.mix.plan])
+        return of.mix.over(np.einsum("...rb,rb->...r", within, of.route * weight))
 
     with np.errstate(invalid="ignore"):  # an unstable draft has no median
         below = middle_s * np.geomspace(1e-2, 1.0, 24)[:, None]
@@ -247,9 +214,7 @@ def curve_s(
 
 def share_within(of: Assessed, traffic: Traffic, constraint: Constraint) -> Array:
     """Return per draft the share of the bound's requests that meet it."""
-    limit = np.full(len(of.mix.plan), constraint.bound.limit_s)
-    met = cdf(of.paths, traffic.lengths, constraint.bound.metric, limit)
-    return of.mix.over((met * of.route * constraint.weight).sum(axis=1))
+    return routed_share(of.paths, traffic.lengths, constraint, of.route, of.mix)
 
 
 def meets(of: Assessed, traffic: Traffic) -> Array:

@@ -7,14 +7,13 @@ cell load every column nearly alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from planner.cost.step import Lengths
 from planner.formulas.arrays import Array, IntArray
-from planner.serving.attainment import Constraint, Traffic
 
 #: Cells of a workload: more change the optimum by less than the model errs.
 MOST_CELLS = 6
@@ -98,26 +97,3 @@ def _best_cut(x: Array, weight: Array, sizes: Array) -> tuple[float, float]:
         if before - after > best[0] + 1e-12:
             best = (before - after, float(at))
     return best
-
-
-def only(traffic: Traffic, share: Array) -> Traffic:
-    """Return the traffic of which ``[b]`` shares of each bucket are left; buckets stay in place.
-
-    Bounds of classes without any request left are dropped.
-    """
-    weight = traffic.lengths.weight * share
-    lengths = replace(traffic.lengths, weight=weight / weight.sum())
-    constraints = tuple(
-        Constraint(c.bound, c.weight * share / (c.weight * share).sum(), c.of)
-        for c in traffic.constraints
-        if (c.weight * share).sum() > 1e-12
-    )
-    return replace(traffic, lengths=lengths, constraints=constraints)
-
-
-def without_empty(traffic: Traffic) -> Traffic:
-    """Return the traffic without buckets that no request is of."""
-    keep = np.flatnonzero(traffic.lengths.weight > 0.0)
-    lengths = Lengths(*(getattr(traffic.lengths, f.name)[keep] for f in fields(Lengths)))
-    constraints = tuple(replace(c, weight=c.weight[keep]) for c in traffic.constraints)
-    return replace(traffic, lengths=lengths, constraints=constraints)

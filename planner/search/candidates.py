@@ -17,11 +17,12 @@ from planner.cost.step import Instances, Law, law
 from planner.cost.work import Split
 from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.energy import power_w
-from planner.search.buckets import Cells, one_cell, only, without_empty
+from planner.search.buckets import Cells, one_cell
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import goodput_among, goodput_per_s, solve
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared, Role, prepare
+from planner.serving.routed import only, without_empty
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,19 +18,26 @@ from planner.search.runs import Case, Prediction, Resolve, predict, predictions_
 from planner.search.statistics import ErrorStatistics
 from planner.spec.engine import Engine
 
-#: What is fitted, and its physical range [s].
+#: What is fitted, and its physical range [s, -].
 BOUNDS = {
     "host_step_s": (1e-6, 0.05),
     "host_sequence_s": (1e-8, 2e-3),
     "request_s": (1e-5, 1.0),
+    "decode_slowdown": (0.4, 3.0),
+    "prompt_slowdown": (0.4, 3.0),
+    "context_s": (1e-9, 2e-6),
 }
-#: Loads fitted: an open loop may turn unstable on the way, a full queue shows the batch policy.
-LOADS = ("closed_loop", "static_batch")
-#: Latencies fitted: (measured column, predicted figure), the first that a row states.
+#: Spread of log slowdown known beforehand: kernels in an engine take about what they take alone.
+PRIOR = {"decode_slowdown": 0.3, "prompt_slowdown": 0.3}
+#: Loads fitted: an open loop may turn unstable on the way.
+LOADS = ("closed_loop", "static_batch", "offline")
+#: Figures fitted: (measured column, predicted figure), the first that a row states; of an offline
+#: run only the last, which for other loads follows from the latencies.
 TARGETS = (
     (("tpot_p50_s", "tpot_p50"), ("tpot_mean_s", "tpot_mean")),
     (("ttft_p50_s", "ttft_p50"), ("ttft_mean_s", "ttft_mean")),
     (("batch_latency_s", "batch_latency_mean"),),
+    (("output_tokens_per_s", "output_tokens_per_s_mean"),),
 )
 #: Rows fitted, evenly spaced over the table where it has more: enough for three parameters.
 MOST_ROWS = 400
@@ -76,14 +83,14 @@ def fit_host_times(
         If fewer than 5 rows can be predicted.
     """
     before = predictions_of(table, resolve, iter)
-    targets = _targets(table, before, resolve)
+    targets = targets_of(table, before, resolve)
     if len(targets) < FEWEST_ROWS:
         raise InputError(
             f"{table.path}: found {len(targets)} rows of {engine.name} with a latency that can be "
             f"predicted, expected at least {FEWEST_ROWS}"
         )
-    found = _fit(targets, engine)
-    values = {name: found.parameters[name] for name in BOUNDS}
+    found = fit_targets(targets, engine, shared_laws_by_host())
+    values = {name: found.parameters[name] for name in BOUNDS if name not in found.kept}
     origin = f"host times: fitted to {len(targets)} runs of {Path(table.path).name}"
     sources = (*(x for x in engine.sources if not x.startswith("host time")), origin)
     fitted = engine.model_copy(update={**values, "sources": sources})
@@ -102,20 +109,25 @@ def fit_host_times(
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
-    """A row to fit: its deployment, and measured seconds by predicted figure."""
+class Target:
+    """A row to fit: its number, its deployment, and what was measured by predicted figure."""
 
+    row: int
     case: Case
     measured: dict[str, float]
 
 
-def _targets(table: RunTable, known: list[Prediction], resolve: Resolve) -> list[_Target]:
+def targets_of(
+    table: RunTable, known: list[Prediction], resolve: Resolve, most: int = MOST_ROWS
+) -> list[Target]:
+    """Return at most so many rows to fit, evenly picked from those with a figure to fit."""
     usable = []
     for index, prediction in enumerate(known):
         if str(table.text["load"][index]) not in LOADS:
             continue
         measured = {}
-        for choices in TARGETS:
+        offline = str(table.text["load"][index]) == "offline"
+        for choices in TARGETS[-1:] if offline else TARGETS[:-1]:
             for column, figure in choices:
                 value = float(table.numbers[column][index])
                 if np.isfinite(value) and figure in prediction.figures:
@@ -123,36 +135,52 @@ def _targets(table: RunTable, known: list[Prediction], resolve: Resolve) -> list
                     break
         if measured:
             usable.append((index, measured))
-    picked = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), MOST_ROWS)).astype(int))
-    return [_Target(resolve(table.row(usable[k][0]))[0], usable[k][1]) for k in picked if usable]
+    picked = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), most)).astype(int))
+    rows = [usable[k] for k in picked if usable]
+    return [Target(index, resolve(table.row(index))[0], found) for index, found in rows]
 
 
-def _fit(targets: list[_Target], engine: Engine) -> Fit:
+#: An instance under some lengths → its law as a function of what its engine adds.
+LawsByHost = Callable[[Instances, Lengths], Callable[[HostTimes], Law]]
+
+
+def shared_laws_by_host() -> LawsByHost:
+    """Return laws by host times, remembered for rows and fits that share them."""
     known: dict[object, Callable[[HostTimes], Law]] = {}
 
-    def laws_at(host: HostTimes) -> Callable[[Instances, Lengths], Law]:
-        def law(instances: Instances, lengths: Lengths) -> Law:
-            key = (id(lengths), instances)
-            if key not in known:
-                known[key] = laws_by_host(instances, lengths)
-            return known[key](host)
+    def law(instances: Instances, lengths: Lengths) -> Callable[[HostTimes], Law]:
+        key = (id(lengths), instances)
+        if key not in known:
+            known[key] = laws_by_host(instances, lengths)
+        return known[key]
 
-        return law
+    return law
 
-    def predicted(parameters: Mapping[str, float]) -> Array:
-        law = laws_at(HostTimes(*(parameters[name] for name in BOUNDS)))
-        values = []
-        for target in targets:
-            figures = predict([target.case], law, tuple(target.measured)).figures
-            values += [figures[name] for name in target.measured]
-        return np.array(values)
 
+def predicted_s(targets: Sequence[Target], host: HostTimes, laws: LawsByHost) -> Array:
+    """Return every figure that the targets have measured, as predicted with these host times."""
+    values = []
+    for target in targets:
+        figures = predict([target.case], lambda i, x: laws(i, x)(host), tuple(target.measured))
+        values += [figures.figures[name] for name in target.measured]
+    return np.array(values)
+
+
+def host_times_of(parameters: Mapping[str, float]) -> HostTimes:
+    """Return host times by the names of their parameters."""
+    return HostTimes(**{name: parameters[name] for name in BOUNDS})
+
+
+def fit_targets(targets: Sequence[Target], engine: Engine, laws: LawsByHost) -> Fit:
+    """Return the host times that fit the targets, started from those of a profile."""
     measured = np.array([v for t in targets for v in t.measured.values()])
     start = {
-        name: min(max(getattr(engine, name), low * 10.0), high / 10.0)
+        name: min(max(getattr(engine, name), low * 10.0 if name.endswith("_s") else low), high)
         for name, (low, high) in BOUNDS.items()
     }
-    return fit_log(predicted, measured, start, BOUNDS)
+    return fit_log(
+        lambda p: predicted_s(targets, host_times_of(p), laws), measured, start, BOUNDS, PRIOR
+    )
 
 
 def _with_host(case: Case, values: Mapping[str, float]) -> Case:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,120 +11,28 @@ from planner.errors import InfeasibleError
 from planner.formulas.arrays import IntArray
 from planner.search.assess import assess, share_within, statistics_s
 from planner.search.drafts import Draft
-from planner.search.fleet import Demand, Market, Staffing, staff
+from planner.search.fleet import staff
+from planner.search.fleet_plan import (
+    Check,
+    FleetPlan,
+    HourPool,
+    ServiceHour,
+    ServicePlan,
+    Static,
+    SupplyPlan,
+)
 from planner.search.fleet_shortage import explain_fleet
 from planner.search.plans import SloResult
 from planner.search.services import Options, Request, options_of
+from planner.search.staffing import Demand, Market, Staffing
+from planner.search.standing import placements_of
+from planner.serving.chain import ChainResult, chain_results
 from planner.spec.fleet import Spot
-from planner.spec.layout import Layout
 
 #: How often a fleet whose exact check misses an SLO is sought again with more capacity there.
 _ROUNDS = 4
-Progress = Callable[[Iterable[int], str], Iterable[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class HourPool:
-    """Equal replicas of a service in one hour; ``spot`` and ``starts`` are counted in them."""
-
-    accelerator: str
-    role: str
-    layout: Layout
-    precision: str
-    replicas: int
-    spot: int
-    starts: int
-    gpus: int
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceHour:
-    """A service in one hour.
-
-    Attributes
-    ----------
-    rate_per_s, peak_per_s
-        Mean rate, and that of the busiest minutes: the SLO is judged at the latter.
-    capacity_per_s
-        Largest rate the replicas serve within the SLO.
-    startup_s
-        The longest start-up of a replica that starts for this hour; 0 where none does.
-    """
-
-    hour: int
-    rate_per_s: float
-    peak_per_s: float
-    capacity_per_s: float
-    gpus: int
-    startup_s: float
-    pools: tuple[HourPool, ...]
-    slo: tuple[SloResult, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ServicePlan:
-    """A service over all hours."""
-
-    name: str
-    model: str
-    priority: int
-    hours: tuple[ServiceHour, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SupplyPlan:
-    """Devices of one type over all hours: how many are reserved, on demand and on spot."""
-
-    accelerator: str
-    count: int
-    owned: int
-    reserved: int
-    used: tuple[int, ...]
-    on_demand: tuple[int, ...]
-    spot: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Static:
-    """The same replicas in every hour, enough for every service's busiest.
-
-    ``fits`` says whether the inventory holds them; prices are of all hours, by the best terms and
-    with everything on demand (``None`` where a price is unknown).
-    """
-
-    fits: bool
-    gpus: dict[str, int]
-    usd: float
-    on_demand_usd: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class FleetPlan:
-    """Services, supplies, and what all hours together cost [$]."""
-
-    name: str
-    hours: int
-    services: tuple[ServicePlan, ...]
-    supplies: tuple[SupplyPlan, ...]
-    usd: float
-    startup_usd: float
-    bound_usd: float
-    static: Static | None
-    optimality: str
-    enumerated: dict[str, int]
-    assumptions: tuple[str, ...] = ()
-
-    @property
-    def gap(self) -> float:
-        """How far above the proved bound the cost may be, relative."""
-        return 0.0 if self.usd <= 0 else max(0.0, 1.0 - self.bound_usd / self.usd)
-
-    @property
-    def saving(self) -> float | None:
-        """Saving over the static plan, relative."""
-        if self.static is None or self.static.usd <= 0:
-            return None
-        return 1.0 - self.usd / self.static.usd
+#: What bisections leave open.
+_SLACK = 1.0 + 1e-4
 
 
 def plan_hours(
@@ -134,7 +42,6 @@ def plan_hours(
     spot: Spot,
     headroom: float,
     *,
-    progress: Progress,
     time_limit_s: float,
 ) -> FleetPlan:
     """Return the cheapest fleet whose every hour was checked by the exact serving forms.
@@ -145,29 +52,27 @@ def plan_hours(
         If a service meets its SLO nowhere, or the inventory is short: which service, hour and
         device type bind, and what would make it feasible.
     """
-    options = [
-        options_of(requests[k]) for k in progress(range(len(requests)), "pricing the services")
-    ]
+    options = [options_of(r) for r in requests]
     demands = [demand_of(r, o, spot, headroom) for r, o in zip(requests, options, strict=True)]
-    found, checks = Staffing((), (), (), 0.0, 0.0, 0.0, "infeasible"), []
-    for _ in progress(range(1), "choosing replicas"):
-        for _ in range(_ROUNDS):
-            found = staff(markets, demands, time_limit_s=time_limit_s)
-            if found.termination == "infeasible":
-                raise InfeasibleError(explain_fleet(markets, demands))
-            checks = [
-                _check(r, o, y) for r, o, y in zip(requests, options, found.replicas, strict=True)
-            ]
-            tight = [
-                _tightened(d, o, y, c)
-                for d, o, y, c in zip(demands, options, found.replicas, checks, strict=True)
-            ]
-            if all(a is b for a, b in zip(tight, demands, strict=True)):
-                break
-            demands = tight
-        else:
-            raise InfeasibleError(_missed(requests, checks))
-        static = _static(markets, demands, time_limit_s)
+    for _ in range(_ROUNDS):
+        found = staff(markets, demands, time_limit_s=time_limit_s)
+        if found.termination == "infeasible":
+            raise InfeasibleError(explain_fleet(markets, demands))
+        if found.termination == "stopped":
+            raise InfeasibleError(
+                f"no fleet was found within {time_limit_s:g} s of solver time; allow it more"
+            )
+        held = list(zip(requests, options, found.replicas, strict=True))
+        checks = [_check(r, o, y) for r, o, y in held]
+        tight = [
+            _tightened(d, o, y, c) for d, (_, o, y), c in zip(demands, held, checks, strict=True)
+        ]
+        if all(a is b for a, b in zip(tight, demands, strict=True)):
+            break
+        demands = tight
+    else:
+        raise InfeasibleError(_missed(requests, checks))
+    static = _static(markets, demands, time_limit_s)
     services = tuple(
         _service(r, o, y, v, c)
         for r, o, y, v, c in zip(requests, options, found.replicas, found.spot, checks, strict=True)
@@ -178,6 +83,7 @@ def plan_hours(
         len(demands[0].rate_per_s),
         services,
         tuple(_supply(m, t, demands, found) for t, m in enumerate(markets)),
+        placements_of(services, markets),
         found.usd,
         found.startup_usd,
         found.bound,
@@ -220,45 +126,47 @@ def _draft(options: Options, replicas: IntArray, traffic: int, hour: int) -> Dra
     return tuple((where[i], n) for i, n in held if options.columns[i].role in serving)
 
 
-def _check(
-    request: Request, options: Options, replicas: IntArray
-) -> tuple[tuple[SloResult, ...], ...]:
+def _check(request: Request, options: Options, replicas: IntArray) -> tuple[Check, ...]:
     """Return per hour the SLO of a service at its peak rate, by the exact forms."""
-    known: dict[tuple[object, ...], tuple[SloResult, ...]] = {}
+    known: dict[tuple[object, ...], Check] = {}
     hours = []
     for h, (t, rate) in enumerate(zip(request.traffic_of_hour, request.peak_per_s, strict=True)):
         draft = _draft(options, replicas, t, h)
         key = (t, rate, draft)
         if key not in known:
-            known[key] = _slo(request, options, t, rate, draft)
+            known[key] = _judged(request, options, t, rate, draft)
         hours.append(known[key])
     return tuple(hours)
 
 
-def _slo(
-    request: Request, options: Options, t: int, rate: float, draft: Draft
-) -> tuple[SloResult, ...]:
+def _judged(request: Request, options: Options, t: int, rate: float, draft: Draft) -> Check:
     if rate <= 0.0 or not draft:
-        return ()
+        return Check((), ())
     traffic = request.traffic[t]
     at = assess(options.found[t], [draft], traffic, rate)
-    results = []
+    slo = []
     for c in traffic.constraints:
         value = float(statistics_s(at, traffic, c.bound.metric, [c.bound.quantile], c.weight)[0, 0])
         share = float(share_within(at, traffic, c)[0])
-        met = value <= c.bound.limit_s * (1.0 + 1e-4)
-        results.append(SloResult(c.bound, c.of, value, share, met))
-    return tuple(results)
+        slo.append(SloResult(c.bound, c.of, value, share, value <= c.bound.limit_s * _SLACK))
+    chains = []
+    if request.workload is not None:
+        for found in chain_results(at.paths, traffic.lengths, at.mix, request.workload):
+            bound, of, *values = found
+            mean, value, share = (float(x[0]) for x in values)
+            met = value <= bound.limit_s * _SLACK
+            chains.append(ChainResult(bound, of, mean, value, share, met))
+    return Check(tuple(slo), tuple(chains))
 
 
 def _tightened(
     demand: Demand,
     options: Options,
     replicas: IntArray,
-    checks: Sequence[tuple[SloResult, ...]],
+    checks: Sequence[Check],
 ) -> Demand:
     """Return the demand with more capacity asked for in the hours that miss; else the same."""
-    missed = [h for h, slo in enumerate(checks) if not all(r.met for r in slo)]
+    missed = [h for h, check in enumerate(checks) if check.missed]
     if not missed:
         return demand
     rates = list(demand.rate_per_s)
@@ -275,17 +183,16 @@ def _capacity(options: Options, replicas: IntArray, h: int) -> float:
     return by_role["both"] + min(by_role["prefill"], by_role["decode"])
 
 
-def _missed(requests: Sequence[Request], checks: Sequence[Sequence[tuple[SloResult, ...]]]) -> str:
+def _missed(requests: Sequence[Request], checks: Sequence[Sequence[Check]]) -> str:
     first = next(
-        (request.name, h, r)
+        f"service {request.name} misses {missed} at {h:02d}:00"
         for request, hours in zip(requests, checks, strict=True)
-        for h, slo in enumerate(hours)
-        for r in slo
-        if not r.met
+        for h, check in enumerate(hours)
+        for missed in check.missed
     )
     return (
-        f"service {first[0]} misses {first[2].bound} at {first[1]:02d}:00 by the exact forms after "
-        f"{_ROUNDS} rounds of more capacity; loosen the bound or give it a headroom"
+        f"{first} by the exact forms after {_ROUNDS} rounds of more capacity; loosen the bound or "
+        "give the fleet a headroom"
     )
 
 
@@ -294,7 +201,7 @@ def _service(
     options: Options,
     replicas: IntArray,
     spot: IntArray,
-    checks: Sequence[tuple[SloResult, ...]],
+    checks: Sequence[Check],
 ) -> ServicePlan:
     starts = np.maximum(replicas - np.roll(replicas, 1, axis=1), 0)
     hours = []
@@ -314,7 +221,8 @@ def _service(
                 sum(p.gpus for p in pools),
                 max(new, default=0.0),
                 pools,
-                checks[h],
+                checks[h].slo,
+                checks[h].chains,
             )
         )
     return ServicePlan(request.name, request.model.name, request.priority, tuple(hours))
@@ -348,6 +256,7 @@ def _supply(market: Market, t: int, demands: Sequence[Demand], found: Staffing) 
     return SupplyPlan(
         market.name,
         market.count,
+        market.domain_devices,
         market.owned,
         found.reserved[t],
         *(tuple(int(n) for n in of) for of in (used, on_demand, spot)),
@@ -364,7 +273,7 @@ def _static(
         fits = False
         wide = [replace(m, count=100 * m.count) for m in markets]
         found = staff(wide, demands, constant=True, time_limit_s=time_limit_s)
-    if found.termination == "infeasible":
+    if found.termination in ("infeasible", "stopped"):
         return None
     supplies = [_supply(m, t, demands, found) for t, m in enumerate(markets)]
     gpus = {s.accelerator: s.used[0] for s in supplies if s.used[0]}

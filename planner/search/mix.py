@@ -352,6 +352,8 @@ def _takes(
 
 def offered(columns: Sequence[Column], terms: Terms, goals: Goals) -> list[int]:
     """Return the columns that a problem needs: the undominated ones, and those that run now."""
+    if terms.limits.most_replicas is not None:  # then a worse shape may add what the best cannot
+        return list(range(len(columns)))
     power = terms.limits.power_w is not None or bool({"energy", "carbon"} & set(goals))
     kept = set(undominated(columns, goals[0], power=power))
     return sorted(kept | {i for i, n in enumerate(terms.now) if n})

@@ -10,6 +10,7 @@ from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
 from planner.search.assess import Assessed, assess, meets, statistics_s
 from planner.search.candidates import Enumeration
+from planner.search.conflicts import conflict
 from planner.search.describe import binding, plans_of
 from planner.search.dominated import undominated
 from planner.search.drafts import Draft, drafts, spent
@@ -48,7 +49,7 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
     best = optimum(job, found, terms)
     found, offered = best.found, list(best.drafts)
     if not offered:
-        raise InfeasibleError(explain_shortage(job.model, job.stocks, found, traffic, terms))
+        raise _shortage(job, found, terms)
     offered = list(dict.fromkeys((*offered, *drafts(found.columns, terms))))
     assessed = assess(found, offered, traffic, rate, spare=spare)
     keep, values = _pareto(found, offered, assessed, traffic, terms)
@@ -67,7 +68,7 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
         if plan.meets_slo and ok
     ]
     if not plans:
-        raise InfeasibleError(explain_shortage(job.model, job.stocks, found, traffic, terms))
+        raise _shortage(job, found, terms)
     middle = knee(values[[k for k, _ in plans]])
     numbered = [
         replace(p, id=f"P{i + 1}", recommended=i == 0, knee=i == middle)
@@ -91,6 +92,12 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
         max(0.0, (value - best.bound) / max(abs(value), 1e-12)),
         job.limits,
     )
+
+
+def _shortage(job: Job, found: Enumeration, terms: Terms) -> InfeasibleError:
+    """Return why no mix of columns will do, and what would resolve it."""
+    first = explain_shortage(job.model, job.stocks, found, job.traffic, terms)
+    return InfeasibleError(first if job.traffic.rate_per_s is None else conflict(job, first))
 
 
 def _cost(found: Enumeration, draft: Draft, terms: Terms) -> float:

@@ -124,6 +124,45 @@ class SloResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """What relief from a constraint is worth, in the unit of the first objective.
+
+    Attributes
+    ----------
+    constraint, step
+        Accelerator name, ``ttft``, ``tpot``, ``e2e``, ``rate`` or ``quality``; the step of relief.
+    gain
+        How much one step improves the exact optimum.
+    least_steps, least_gain
+        Fewest of 1, 2, 4, 8 steps that improve it, and by how much; ``None`` and 0 if none does.
+    """
+
+    constraint: str
+    step: str
+    gain: float
+    least_steps: int | None
+    least_gain: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An exact optimum of a trade-off: the value of each objective, and the plan."""
+
+    values: dict[str, float]
+    knee: bool
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class TradeOff:
+    """The non-dominated points over some objectives, in order of the first."""
+
+    objectives: tuple[str, ...]
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PlanSet:
     """The answer of a search.
 
@@ -145,6 +184,10 @@ class PlanSet:
     """How far the recommended plan's objective may be from the proved bound, as a share of it."""
     limits: Limits = UNBOUNDED
     assumptions: tuple[str, ...] = field(default=())
+    prices: tuple[Price, ...] = ()
+    """What relief from each constraint is worth, where asked for."""
+    tradeoff: TradeOff | None = None
+    """The exact trade-off over chosen objectives, where asked for."""
     techniques: str = ""
     savings: dict[str, float] = field(default_factory=dict)
 

@@ -16,6 +16,7 @@ from planner.serving.prepared import Role
 from planner.spec.engine import Engine
 from planner.spec.fleet import Startup
 from planner.spec.model import Model
+from planner.spec.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Request:
     min_replicas: int = 0
     spot_share: float = 0.0
     priority: int = 0
+    workload: Workload | None = None
+    """Set where classes call each other: its deadlines are checked."""
 
 
 @dataclass(frozen=True, slots=True)

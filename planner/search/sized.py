@@ -15,12 +15,12 @@ import numpy as np
 from planner.cost.step import law
 from planner.formulas.arrays import Array
 from planner.search.assess import assess, meets
-from planner.search.buckets import only
 from planner.search.candidates import Column, Enumeration, Part, link_limits, price_all
 from planner.search.drafts import Draft, capacity_per_s, spent
 from planner.search.mix import Goals, Solution, Terms, best_mix
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import goodput_per_s
+from planner.serving.routed import only
 
 #: Rounds of solving and pricing again.
 ROUNDS = 5

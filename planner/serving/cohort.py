@@ -53,7 +53,12 @@ class Waves:
 
 
 def waves_of(
-    steps: PromptSteps, requests: float, spread: float, tokens: float, hand_over_s: float
+    steps: PromptSteps,
+    requests: float,
+    spread: float,
+    tokens: float,
+    hand_over_s: float,
+    gather_steps: float = 0.0,
 ) -> Waves:
     """Return the time to the first token in each of the waves.
 
@@ -69,10 +74,12 @@ def waves_of(
         Mean output, in steps of this replica [-].
     hand_over_s
         Time from the end of a request to the arrival of its successor's prompt.
+    gather_steps
+        Steps that an arriving prompt waits, on average, before the scheduler takes it up.
     """
     mean, last = _first_wave_s(steps, requests)
     later = np.arange(1.0, WAVES)
-    rest = _later_waves(steps, max(requests, 1.0), spread, tokens, later, hand_over_s)
+    rest = _later_waves(steps, max(requests, 1.0), spread, tokens, later, hand_over_s, gather_steps)
     first_var = (last - steps.alone_s) ** 2 / 12.0
     later_s = np.maximum(rest.mean_s, steps.alone_s)  # nobody is faster than alone
     return Waves(np.append(mean, later_s), np.append(first_var, rest.variance_s2))
@@ -100,6 +107,7 @@ def _later_waves(
     tokens: float,
     waves: Array,
     hand_over_s: float,
+    gather_steps: float,
 ) -> Waves:
     """Return the time to the first token after ``waves`` outputs.
 
@@ -113,7 +121,10 @@ def _later_waves(
     window = np.clip(window, 1.0, max(tokens, 1.0))
     each = np.minimum(requests / window, steps.most)
     others = 1.0 - 1.0 / requests
-    near = np.minimum((requests - 1.0) / window, steps.most)  # others that end in a given step
+    # others that end in a given step, or in those for which prompts are gathered
+    near = np.minimum((requests - 1.0) / window, steps.most)
+    joined = np.minimum((requests - 1.0) / window * (1.0 + gather_steps), requests - 1.0)
+    near = np.maximum(near, np.minimum(joined, steps.most))
     own = np.minimum(1.0 + near, steps.most)
     if steps.decode_s > 0.0:
         # where all end in one step the engine is idle, and who comes first has a step alone
@@ -130,6 +141,8 @@ def _later_waves(
     load = np.minimum(each / steps.most, 1.0)
     random = np.sqrt(np.maximum(1.0 - (stagger / window) ** 2, 0.0) * requests)
     queued = np.minimum(load * (1.0 + load), random) / (2.0 * steps.most) * steps.holding(own)
-    mean = wait + others * queued + steps.holding(own)
+    gathered = gather_steps * steps.decode_s * others
+    mean = wait + others * queued + steps.holding(own) + gathered
     counted = np.maximum(own - 1.0, 0.0) + before
-    return Waves(mean, counted * steps.crowded_s**2 + wait**2 / 3.0)
+    variance = counted * steps.crowded_s**2 + wait**2 / 3.0 + gathered**2 / 3.0
+    return Waves(mean, variance)

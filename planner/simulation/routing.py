@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
-from planner.formulas.arrays import IntArray
+from planner.formulas.arrays import Array, IntArray
 
 Route = Literal["least-loaded", "two-choices", "random", "round-robin", "one-hash", "affinity"]
 ROUTES: tuple[Route, ...] = get_args(Route)
@@ -88,7 +88,8 @@ class Router:
     Parameters
     ----------
     shares
-        Per pool its share of the requests; ``None`` where it takes none.
+        Per pool its share of the requests, one number or one for each request ``[r]``; ``None``
+        where it takes none.
     count
         Requests.
     route
@@ -101,7 +102,7 @@ class Router:
 
     def __init__(
         self,
-        shares: Sequence[float | None],
+        shares: Sequence[float | Array | None],
         count: int,
         route: Route,
         rng: np.random.Generator,
@@ -112,8 +113,13 @@ class Router:
         self._next = [0] * len(shares)
         if not self.members:
             return
-        weights = np.array([s for s in shares if s is not None])
-        chosen = rng.choice(len(self.members), size=count, p=weights / weights.sum())
+        taking = [s for s in shares if s is not None]
+        if all(isinstance(s, float | int) for s in taking):
+            weights = np.array(taking, dtype=np.float64)
+            chosen = rng.choice(len(self.members), size=count, p=weights / weights.sum())
+        else:
+            up_to = np.cumsum([np.broadcast_to(s, count) for s in taking], axis=0)
+            chosen = (rng.random(count) * up_to[-1] >= up_to[:-1]).sum(axis=0)
         self._pool: list[int] = [self.members[k] for k in chosen.tolist()]
         draws = {"random": 1, "two-choices": 2}.get(route, 0)
         self._uniform: list[list[float]] = rng.random((draws, count)).tolist()

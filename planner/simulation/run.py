@@ -25,12 +25,15 @@ LONGEST = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Equal replicas in one role, and their share of the requests that this role serves."""
+    """Equal replicas in one role, and their share of the requests that this role serves.
+
+    One number, or one for each request ``[r]`` where sizes go to different pools.
+    """
 
     role: Role
     steps: Steps
     replicas: int
-    share: float = 1.0
+    share: float | Array = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,22 @@ class Engine(Named):
     """Host time per step: scheduling, preparing inputs."""
     host_sequence_s: NonNegative
     """Host time per sequence and step: sampling, detokenising."""
+    context_s: NonNegative = 0.0
+    """Time that each token of the mean context adds to a step, whatever the batch: decode attention
+    that does not split one sequence over the SMs, block tables that the host uploads."""
     request_s: NonNegative = 0.0
     """Fixed time per request before its first step: tokenising, queue hand-over."""
+    decode_slowdown: float = Field(default=1.0, gt=0.0)
+    """Time of a decode step's kernels in the engine, relative to their sum measured alone: what
+    fusion and overlapped launches save, or unmeasured kernels and copies add."""
+    prompt_slowdown: float = Field(default=1.0, gt=0.0)
+    """The same of what prompt tokens add to a step, their attention included."""
+    gather_steps: NonNegative = 0.0
+    """Decode steps that an arriving prompt waits, on average, before the scheduler takes it up:
+    half the interval of an engine that looks at arrivals every so many steps."""
+    reserved_output: Fraction = 0.5
+    """Share of its output for which an admitted request has KV set aside: 0.5, its mean over the
+    stay, where others are preempted if need be; 1 where the engine never evicts."""
     overlap: Fraction = 0.0
     """ω: share of the smaller resources' time hidden behind the largest (design E8)."""
     modes: tuple[Literal["colocated", "disaggregated"], ...] = ("colocated", "disaggregated")

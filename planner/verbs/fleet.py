@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from planner.search.hours import FleetPlan, Progress, plan_hours
+from planner.search.fleet_plan import FleetPlan
+from planner.search.hours import plan_hours
 from planner.spec.fleet import Fleet
 from planner.wiring.fleet import document_of, load_fleet, markets_of, requests_of
 from planner.wiring.load import Catalog
-
-
-def _silent(rows: Iterable[int], what: str) -> Iterable[int]:
-    return rows
 
 
 def fleet(
     fleet: str | Path | Fleet,
     *,
     catalog: Catalog = None,
-    progress: Progress = _silent,
-    time_limit_s: float = 20.0,
+    time_limit_s: float = 25.0,
 ) -> FleetPlan:
     """Return the cheapest replicas of every service in every hour on a shared inventory.
 
@@ -31,8 +26,6 @@ def fleet(
         Name, path or record of a fleet: inventory, services, start-up times, prices.
     catalog
         Directory whose entries override the shipped ones.
-    progress
-        Wraps what is iterated over, given its name: shows how far the search is.
     time_limit_s
         Wall time of the solver after which the best fleet so far counts [s].
 
@@ -61,7 +54,6 @@ def fleet(
         markets,
         record.spot,
         record.headroom,
-        progress=progress,
         time_limit_s=time_limit_s,
     )
     return replace(found, assumptions=tuple(notes))

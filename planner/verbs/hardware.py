@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, get_args
@@ -94,18 +95,15 @@ def add_accelerator(
         )
     relatives = _relatives(family, name, catalog)
     peaks = _peaks(tflops)
-    for option, value in (
-        ("--memory", memory_gib), ("--bandwidth", bandwidth_tb_s), ("--sms", sm_count),
-        ("--tdp", tdp_w), ("--scale-out", scale_out_gbit_s), ("--price", usd_per_hour),
-        ("--node-devices", node_devices),
-    ):  # fmt: skip
-        if value is not None and not 0.0 < value < 1e9:
-            raise InputError(f"{option}: found {value:g}, expected a number above 0")
+    _require_positive(
+        memory=memory_gib, bandwidth=bandwidth_tb_s, sms=sm_count, l2=l2_mib, tdp=tdp_w,
+        idle=idle_w, scale_out=scale_out_gbit_s, price=usd_per_hour, node_devices=node_devices,
+    )  # fmt: skip
     bandwidth = bandwidth_tb_s * 1e12
     relatives = _nearest(relatives, peaks, bandwidth)
     guessed: list[str] = []
-    own = _Sizes(relatives, peaks["bf16"], bandwidth, guessed)
-    power = own.of("tdp_w", tdp_w, "--tdp", lambda d: d.tdp_w / d.peak("bf16") * peaks["bf16"], 300)
+    given = {"tdp_w": tdp_w, "sm_count": sm_count, "l2_cache": l2_mib, "idle_w": idle_w,
+             "node_devices": node_devices}  # fmt: skip
     fields: dict[str, Any] = {
         "name": name,
         "sources": (source,),
@@ -114,21 +112,10 @@ def add_accelerator(
         "peak_flops_per_s": peaks,
         "memory_bytes": memory_gib * 2.0**30,
         "memory_bandwidth_bytes_per_s": bandwidth,
-        "sm_count": round(
-            own.of("sm_count", sm_count, "--sms", lambda d: d.sm_count / d.peak("bf16")
-                   * peaks["bf16"], 100)
-        ),
-        "l2_cache_bytes": 2.0**20
-        * own.of("l2_cache", l2_mib, "--l2", lambda d: d.l2_cache_bytes / 2**20, 32),
-        "tdp_w": power,
-        "idle_w": own.of("idle_w", idle_w, "--idle", lambda d: d.idle_w / d.tdp_w * power,
-                         IDLE_SHARE * power),
-        "node_devices": round(
-            own.of("node_devices", node_devices, "--node-devices", lambda d: d.node_devices, 8)
-        ),
+        **_sizes(given, relatives, peaks["bf16"], guessed),
         **_links(scale_up, scale_out_gbit_s, relatives, guessed),
         "prices": _prices(usd_per_hour),
-    }  # fmt: skip
+    }
     notes = f"Estimated: {', '.join(guessed)}." if guessed else ""
     device = Accelerator(**fields, notes=notes)
     return Added(device, tuple(guessed), tuple(describe_accelerator(device, catalog)))
@@ -170,23 +157,42 @@ def _peaks(tflops: Mapping[str, float]) -> dict[Any, float]:
     return {"fp16": tflops["bf16"] * 1e12, **{k: v * 1e12 for k, v in tflops.items()}}
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """Fills what a datasheet does not say from relatives, and keeps a list of it."""
+def _require_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0.0 < value < 1e9:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option}: found {value:g}, expected a number above 0")
 
-    relatives: Sequence[Accelerator]
-    peak: float
-    bandwidth: float
-    guessed: list[str]
 
-    def of(self, field: str, given: float | None, option: str, scaled: Any, other: float) -> float:
-        if given is not None:
-            return float(given)
-        found = [float(scaled(d)) for d in self.relatives]
+def _sizes(
+    given: Mapping[str, float | None], relatives: Sequence[Accelerator], peak: float,
+    guessed: list[str],
+) -> dict[str, float | int]:  # fmt: skip
+    """Return what a datasheet may leave out: as given, else medians of the family's devices."""
+
+    def of(name: str, option: str, scaled: Callable[[Accelerator], float], other: float) -> float:
+        value = given[name]
+        if value is not None:
+            return float(value)
+        found = [float(scaled(d)) for d in relatives]
         value = median(found) if found else float(other)
         whose = f"median of {len(found)} relatives" if found else "a guess"
-        self.guessed.append(f"{field} {value:.3g} ({whose}; {option})")
+        guessed.append(f"{name} {value:.3g} ({whose}; {option})")
         return value
+
+    power = of("tdp_w", "--tdp", lambda d: d.tdp_w / d.peak("bf16") * peak, 300.0)
+    return {
+        "sm_count": round(
+            of("sm_count", "--sms", lambda d: d.sm_count / d.peak("bf16") * peak, 100.0)
+        ),
+        "l2_cache_bytes": 2.0**20
+        * of("l2_cache", "--l2", lambda d: d.l2_cache_bytes / 2.0**20, 32.0),
+        "tdp_w": power,
+        "idle_w": of("idle_w", "--idle", lambda d: d.idle_w / d.tdp_w * power, IDLE_SHARE * power),
+        "node_devices": round(
+            of("node_devices", "--node-devices", lambda d: float(d.node_devices), 8.0)
+        ),
+    }
 
 
 def _links(
@@ -206,17 +212,25 @@ def _links(
             )
         up = ScaleUp(bandwidth_bytes_per_s=speed * 1e9, latency_s=2e-6, devices=count)
     elif relatives:
-        up = relatives[0].scale_up
-        guessed.append(f"scale_up of {relatives[0].name} (--scale-up)")
+        up = Counter(d.scale_up for d in relatives).most_common(1)[0][0]
+        guessed.append(
+            f"scale_up {up.devices}:{up.bandwidth_bytes_per_s / 1e9:.0f}, as most relatives "
+            "(--scale-up)"
+        )
     else:
         up = ScaleUp(**LINKS["scale_up"], devices=8)
         guessed.append("scale_up 8 devices over PCIe (a guess; --scale-up)")
-    out = relatives[0].scale_out if relatives else Link(**LINKS["scale_out"])
+    out = Link(**LINKS["scale_out"])
+    if relatives:
+        out = Counter(d.scale_out for d in relatives).most_common(1)[0][0]
     if out_gbit_s is not None:
         out = Link(bandwidth_bytes_per_s=out_gbit_s * 1e9 / 8, latency_s=out.latency_s)
     else:
         guessed.append(f"scale_out {out.bandwidth_bytes_per_s * 8e-9:.0f} Gbit/s (--scale-out)")
-    host = relatives[0].host_link if relatives else Link(**LINKS["host_link"])
+    host = Link(**LINKS["host_link"])
+    if relatives:
+        host = Counter(d.host_link for d in relatives).most_common(1)[0][0]
+    guessed.append(f"host_link {host.bandwidth_bytes_per_s / 1e9:.0f} GB/s")
     return {"scale_up": up, "scale_out": out, "host_link": host}
 
 

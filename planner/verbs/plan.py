@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from planner.errors import InfeasibleError
 from planner.search.plans import PlanSet
+from planner.search.prices import prices_of
+from planner.search.tradeoff import trade_off
 from planner.serving.attainment import Traffic
 from planner.serving.refereed import outside
 from planner.spec.accelerator import Accelerator
@@ -17,8 +19,8 @@ from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound
 from planner.spec.workload import Workload
-from planner.wiring.asked import resolved
-from planner.wiring.considered import answer, answer_with_choice, offered
+from planner.wiring.asked import Asked, objectives_of, resolved
+from planner.wiring.considered import answer, answer_with_choice, job_with, offered
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -57,6 +59,8 @@ def plan(
     term: str | None = None,
     limits: Limits = UNBOUNDED,
     carbon: float | None = None,
+    prices: bool = False,
+    pareto: str | Sequence[str] | None = None,
     catalog: Catalog = None,
 ) -> PlanSet:
     """Return the Pareto set of deployment plans, the recommended one first.
@@ -105,6 +109,11 @@ def plan(
         quality loss bounds precisions and considered techniques.
     carbon
         Carbon intensity of the power, by default the cluster's or the world's mean [g/kWh].
+    prices
+        Whether to add what relief from each constraint is worth.
+    pareto
+        Two or three of cost, energy, goodput, ttft, tpot and quality, ``"cost,tpot"``: adds the
+        exact trade-off over them.
     catalog
         Directory whose entries override the shipped ones.
 
@@ -138,6 +147,23 @@ def plan(
         carbon=carbon,
         catalog=catalog,
     )
+    objectives = () if pareto is None else objectives_of(pareto)
+    result = _answered(asked, techniques, consider, catalog)
+    if not prices and not objectives:
+        return result
+    applied = parse_techniques(result.techniques or None, catalog)
+    job = job_with(asked, applied, result.recommended.pools[0].token_budget)
+    return replace(
+        result,
+        prices=prices_of(job, asked.looser) if prices else result.prices,
+        tradeoff=trade_off(job, objectives) if objectives else result.tradeoff,
+    )
+
+
+def _answered(
+    asked: Asked, techniques: str | None, consider: str | None, catalog: Catalog
+) -> PlanSet:
+    """Return the plans, with the techniques given and those considered that pay."""
     given = parse_techniques(techniques, catalog)
     try:
         if consider is None:

@@ -17,7 +17,7 @@ from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
 from planner.serving.attainment import Traffic, traffic_of
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
-from planner.simulation.closed import predict
+from planner.simulation.closed import Deployed, predict
 from planner.simulation.results import WARM_UP, Simulation, compare, hit_share
 from planner.simulation.routing import BY_PREFIX, ROUTES, Prefixes, Route
 from planner.simulation.run import Pool, run
@@ -91,11 +91,11 @@ def simulate(
     chosen = _require(trace, rate, cv, speed, requests, seed, route, prefix_cache)
     case = read_case(Path(path), plan_id, catalog)
     offered, traffic, wanted = _offered(case, trace, rate, cv, speed, requests, seed)
-    tables = [step_table(p.instances, traffic.lengths) for p in case.pools]
+    tables = [step_table(p.instances, p.own(traffic).lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
     prefixes = _prefixes(offered, tables, chosen, prefix_cache)
     moved = _transfers(case, traffic.lengths, offered)
-    pools = [Pool(p.role, t, p.replicas, p.share) for p, t in zip(case.pools, tables, strict=True)]
+    pools = [_pool(p, t, offered) for p, t in zip(case.pools, tables, strict=True)]
     outcome = run(
         pools,
         offered,
@@ -129,6 +129,12 @@ def simulate(
         hint = "the replicas were still filling up when measuring began: draw more --requests"
         return replace(found, assumptions=(*found.assumptions, hint))
     return found
+
+
+def _pool(pool: Deployed, table: StepTable, offered: Requests) -> Pool:
+    """Return a pool of the simulation: it takes a share of all requests, or of some sizes."""
+    takes = pool.shares(offered.prompt, offered.output) if pool.takes else pool.share
+    return Pool(pool.role, table, pool.replicas, takes)
 
 
 def _require(

@@ -35,12 +35,12 @@ from planner.wiring.load import (
     load_model,
     load_workload,
 )
-from planner.wiring.planned import Case, case_of, chosen_plan, transfers_s
+from planner.wiring.planned import Case, case_of, chosen_plan, limits_in, transfers_s
 from planner.wiring.prices import pricing_of
 from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, within_context
 from planner.wiring.techniques import parse_techniques, rewritten
 
-_ARGUMENTS = tuple(p for p in inspect.signature(plan).parameters if p != "model")
+_ARGUMENTS = tuple(p for p in inspect.signature(plan).parameters if p not in ("model", "limits"))
 
 
 def what_if(
@@ -98,7 +98,8 @@ def what_if(
     try:
         old = document["inputs"]
         stands = chosen_plan(document["plans"], plan_id)
-        new = {k: old.get(k) for k in _ARGUMENTS if k in old}
+        new: dict[str, Any] = {"rate": None, "slo": None}
+        new |= {k: old[k] for k in _ARGUMENTS if k in old}
         new["catalog"] = old["catalog"] if catalog is None else catalog
         new |= _changed(given, old, stands, new["catalog"])
         held = _held(document, str(stands["id"]), new)
@@ -106,7 +107,7 @@ def what_if(
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
     changes = tuple(Changed(k, old.get(k), v) for k, v in new.items() if old.get(k) != v)
     try:
-        found = plan(old["model"], **new)
+        found = plan(old["model"], **new, limits=limits_in(document))
     except InfeasibleError as error:
         return WhatIf(changes, held, str(error), None, None)
     inputs = {"model": old["model"], **new, "top": old.get("top")}
@@ -123,11 +124,11 @@ def _changed(
     new = {k: given[k] for k in plain if given[k] is not None}
     workload = load_workload(new.get("workload", old["workload"]), catalog)
     if given["rate"] is not None:
-        asked = old["rate"] or load_workload(old["workload"], catalog).rate_per_s
+        asked = old.get("rate") or load_workload(old["workload"], catalog).rate_per_s
         new["rate"] = changed_number("--rate", str(given["rate"]), asked or stands["rate_per_s"])
         require_rate(new["rate"])
     if given["slo"] is not None:
-        new["slo"] = changed_slo(given["slo"], _bounds(old["slo"], workload.classes))
+        new["slo"] = changed_slo(given["slo"], _bounds(old.get("slo"), workload.classes))
     gpus, cluster = old["gpus"], old["cluster"]
     if given["gpus"] is not None:
         gpus, cluster = changed_gpus(given["gpus"], gpus, cluster, catalog), None
@@ -171,7 +172,7 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
     case = case_of(found, plan_id, catalog)
     workload = load_workload(new["workload"], catalog)
     bounds = parse_slo(new["slo"]) if new["slo"] else ()
-    if not bounds and not any(c.slo for c in workload.classes):
+    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds = parse_slo(DEFAULT_SLO)
     changed = rewritten(
         load_model(old["model"], catalog), load_engine(new["engine"], catalog),
@@ -190,8 +191,9 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
     shortage = _shortage(case, new)
     of = outcome.latencies
     holds = all(r.met for r in slo) and bool(np.isfinite(of["e2e"]["mean"]))
+    usd = _usd(case, new, dict(limits_in(document).owned))
     return Held(
-        plan_id, holds and not shortage, rate, goodput, _usd(case, new),
+        plan_id, holds and not shortage, rate, goodput, usd,
         of["ttft"], of["tpot"], of["e2e"], slo, shortage,
     )  # fmt: skip
 
@@ -213,19 +215,28 @@ def _goodput(case: Case, traffic: Traffic) -> float:
     return min(rates)
 
 
-def _usd(case: Case, new: Mapping[str, Any]) -> float | None:
-    """Return what the plan's devices cost at the changed prices [$/h]."""
+def _usd(case: Case, new: Mapping[str, Any], owned: Mapping[str, int]) -> float | None:
+    """Return what the plan's devices cost at the changed prices, those owned nothing [$/h]."""
     catalog = new["catalog"]
     pricing = pricing_of(new.get("gpu_price"), new.get("provider"), new.get("term"), catalog)
     listed = before_prices(pricing, new["gpus"], new["cluster"], catalog)
+    devices = {d.name: d for d in (p.instances.hardware.accelerator for p in case.pools)}
     total = 0.0
-    for pool in case.pools:
-        device = pool.instances.hardware.accelerator
-        usd = listed.get(device.name, pricing.usd_per_hour(device))
+    for name, count in _needs(case).items():
+        usd = listed.get(name, pricing.usd_per_hour(devices[name]))
         if usd is None:
             return None
-        total += usd * pool.replicas * pool.instances.layouts[0].devices
+        total += usd * max(0, count - owned.get(name, 0))
     return total
+
+
+def _needs(case: Case) -> dict[str, int]:
+    """Return the devices of a plan by accelerator name."""
+    needs: dict[str, int] = {}
+    for pool in case.pools:
+        name = pool.instances.hardware.accelerator.name
+        needs[name] = needs.get(name, 0) + pool.replicas * pool.instances.layouts[0].devices
+    return needs
 
 
 def _shortage(case: Case, new: Mapping[str, Any]) -> tuple[str, ...]:
@@ -238,12 +249,8 @@ def _shortage(case: Case, new: Mapping[str, Any]) -> tuple[str, ...]:
     else:
         has = parse_gpus(new["gpus"])
     named = {load_accelerator(k, catalog).name: n for k, n in has.items()}
-    needs: dict[str, int] = {}
-    for pool in case.pools:
-        name = pool.instances.hardware.accelerator.name
-        needs[name] = needs.get(name, 0) + pool.replicas * pool.instances.layouts[0].devices
     return tuple(
         f"needs {n} × {name}, the inventory has {named.get(name, 0)}"
-        for name, n in needs.items()
+        for name, n in _needs(case).items()
         if n > named.get(name, 0)
     )

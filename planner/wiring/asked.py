@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from planner.errors import InputError, did_you_mean
 from planner.search.candidates import Stock
 from planner.search.job import CARBON_G_PER_KWH, Job, job_of
 from planner.search.mix import Goals
+from planner.search.tradeoff import OBJECTIVES
 from planner.serving.attainment import Traffic, traffic_of
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
@@ -40,6 +42,8 @@ class Asked:
     goals: Goals
     limits: Limits
     assumptions: tuple[str, ...]
+    looser: Callable[[float], tuple[Stock, ...]]
+    """The inventory with the precisions of so much more quality loss."""
 
     def job(self, engine: Engine) -> Job:
         """Return the search with one of the engine profiles."""
@@ -97,7 +101,36 @@ def resolved(
             "Electricity Review 2024)"
         )
     modes = modes_of(mode, engines[0])
-    return Asked(the_model, tuple(stocks), engines, traffic, modes, goals, limits, tuple(notes))
+    loss = limits.quality_loss or 0.0
+
+    def looser(more: float) -> tuple[Stock, ...]:
+        wider = replace(limits, quality_loss=loss + more)
+        known = (the_model, gpus, record, *formats, catalog, library)
+        return tuple(stocks_of(*known, pricing=prices, limits=wider, carbon=carbon))
+
+    return Asked(
+        the_model, tuple(stocks), engines, traffic, modes, goals, limits, tuple(notes), looser
+    )
+
+
+def objectives_of(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the objectives of a trade-off: two or three known ones, each once.
+
+    Raises
+    ------
+    InputError
+        If they are not.
+    """
+    names = [x.strip() for x in (text.split(",") if isinstance(text, str) else text)]
+    for name in names:
+        if name not in OBJECTIVES:
+            raise InputError(
+                f"--pareto: found {name!r}, expected two or three of {', '.join(OBJECTIVES)}"
+                f"{did_you_mean(name, OBJECTIVES)}"
+            )
+    if not 2 <= len(set(names)) == len(names) <= 3:
+        raise InputError(f"--pareto: found {text!r}, expected two or three different objectives")
+    return tuple(names)
 
 
 def _traffic(
@@ -106,7 +139,7 @@ def _traffic(
     """Return the traffic, and what was assumed of it."""
     bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
     notes = []
-    if not bounds and not any(c.slo for c in workload.classes):
+    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds = parse_slo(DEFAULT_SLO)
         notes.append(f"no SLO given: {DEFAULT_SLO} assumed")
     if rate is not None:

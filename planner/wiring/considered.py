@@ -20,7 +20,7 @@ from planner.cost.step import Instances, Law, law
 from planner.errors import InfeasibleError, InputError
 from planner.formulas.arrays import Array
 from planner.search.candidates import Stock
-from planner.search.job import job_of
+from planner.search.job import Job, job_of
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic
@@ -68,6 +68,15 @@ def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
         notes.append(f"chunk auto: a token budget of {budget} has the best plan")
     applied = ",".join(str(g) for g in in_order(techniques))
     return replace(found, assumptions=tuple(notes), techniques=applied)
+
+
+def job_with(asked: Asked, techniques: Sequence[Given], token_budget: int) -> Job:
+    """Return the search of a question with a set of techniques and one token budget."""
+    changes = [rewritten(asked.model, e, asked.traffic, techniques) for e in asked.engines]
+    c = next((x for x in changes if x.engine.token_budget == token_budget), changes[0])
+    traffic = within_context(asked.model, c.traffic)[0]
+    stocks = c.stocked(asked.stocks)
+    return job_of(c.model, stocks, c.engine, traffic, asked.modes, asked.goals, asked.limits)
 
 
 def offered(text: str, catalog: Catalog = None) -> tuple[tuple[Technique, ...], tuple[str, ...]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array
 from planner.serving.attainment import Constraint, Traffic, traffic_of
 from planner.serving.outcome import transfer_s
-from planner.simulation.closed import Deployed
+from planner.simulation.closed import Deployed, Sizes
 from planner.simulation.results import Judged
 from planner.spec.layout import Layout
-from planner.spec.limits import Limits
+from planner.spec.limits import Limits, Running
 from planner.spec.model import Model
 from planner.spec.slo import Bound
 from planner.wiring.load import Catalog, load_engine, load_model, load_workload
@@ -82,11 +83,12 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         inputs["kv_precision"],
         catalog,
         engine.kernels,
-        limits=Limits(quality_loss=(document.get("limits") or {}).get("quality_loss")),
+        limits=Limits(quality_loss=limits_in(document).quality_loss),
     )
     stocks = changed.stocked(stocks)
     formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
-    pools, stock = [], []
+    pools: list[Deployed] = []
+    stock: list[int] = []
     for pool in plan["pools"]:
         wanted = (pool["accelerator"], pool["precision"])
         named = [x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted]
@@ -99,7 +101,8 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
             )
         one = Instances(model, found[1], engine, (Layout(**pool["layout"]),))
         share, count = float(pool["traffic_share"]), int(pool["replicas"])
-        pools.append(Deployed(pool["role"], one, count, share))
+        takes = _sizes(plan.get("routing") or (), len(pools))
+        pools.append(Deployed(pool["role"], one, count, share, takes))
         stock.append(found[0])
     classes = [c.name for c in workload.classes]
     judged = tuple(
@@ -118,6 +121,33 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         judged,
         constrained(traffic, judged),
     )
+
+
+def _sizes(routing: Sequence[Mapping[str, Any]], pool: int) -> tuple[Sizes, ...]:
+    """Return which sizes a plan sends to one of its pools."""
+
+    def tokens(value: float | None) -> float:
+        return math.inf if value is None else float(value)
+
+    return tuple(
+        Sizes(
+            tokens(r["prompt_from"]),
+            tokens(r["prompt_to"]),
+            tokens(r["output_from"]),
+            tokens(r["output_to"]),
+            float(r["to_pools"][pool]),
+        )
+        for r in routing
+    )
+
+
+def limits_in(document: Mapping[str, Any]) -> Limits:
+    """Return the limits that a document's plans stay within; of old versions: none."""
+    known = {f.name for f in fields(Limits)}
+    given = {k: v for k, v in (document.get("limits") or {}).items() if k in known}
+    owned = tuple((str(name), int(count)) for name, count in given.pop("owned", ()))
+    current = tuple(Running(**pool) for pool in given.pop("current", ()))
+    return Limits(**given, owned=owned, current=current)
 
 
 def chosen_plan(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:

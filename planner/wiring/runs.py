@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.scheduler import Speculation
 from planner.spec.workload import TrafficClass, Workload
+from planner.wiring.launches import launch_of
 from planner.wiring.load import Catalog, load_accelerator, load_engine, load_model, load_workload
 from planner.wiring.precisions import precision_of
 from planner.wiring.resolve import hardware_of, layout_of
@@ -52,9 +54,11 @@ def resolver(catalog: Catalog = None) -> Resolve:
     def instances(
         model: str, device: str, weights: str, kv: str,
         engine: str, version: str, source: str, speculative: str,
+        settings: tuple[tuple[str, Any], ...],
     ) -> Instances:  # fmt: skip
         record = load_model(model, catalog)
         profile = load_run_engine(engine, version, source, catalog)
+        profile = profile.model_copy(update=dict(settings))
         if speculative == "mtp":
             profile = profile.model_copy(update={"speculation": _mtp(record)})
         accelerator = load_accelerator(device, catalog)
@@ -67,11 +71,13 @@ def resolver(catalog: Catalog = None) -> Resolve:
 
     def cases(run: Run) -> list[Case]:
         t = run.text
+        launch = launch_of(run, load_accelerator(t["accelerator"], catalog).family)
         what = instances(
-            t["model"], t["accelerator"], t["weight_dtype"], t["kv_dtype"],
-            t["engine"], t["engine_version"], t["source"], t["speculative"],
+            t["model"], t["accelerator"], launch.weights or t["weight_dtype"],
+            t["kv_dtype"] or launch.kv, t["engine"], t["engine_version"], t["source"],
+            t["speculative"], tuple(launch.engine.items()),
         )  # fmt: skip
-        load = _load(run)
+        load = _load(run, launch.requests)
         lengths = (run.numbers.get("prompt_tokens"), run.numbers.get("output_tokens"))
         requests = traffic(t["prompt_dist"], t["output_dist"], *lengths)
         return [Case(*groups, requests, load) for groups in _groups(run, what)]
@@ -111,10 +117,10 @@ def _hardware(
     return hardware_of(device, precision, kv or "auto", None, 1.0, catalog, engine.kernels)
 
 
-def _load(run: Run) -> Load:
+def _load(run: Run, requests: int | None) -> Load:
     kind = run.text["load"]
     if kind == "offline":
-        return Load("offline")
+        return Load("offline", float(requests or 0))
     column = "request_rate_per_s" if kind == "poisson" else "concurrency"
     value = run.numbers.get(column, 0.0)
     if value <= 0:

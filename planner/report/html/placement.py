@@ -73,8 +73,10 @@ class Node:
 _WORDS = {"both": "colocated", "prefill": "prefill", "decode": "decode"}
 
 
-def nodes_of(plan: Mapping[str, Any], inventory: Sequence[Mapping[str, Any]]) -> tuple[Node, ...]:
-    """Return the servers that a plan fills, in the order of its pools."""
+def nodes_of(
+    plan: Mapping[str, Any], inventory: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[Node, ...], int]:
+    """Return the first servers a plan fills, in the order of its pools, and how many follow."""
     per_node = {row["accelerator"]: row["gpus_per_node"] for row in inventory}
     blocks = [
         Block(
@@ -87,7 +89,11 @@ def nodes_of(plan: Mapping[str, Any], inventory: Sequence[Mapping[str, Any]]) ->
              for b in blocks}  # fmt: skip
     rows: dict[int, list[Device]] = {}
     kinds: dict[int, Block] = {}
+    last = 0
     for server, block, replica, rank, _, _ in placed(blocks):
+        last = max(last, server)
+        if server >= MOST_NODES:
+            continue
         start = rank * block.devices_per_node
         stop = min(start + block.devices_per_node, block.layout.devices)
         kinds[server] = block
@@ -95,7 +101,7 @@ def nodes_of(plan: Mapping[str, Any], inventory: Sequence[Mapping[str, Any]]) ->
             Device(block.number, block.role, first[block.number] + replica + 1, _ranks(block, k))
             for k in range(start, stop)
         )
-    return tuple(
+    drawn = tuple(
         Node(
             f"Server {server + 1}",
             kinds[server].accelerator,
@@ -103,6 +109,7 @@ def nodes_of(plan: Mapping[str, Any], inventory: Sequence[Mapping[str, Any]]) ->
         )
         for server, devices in sorted(rows.items())
     )
+    return drawn, last + 1 - len(drawn)
 
 
 def _ranks(block: Block, k: int) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from planner.report.html.placement import MOST_NODES, Node, nodes_of
+from planner.explanation.roofline import phase_sentences
+from planner.report.html.placement import Node, nodes_of
 from planner.report.html.rates import Staircase, staircase
+from planner.report.routing import tokens
 from planner.spec.layout import Layout
 from planner.units import format_seconds
 
@@ -32,15 +35,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a pool by operator: of decode at the mean batch, or of one mean prompt."""
+    """One step of a pool by operator: of decode at the mean batch, or of one mean prompt [s]."""
 
     what: str
     seconds: float
-    bound: str
-    bound_share: float
-    bytes: float
-    bandwidth_share: float
-    compute_share: float
+    story: str
+    """Where it stands on the roofline, as ``planner explain`` says it."""
     rows: tuple[tuple[str, float, float, str], ...]
     """Operator, seconds, share of the step, bound; longest first."""
 
@@ -67,6 +67,8 @@ class PlanView:
     source: Plan
     verdicts: tuple[Verdict, ...]
     pools: tuple[PoolView, ...]
+    routing: tuple[tuple[str, str, float, tuple[float, ...]], ...]
+    """Prompt and output tokens, share of the requests, share of these that each pool takes."""
     quantiles: tuple[tuple[str, float | None, float | None], ...]
     """Percentile, TTFT and TPOT [s]."""
     stairs: Staircase
@@ -77,7 +79,7 @@ class PlanView:
 def plan_view(plan: Plan, document: Mapping[str, Any], to_per_s: float) -> PlanView:
     """Return what the page shows of a plan, its cost up to a rate [1/s]."""
     inventory = document["provenance"].get("inventory", ())
-    nodes = nodes_of(plan, inventory)
+    nodes, left_out = nodes_of(plan, inventory)
     return PlanView(
         plan["id"],
         pools_label(plan["pools"]),
@@ -85,10 +87,11 @@ def plan_view(plan: Plan, document: Mapping[str, Any], to_per_s: float) -> PlanV
         plan,
         tuple(_verdict(r) for r in plan["slo"]),
         tuple(_pool(p, k, plan["pools"]) for k, p in enumerate(plan["pools"])),
+        tuple(_route(r) for r in plan.get("routing", ())),
         tuple(_quantiles(plan, document.get("quantiles", ()))),
         staircase(plan, inventory, to_per_s),
-        nodes[:MOST_NODES],
-        max(0, len(nodes) - MOST_NODES),
+        nodes,
+        left_out,
     )
 
 
@@ -123,6 +126,12 @@ def _verdict(result: Plan) -> Verdict:
     return Verdict(bound_name(result), limit, value, 1.0 - value / limit, share, result["met"])
 
 
+def _route(row: Plan) -> tuple[str, str, float, tuple[float, ...]]:
+    ends = [math.inf if row[f"{x}_to"] is None else row[f"{x}_to"] for x in ("prompt", "output")]
+    prompt, output = tokens(row["prompt_from"], ends[0]), tokens(row["output_from"], ends[1])
+    return prompt, output, row["share"], tuple(row["to_pools"])
+
+
 def _pool(pool: Plan, k: int, pools: Sequence[Plan]) -> PoolView:
     role = ROLES[pool["role"]]
     same = [j for j, p in enumerate(pools) if p["role"] == pool["role"]]
@@ -139,8 +148,8 @@ def _pool(pool: Plan, k: int, pools: Sequence[Plan]) -> PoolView:
         tuple(
             _step(pool, phase, what)
             for phase, what, other in (
-                ("decode", "One decode step at the mean batch", "prefill"),
-                ("prefill", "One mean prompt", "decode"),
+                ("decode", "decode step", "prefill"),
+                ("prefill", "mean prompt", "decode"),
             )
             if pool["role"] != other and any(r["phase"] == phase for r in pool["breakdown"])
         ),
@@ -151,20 +160,11 @@ def _step(pool: Plan, phase: str, what: str) -> Step:
     rows = sorted(
         (r for r in pool["breakdown"] if r["phase"] == phase), key=lambda r: -r["seconds"]
     )
-    total = max(sum(r["seconds"] for r in rows), 1e-30)
-    by_bound: dict[str, float] = {}
-    for r in rows:
-        by_bound[r["bound"]] = by_bound.get(r["bound"], 0.0) + r["seconds"]
-    bound = max(by_bound, key=lambda b: by_bound[b])
-    moved = sum(r["bytes"] for r in rows)
+    total = sum(r["seconds"] for r in rows)
     return Step(
-        what,
+        f"one {what}",
         total,
-        bound,
-        by_bound[bound] / total,
-        moved,
-        moved / total / pool["memory_bandwidth_bytes_per_s"],
-        sum(r["flops"] for r in rows) / total / pool["peak_flops_per_s"],
+        " ".join(phase_sentences(rows, what, pool)),
         tuple((r["op"], r["seconds"], r["seconds"] / total, r["bound"]) for r in rows),
     )
 

@@ -83,6 +83,15 @@
 
   const widthOf = (element) => Math.max(260, Math.floor(element.clientWidth));
 
+  // Plot names its groups by kind of mark, in an attribute that readers expect on roles only
+  function unnamed(svg) {
+    for (const g of svg.querySelectorAll("g[aria-label]:not([role])")) {
+      g.dataset.mark = g.getAttribute("aria-label");
+      g.removeAttribute("aria-label");
+    }
+    return svg;
+  }
+
   function front(plans, x, y) {
     // from the best in x on, only what gains in y
     const sign = (m) => (m.better === "lower" ? 1 : -1);
@@ -113,6 +122,8 @@
         render: (index, scales, values, dimensions, context, next) => {
           const g = next(index, scales, values, dimensions, context);
           g.classList.add("points");
+          g.setAttribute("role", "group");
+          g.setAttribute("aria-label", "Plans");
           [...g.children].forEach((point, k) => makeButton(point, inside[index[k]], x, y));
           return g;
         },
@@ -160,7 +171,7 @@
       if (id) select(id);
     });
     svg.addEventListener("keydown", (event) => moveAmong(svg, x, event));
-    holder.replaceChildren(svg);
+    holder.replaceChildren(unnamed(svg));
     const points = pointsOf(svg, x);
     const home = points.find((p) => p.dataset.id === (focused ?? state.a)) ?? points[0];
     home?.setAttribute("tabindex", "0");
@@ -208,7 +219,7 @@
     const caption = document.createElement("figcaption");
     caption.textContent = text;
     svg.setAttribute("role", "img");
-    figure.replaceChildren(caption, svg);
+    figure.replaceChildren(caption, unnamed(svg));
     keyOf(plans, figure);
   }
 

@@ -1,0 +1,101 @@
+"""What the published scripts of benchmarks give their servers, where a table of runs does not say.
+
+A row of runs names engine, model, device and load, but not the flags of its server: the format of
+the KV cache, the token budget, how often the scheduler looks for arrivals. Benchmarks that publish
+their launch scripts set them by rules; these are those rules, none of them fitted.
+
+Sources: InferenceMAX/InferenceX ``benchmarks/*.sh`` (github.com/SemiAnalysisAI/InferenceX, Apache
+2.0, scripts ``70b_*``, ``gptoss_*``, ``dsr1_*`` of October 2025 to February 2026); MLPerf Inference
+closed division, NVIDIA's submissions (FP8 checkpoints and KV caches on Hopper from v4.0 on, FP4
+ones on Blackwell), whatever precision their system descriptions state;
+TensorRT-LLM's performance overview ("Reproducing Benchmarked Results": requests by length).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from planner.ingest.runs import Run
+
+#: InferenceMAX draws lengths uniformly from 0.8 … 1.0 of the nominal 1,024 or 8,192 tokens.
+_SHORT = 2000.0
+#: Requests of TensorRT-LLM's offline tables by nominal prompt and output tokens.
+_REQUESTS = {
+    (128, 128): 30_000, (128, 2048): 3_000, (128, 4096): 1_500, (2048, 128): 3_000,
+    (5000, 500): 1_500, (500, 2000): 3_000, (1000, 1000): 3_000, (1000, 2000): 3_000,
+    (2048, 2048): 1_500, (20000, 2000): 1_000,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Settings of a server that its row leaves open.
+
+    ``engine`` holds fields of the profile, ``weights`` and ``kv`` formats (empty: as the row says),
+    ``requests`` those of an offline run.
+    """
+
+    engine: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    kv: str = ""
+    requests: int | None = None
+
+
+def launch_of(run: Run, family: str) -> Launch:
+    """Return what the source's scripts set for a row on a device of this family."""
+    source, engine = run.text["source"], run.text["engine"]
+    if source in ("inferencemax", "inferencex") and run.text["mode"] != "disaggregated":
+        rule = {"vllm": _inferencemax_vllm, "trtllm": _inferencemax_trtllm}
+        return rule.get(engine, _inferencemax_sglang)(run, family)
+    if source in ("inferencemax", "inferencex") and "deepseek" in run.text["model"]:
+        return Launch(kv="fp8")  # the disaggregated recipes of TensorRT-LLM and SGLang
+    if source.startswith("mlperf"):
+        narrow = "nvfp4" if family == "blackwell" else "fp8"
+        wide = engine == "trtllm" and run.text["weight_dtype"] == "fp16"
+        return Launch(weights=narrow if wide else "", kv="fp8")
+    if source.startswith("trtllm-perf"):
+        lengths = tuple(int(run.numbers.get(f"{n}_tokens", 0)) for n in ("prompt", "output"))
+        return Launch(requests=_REQUESTS.get(lengths))  # type: ignore[arg-type]
+    return Launch()
+
+
+def _inferencemax_vllm(run: Run, family: str) -> Launch:
+    """Return vLLM's: 8,192 tokens a step; an FP8 cache, but not of gpt-oss on Hopper."""
+    wide = "gpt-oss" in run.text["model"] and family == "hopper"
+    settings = {"token_budget": 8192, "memory_fraction": 0.9, "graph_max_batch": 2048}
+    return Launch(settings, kv="" if wide else "fp8")
+
+
+def _inferencemax_trtllm(run: Run, family: str) -> Launch:
+    """Return TensorRT-LLM's; it may gather prompts for some iterations before it batches them."""
+    model, concurrency = run.text["model"], run.numbers.get("concurrency", 0.0)
+    prompt, output = (run.numbers.get(f"{n}_tokens", 0.0) for n in ("prompt", "output"))
+    short = prompt < _SHORT and output < _SHORT
+    if "gpt-oss" in model:
+        return Launch({"token_budget": 20_000}, kv="fp8" if family == "blackwell" else "")
+    if "llama" in model:
+        gather = 20.0 if short and run.numbers.get("tp", 1) < 8 else 0.0
+        return Launch({"token_budget": 16_384, "gather_steps": gather}, kv="fp8")
+    budget = max(8192, int(concurrency + prompt / 0.9 + 128))
+    delayed = short and 64 <= concurrency < 256 and family == "blackwell"
+    delayed = delayed and run.text["weight_dtype"].startswith("fp8")
+    return Launch({"token_budget": budget, "gather_steps": 40.0 if delayed else 0.0}, kv="fp8")
+
+
+def _inferencemax_sglang(run: Run, family: str) -> Launch:
+    """Return SGLang's: on Blackwell it looks for arrivals every 10 or 30 steps only."""
+    if "deepseek" not in run.text["model"]:
+        return Launch()
+    if family == "blackwell":
+        busy = run.numbers.get("concurrency", 0.0) >= 16 and run.numbers.get("tp", 8) == 8
+        narrow = run.text["weight_dtype"] == "nvfp4"
+        budget, share = (16_384, 0.85) if narrow else (32_768, 0.82)
+        if run.numbers.get("tp", 8) == 4 and not narrow:
+            budget, share = 8192, 0.95
+        every = 30.0 if busy else 10.0
+        settings = {"token_budget": budget, "memory_fraction": share, "gather_steps": every / 2.0}
+        return Launch(settings, kv="fp8")
+    if family == "hopper":
+        return Launch({"token_budget": 32_768, "memory_fraction": 0.82})
+    return Launch({"token_budget": 131_072, "memory_fraction": 0.8, "gather_steps": 2.0}, kv="fp8")
