@@ -138,9 +138,7 @@ def _waves(law: Law, lengths: Lengths, requests: float, batch: float, decode_s: 
     output = lengths.output
     spread = float(np.sqrt(lengths.mean((output - lengths.mean(output)) ** 2)))
     tokens = float(lengths.mean(lengths.decode))
-    return waves_of(
-        steps, requests, spread / pace, tokens / pace, law.request_s, law.gather_steps
-    )
+    return waves_of(steps, requests, spread / pace, tokens / pace, law.request_s, law.gather_steps)
 
 
 def _prompt_steps(law: Law, lengths: Lengths, batch: float) -> PromptSteps:

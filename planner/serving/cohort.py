@@ -79,9 +79,7 @@ def waves_of(
     """
     mean, last = _first_wave_s(steps, requests)
     later = np.arange(1.0, WAVES)
-    rest = _later_waves(
-        steps, max(requests, 1.0), spread, tokens, later, hand_over_s, gather_steps
-    )
+    rest = _later_waves(steps, max(requests, 1.0), spread, tokens, later, hand_over_s, gather_steps)
     first_var = (last - steps.alone_s) ** 2 / 12.0
     later_s = np.maximum(rest.mean_s, steps.alone_s)  # nobody is faster than alone
     return Waves(np.append(mean, later_s), np.append(first_var, rest.variance_s2))
