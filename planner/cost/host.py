@@ -59,7 +59,7 @@ def laws_by_host(instances: Instances, lengths: Lengths) -> Callable[[HostTimes]
 
     base = at()
     zero = {t: getattr(base, t) for t in _TABLES}
-    rises = {(name,): table((name,)) for name in _STEPS}
+    rises: dict[tuple[str, ...], dict[str, Array]] = {(name,): table((name,)) for name in _STEPS}
     slopes = {k: {t: (x[t] - zero[t]) / _STEPS[k[0]] for t in _TABLES} for k, x in rises.items()}
     for pair in _PRODUCTS:
         one, two = (rises[(name,)] for name in pair)
