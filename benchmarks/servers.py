@@ -27,7 +27,7 @@ from planner.serving.attainment import Constraint
 from planner.serving.open_loop import goodput_per_s
 from planner.serving.prepared import prepare
 from planner.spec.slo import parse_slo
-from planner.wiring.load import load_engine
+from planner.wiring.load import load_accelerator, load_engine
 from planner.wiring.runs import load_run_engine, resolver
 
 DENSE = ("llama-2", "llama-3", "mistral", "qwen3-8b", "qwen3-14b", "qwen3-32b")
@@ -174,7 +174,8 @@ def _picked(known: list[Prediction], rows: np.ndarray) -> list[Prediction]:
 def _profile(table: RunTable, index: int) -> str:
     words = (str(table.text[k][index]) for k in ("engine", "engine_version", "source"))
     try:
-        return load_run_engine(*words).name
+        family = load_accelerator(str(table.text["accelerator"][index])).family
+        return load_run_engine(*words, family=family).name
     except InputError:
         return ""
 

@@ -83,6 +83,13 @@ class Instances:
     engine: Engine
     layouts: tuple[Layout, ...]
 
+    def __post_init__(self) -> None:
+        """Leave out the kernels that quantise activations where the engine fuses them."""
+        precision = self.hardware.precision
+        if precision.dynamic_quantisation and precision.name in self.engine.fused_quantisation:
+            fused = precision.model_copy(update={"dynamic_quantisation": False})
+            object.__setattr__(self, "hardware", replace(self.hardware, precision=fused))
+
     @property
     def split(self) -> Split:
         """Layouts as ``[C]`` arrays."""
@@ -197,6 +204,7 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     """Return the time of one full pass, host time and launches included, prompt attention not."""
     engine = instances.engine
     ops = operators(instances.model, split, step)
+    launches = sum(op.repeat for op in ops) * engine.launch_s
     busy = _composed(ops, instances.hardware, engine)
     if (engine.decode_slowdown, engine.prompt_slowdown) != (1.0, 1.0):
         alone = operators(instances.model, split, replace(step, chunk=0.0))
@@ -206,7 +214,6 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     some = np.asarray(step.sequences) > 0
     per_rank = np.where(some, np.maximum(step.sequences / (split.dp * split.pp), 1.0), 0.0)
     eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
-    launches = sum(op.repeat for op in ops) * engine.launch_s
     busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
     host = engine.host_step_s + engine.host_sequence_s * per_rank
     if engine.context_s > 0.0:
@@ -214,8 +221,18 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     return np.asarray(busy + host)
 
 
+def in_the_engine(ops: list[Op], engine: Engine) -> list[Op]:
+    """Return operators with the engine's own attention kernels, as multiples of those measured."""
+    slow = engine.attention_slowdown
+    if slow == 1.0:
+        return ops
+    kinds = ("decode_attention", "prefill_attention")
+    return [replace(op, repeat=op.repeat * slow) if op.kind in kinds else op for op in ops]
+
+
 def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:
     """Return E8: Σ τ − ω(Σ τ − max τ) over compute, memory and links."""
+    ops = in_the_engine(ops, engine)
     if engine.overlap == 0.0:
         return total_s(ops, on)
     parts = np.broadcast_arrays(*resource_seconds(ops, on))
@@ -289,7 +306,7 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     new, model = lengths.prompt - lengths.prefix, instances.model
 
     def attention(steps: Array) -> Array:
-        ops = prompt_attention(model, wide, new, lengths.prefix, steps)
+        ops = in_the_engine(prompt_attention(model, wide, new, lengths.prefix, steps), engine)
         slowest = stage_share(model, wide) * wide.pp
         return engine.prompt_slowdown * total_s(ops, prompts_on.hardware) * slowest
 

@@ -15,6 +15,7 @@ from planner.cost.step import (
     Instances,
     Law,
     Lengths,
+    in_the_engine,
     law,
     operator_count,
     sides,
@@ -178,6 +179,7 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
     new = np.unique(np.geomspace(1.0, most, _POINTS).round())
     prefix = np.concatenate([[0.0], np.unique(np.geomspace(16.0, longest, _POINTS).round())])
     ops = prompt_attention(instances.model, one, new, prefix[:, None], 1.0)
+    ops = in_the_engine(ops, engine)
     # the whole pass crosses every stage, the slowest of which sets the pace
     uneven = float(stage_share(instances.model, one)) * stages
     alone = engine.prompt_slowdown * total_s(ops, prompts_on.hardware)
