@@ -17,7 +17,7 @@ from planner.spec.precision import Precision
 
 #: Attained share of a point-to-point link (kernels.md §5: NCCL send and DeepEP's network share).
 SEND_EFFICIENCY = 0.9
-LINK_KINDS = ("all_reduce", "dispatch", "send")
+LINK_KINDS = ("all_reduce", "dispatch", "send", "remote")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +261,12 @@ def _send(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     return hops * one, np.zeros(()), hops * op.sizes["message_bytes"]
 
 
+def _remote(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
+    sent = np.asarray(op.sizes["message_bytes"])
+    seconds = np.where(sent > 0.0, op.sizes["empty_s"] + sent * op.sizes["s_per_byte"], 0.0)
+    return seconds, np.zeros(()), sent
+
+
 def _elementwise(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     seconds = elementwise.elementwise_s(
         op.sizes["traffic_bytes"],
@@ -278,5 +284,6 @@ _FORMS: dict[str, Callable[[Op, Hardware], tuple[Real, Real, Real]]] = {
     "all_reduce": _all_reduce,
     "dispatch": _dispatch,
     "send": _send,
+    "remote": _remote,
     "elementwise": _elementwise,
 }

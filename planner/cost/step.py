@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from planner.cost.composition import Order, StepPrices, compose, runs_whole_prompts
+from planner.cost.composition import Order, StepPrices, Tables, compose, runs_whole_prompts
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
-from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
+from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share, streamed_s
 from planner.cost.price import Hardware, resource_seconds, total_s
+from planner.cost.together import with_split, with_stalls
 from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, along
 from planner.formulas.sharing import share_speed
@@ -35,8 +36,9 @@ class Lengths:
     """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
 
     ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of and
-    ``priority`` its urgency, lower first, and ``fetched`` the part of the prefix that a store
-    sends first (one number stands for all).
+    ``priority`` its urgency, lower first, ``fetched`` the part of the prefix that a store sends
+    first, ``split`` the replicas that compute its prompt together and ``stall_s`` the time it
+    takes from decoding beside its tokens (one number stands for all).
     """
 
     prompt: Array
@@ -46,12 +48,19 @@ class Lengths:
     cls: Array
     priority: Array = field(default_factory=lambda: np.zeros(()))
     fetched: Array = field(default_factory=lambda: np.zeros(()))
+    split: Array = field(default_factory=lambda: np.ones(()))
+    stall_s: Array = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
-        """Give every bucket a priority and a number of fetched tokens."""
-        for name in ("priority", "fetched"):
+        """Give every bucket what it was not given."""
+        for name in ("priority", "fetched", "split", "stall_s"):
             each = np.broadcast_to(getattr(self, name), np.shape(self.weight))
             object.__setattr__(self, name, each)
+
+    @property
+    def new(self) -> Array:
+        """Prompt tokens that one replica computes."""
+        return np.asarray((self.prompt - self.prefix) / self.split)
 
     @property
     def decode(self) -> Array:
@@ -158,6 +167,8 @@ class Law:
         ``[C, G, b]`` time that a prompt takes from decoding where every slot holds one like it;
         ``[C]`` slots (attention ranks times micro-batches) that move in step, the fullest of
         which sets the time. ``None``: prompts are taken to fill slots evenly.
+    fetched_s
+        ``[C, b]`` time that a prompt waits for stored KV before it may run; ``None``: none does.
     """
 
     batch: Array
@@ -182,6 +193,7 @@ class Law:
     filled_s: Array | None = None
     slots: Array | None = None
     gather_steps: float = 0.0
+    fetched_s: Array | None = None
 
     def take(self, rows: IntArray) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
@@ -210,6 +222,7 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
         alone = operators(instances.model, split, replace(step, chunk=0.0))
         plain = _composed(alone, instances.hardware, engine)
         busy = engine.decode_slowdown * plain + engine.prompt_slowdown * (busy - plain)
+    busy = np.maximum(busy, streamed_s(instances.model, split, instances.hardware.precision))
     uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
     some = np.asarray(step.sequences) > 0
     per_rank = np.where(some, np.maximum(step.sequences / (split.dp * split.pp), 1.0), 0.0)
@@ -241,8 +254,7 @@ def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:
 
 def law(instances: Instances, lengths: Lengths) -> Law:
     """Return the step-time law of every candidate, in one vectorised pass."""
-    split, engine = instances.split, instances.engine
-    new = lengths.prompt - lengths.prefix
+    split, engine, new = instances.split, instances.engine, lengths.new
     budget = float(engine.token_budget)
     longest = max(budget, float(new.max())) if runs_whole_prompts(engine.scheduler) else budget
     memory = memory_map(
@@ -265,12 +277,13 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         [b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float
     )
     chunk = np.array([*[c for c in _CHUNKS if c < longest], longest], dtype=float)
-    tables = compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk))
+    tables = _tables(instances, lengths, batch, chunk)
     if lengths.fetched.any():
         whole = replace(lengths, prefix=lengths.prefix - lengths.fetched)
-        computed = compose(engine.scheduler, _step_prices(instances, whole, batch, chunk))
+        computed = _tables(instances, whole, batch, chunk)
         moved = fetch_s(instances.model, instances.hardware.kv_bytes, lengths.fetched)
         tables = with_fetch(instances.model.rewrite, tables, computed, moved)
+    tables = with_stalls(tables, lengths.stall_s)
     return Law(
         batch=batch,
         places=places,
@@ -281,6 +294,14 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         memory=memory,
         **tables,
     )
+
+
+def _tables(instances: Instances, lengths: Lengths, batch: Array, chunk: Array) -> Tables:
+    """Return the tables that the engine's scheduler makes of step prices."""
+    engine = instances.engine
+    tables = compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk))
+    model, kv_bytes = instances.model, instances.hardware.kv_bytes
+    return with_split(tables, model, instances.split, kv_bytes, lengths.prompt, lengths.split)
 
 
 def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Array) -> StepPrices:
@@ -303,12 +324,14 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     if engine.speculation is not None:
         extra, drafted, per_step = speculated(decode_on, batch, context, table[:, :, 0])
         table, lonely = table + extra[:, :, None], lonely + extra[:, :, None]
-    new, model = lengths.prompt - lengths.prefix, instances.model
+    model, together = instances.model, lengths.split
 
     def attention(steps: Array) -> Array:
-        ops = in_the_engine(prompt_attention(model, wide, new, lengths.prefix, steps), engine)
+        # replicas that share a prompt share its pairs of tokens evenly (zigzag or striped order)
+        ops = prompt_attention(model, wide, lengths.new * together, lengths.prefix, steps)
+        ops = in_the_engine(ops, engine)
         slowest = stage_share(model, wide) * wide.pp
-        return engine.prompt_slowdown * total_s(ops, prompts_on.hardware) * slowest
+        return engine.prompt_slowdown * total_s(ops, prompts_on.hardware) * slowest / together
 
     return StepPrices(
         batch=batch,
@@ -319,7 +342,7 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
         per_step=per_step,
         budget=float(engine.token_budget),
         degrees=(ranks, wide.pp),
-        new=new,
+        new=lengths.new,
         prefix=lengths.prefix,
         priority=lengths.priority.astype(np.int64),
         attention=attention,

@@ -78,7 +78,7 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
         decoding.batch,
         tpot,
         variance,
-        prompting.prompt_s + at.transfer_s,
+        prompting.prompt_s + at.apart_s,
         prompting.step_s,
         prompting.wait_probability,
         prompting.wait_mean_s,
