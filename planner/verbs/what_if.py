@@ -201,7 +201,7 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
 def _goodput(case: Case, traffic: Traffic) -> float:
     """Return the most the pools serve within the bounds, each with its share of the requests.
 
-    As in a plan, a replica is judged by arrivals as bursty as the whole traffic's.
+    A replica is judged by the bursts that its pool's replicas leave of the traffic's.
     """
     moved = transfers_s(case, traffic.lengths)
     rates = []
@@ -209,6 +209,7 @@ def _goodput(case: Case, traffic: Traffic) -> float:
         before = [np.asarray(s) for (p, _), s in moved.items() if p == k]
         slowest = np.max(before, axis=0)[None, :] if before else None
         at = prepare(law(pool.instances, traffic.lengths), pool.role, traffic, slowest)
+        at = at.among(pool.replicas / pool.share, traffic.routing)
         each = float(goodput_per_s(at, traffic.constraints)[0])
         rates.append(pool.replicas * each / pool.share)
     return min(rates)
