@@ -25,6 +25,8 @@ from planner.spec.slo import Bound
 
 #: Candidates solved at once: their tables stay in a processor's cache.
 BLOCK = 512
+#: How closely the number of replicas that share bursts is sought.
+FEW_MORE = 1.1
 #: Share of the TTFT misses an SLO allows that is left to waiting for a decode place.
 HAND_OFF_SHARE = 0.1
 #: Share of an E2E limit given to the prompt phase of split pools when TTFT has no bound.
@@ -145,17 +147,28 @@ def goodput_among(
 ) -> Array:
     """Return ``[C]`` goodput of one replica of as many as a rate takes (Q10).
 
-    A replica of n sees bursts that have been split: first the n that goodput under the whole
-    stream's bursts implies, then the fewer that goodput under split ones does. More replicas than
-    that only see calmer arrivals. Without a rate, n is 1: pessimistic for bursty traffic.
+    A replica of n sees bursts that have been split, so that what n of them carry rises faster than
+    n. As many as there may be bound the n that carries the rate from below, that bound bounds it
+    from above, and bisection finds it in between. Without a rate, n is 1: pessimistic for bursty
+    traffic.
     """
     found = goodput_per_s(at, constraints, iterations)
     if rate_per_s is None or (routing == "random" and np.all(at.stream_cv == 1.0)):
         return found
+
+    def shared(replicas: Array) -> Array:
+        return goodput_per_s(at.among(replicas, routing), constraints, iterations)
+
     least = 1e-3 * saturation_per_s(at)
-    for _ in range(2):
-        replicas = np.ceil(rate_per_s / np.maximum(found, least))
-        found = goodput_per_s(at.among(np.maximum(replicas, 1.0), routing), constraints, iterations)
+    many = np.ceil(np.maximum(rate_per_s / np.maximum(found, least), 1.0))
+    found = shared(many)
+    few = np.clip(np.ceil(rate_per_s / np.maximum(found, least)), 1.0, many)
+    while np.any((found > 0.0) & (many > FEW_MORE * few)):
+        middle = np.sqrt(few * many)
+        carried = shared(middle)
+        enough = middle * carried >= rate_per_s
+        few, many = np.where(enough, few, middle), np.where(enough, middle, many)
+        found = np.where(enough, carried, found)
     return found
 
 
