@@ -201,6 +201,12 @@ def test_hovering_tells_of_a_plan(desktop: Page):
     assert "Goodput" in tip
 
 
+def test_names_stand_on_elements_with_a_role(desktop: Page):
+    # WAI-ARIA 1.2: a group without a role must not be named; axe-core finds nothing else either
+    assert desktop.js("document.querySelectorAll('g[aria-label]:not([role])').length") == 0
+    assert desktop.js("document.querySelectorAll('.points > [role=button]').length") > 1
+
+
 def test_the_keyboard_does_all_of_it(desktop: Page, document: dict[str, Any]):
     from selenium.webdriver import ActionChains, Keys
 

@@ -358,6 +358,8 @@ def test_plan_and_report_write_the_same_page(tmp_path: Path):
          "part.json: plan document is incomplete: missing or wrong at 'plans'"),
         ("plan llama-3.1-8b --gpus h100:1 --workload 1000/200 --rate 1 --html none/r.html",
          "--html: no such directory 'none'"),
+        ("plan llama-3.1-8b --gpus h100:1 --workload 1000/200 --rate 1 --html -",
+         "--html: found '-', expected a file; planner report --out - prints a page"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(line: str, complaint: str, tmp_path: Path):

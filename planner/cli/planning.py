@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,6 +48,7 @@ from planner.cli.options import (
     note,
     working,
 )
+from planner.cli.report import require_page
 
 #: Arguments of the verb, which the document repeats.
 _PLAN_ARGUMENTS = (
@@ -103,25 +104,32 @@ def plan(
     catalog: CatalogOpt = None,
 ) -> None:
     """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
-    given = dict(locals())
+    _plan(dict(locals()))
+
+
+def _plan(given: dict[str, Any]) -> None:
+    """Plan with the arguments of the command, and hand the plans out."""
     from planner import library
     from planner.report import document, table
     from planner.wiring.limits import limits_of
 
-    for file, option in ((json_path, "--json"), (html, "--html")):
-        if file is not None:
-            document.require_writable(file, option)
+    if given["json_path"] is not None:
+        document.require_writable(given["json_path"])
+    require_page(given["html"])
     arguments = {name: given[name] for name in _PLAN_ARGUMENTS}
     limits = limits_of(**{name: given[name] for name in (*LIMIT_OPTIONS, "catalog")})
     with working("planning"):
-        result = library.plan(model, **arguments, limits=limits)
-    inputs = {"model": model, **arguments, "top": top}
-    written = document.plan_document(result, inputs, library.provenance(model, **arguments))
+        result = library.plan(given["model"], **arguments, limits=limits)
+    inputs = {"model": given["model"], **arguments, "top": given["top"]}
+    written = document.plan_document(
+        result, inputs, library.provenance(given["model"], **arguments)
+    )
     for text in result.assumptions:
         note(text)
-    if html is not None:
-        document.write_text(library.report_html(written), html, "--html")
-    hand_out(written, json_path, lambda: table.print_plan(result, top, table.console()))
+    if given["html"] is not None:
+        document.write_text(library.report_html(written), given["html"], "--html")
+    out = table.console()
+    hand_out(written, given["json_path"], lambda: table.print_plan(result, given["top"], out))
 
 
 def evaluate(

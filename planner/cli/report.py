@@ -23,3 +23,20 @@ def report(
         typer.echo(page, nl=False)
     else:
         document.write_text(page, out, "--out")
+
+
+def require_page(path: str | None) -> None:
+    """Raise before any work is done if ``--html`` could not be written.
+
+    Raises
+    ------
+    InputError
+        If a path is given that is no file or not writable.
+    """
+    from planner.errors import InputError
+    from planner.report.document import require_writable
+
+    if path == "-":
+        raise InputError("--html: found '-', expected a file; planner report --out - prints a page")
+    if path is not None:
+        require_writable(path, "--html")

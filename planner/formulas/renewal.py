@@ -28,8 +28,8 @@ def _stehfest(terms: int) -> Array:
 
 _WEIGHTS = _stehfest(_TERMS)
 _NODES = math.log(2.0) * np.arange(1, _TERMS + 1)
-#: Times at which many values of one stream are tabulated, in units of 1/λ: within 0.2 %.
-_GRID = np.concatenate([[0.0], np.geomspace(1e-6, 1e6, 240)])
+#: Times at which many values of one stream are tabulated, in units of 1/λ: within 1 %.
+_GRID = np.concatenate([[0.0], np.geomspace(1e-6, 1e6, 480)])
 
 
 def arrivals_after(rate_per_s: Real, time_s: Real, arrival_cv: Real) -> Array:

@@ -19,7 +19,7 @@ from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.energy import power_w
 from planner.search.buckets import Cells, one_cell
 from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.open_loop import goodput_among, goodput_per_s, solve
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared, Role, prepare
 from planner.serving.routed import only, without_empty
@@ -162,7 +162,10 @@ def enumerate_candidates(
     )
     links = link_limits(everything, traffic, inside)
     columns: list[Column] = []
-    rates = {r: goodput_per_s(pricing.sure[r], traffic.constraints) for r in roles}
+    rates = {
+        r: goodput_among(pricing.sure[r], traffic.constraints, traffic.rate_per_s, traffic.routing)
+        for r in roles
+    }
     by_cell: dict[Role, Array] = {}
     if len(cells.cells) > 1:
         by_cell = _cell_goodputs(everything, traffic, cells, roles, inside, confidence)

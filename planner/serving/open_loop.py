@@ -14,6 +14,7 @@ import numpy as np
 
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, BoolArray, IntArray
+from planner.formulas.routing import Routing
 from planner.serving.attainment import Constraint
 from planner.serving.decoding import decode_state, no_decoding, tpot_variance_s2
 from planner.serving.order import ordered
@@ -105,7 +106,7 @@ def saturation_per_s(at: Prepared) -> Array:
     return bound
 
 
-def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: int = 26) -> Array:
+def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: int = 22) -> Array:
     """Return ``[C]`` the largest rate of one replica at which it is stable and meets the bounds.
 
     Bisection over all candidates at once; 0 where the bounds fail even at a vanishing rate.
@@ -133,6 +134,25 @@ def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: i
         ok = meets(middle)
         low, high = np.where(ok, middle, low), np.where(ok, high, middle)
     return np.where(feasible, low, 0.0)
+
+
+def goodput_among(
+    at: Prepared, constraints: Sequence[Constraint], rate_per_s: float | None, routing: Routing
+) -> Array:
+    """Return ``[C]`` goodput of one replica of as many as a rate takes (Q10).
+
+    A replica of n sees bursts that have been split: first the n that goodput under the whole
+    stream's bursts implies, then the fewer that goodput under split ones does. More replicas than
+    that only see calmer arrivals. Without a rate, n is 1: pessimistic for bursty traffic.
+    """
+    found = goodput_per_s(at, constraints)
+    if rate_per_s is None or (routing == "random" and np.all(at.stream_cv == 1.0)):
+        return found
+    least = 1e-3 * saturation_per_s(at)
+    for _ in range(2):
+        replicas = np.ceil(rate_per_s / np.maximum(found, least))
+        found = goodput_per_s(at.among(np.maximum(replicas, 1.0), routing), constraints)
+    return found
 
 
 def own_constraints(role: Role, constraints: Sequence[Constraint]) -> list[Constraint]:

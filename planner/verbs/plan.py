@@ -19,7 +19,7 @@ from planner.spec.model import Model
 from planner.spec.record import Named
 from planner.spec.slo import Bound
 from planner.spec.workload import Workload
-from planner.wiring.asked import objectives_of, resolved
+from planner.wiring.asked import Asked, objectives_of, resolved
 from planner.wiring.considered import answer, answer_with_choice, job_with, offered
 from planner.wiring.load import (
     Catalog,
@@ -147,8 +147,24 @@ def plan(
         carbon=carbon,
         catalog=catalog,
     )
-    given = parse_techniques(techniques, catalog)
     objectives = () if pareto is None else objectives_of(pareto)
+    result = _answered(asked, techniques, consider, catalog)
+    if not prices and not objectives:
+        return result
+    applied = parse_techniques(result.techniques or None, catalog)
+    job = job_with(asked, applied, result.recommended.pools[0].token_budget)
+    return replace(
+        result,
+        prices=prices_of(job, asked.looser) if prices else result.prices,
+        tradeoff=trade_off(job, objectives) if objectives else result.tradeoff,
+    )
+
+
+def _answered(
+    asked: Asked, techniques: str | None, consider: str | None, catalog: Catalog
+) -> PlanSet:
+    """Return the plans, with the techniques given and those considered that pay."""
+    given = parse_techniques(techniques, catalog)
     try:
         if consider is None:
             result = answer(asked, given)
@@ -158,14 +174,7 @@ def plan(
         assumed = [a for a in asked.assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
     said = [*asked.assumptions, *result.assumptions, *_outside(result, asked.traffic)]
-    result = replace(result, assumptions=tuple(said))
-    if not prices and not objectives:
-        return result
-    applied = parse_techniques(result.techniques or None, catalog)
-    job = job_with(asked, applied, result.recommended.pools[0].token_budget)
-    if prices:
-        result = replace(result, prices=prices_of(job, asked.looser))
-    return replace(result, tradeoff=trade_off(job, objectives)) if objectives else result
+    return replace(result, assumptions=tuple(said))
 
 
 def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:

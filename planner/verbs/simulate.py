@@ -13,11 +13,12 @@ from planner.cost.step import Lengths
 from planner.cost.table import StepTable, step_table
 from planner.errors import InfeasibleError, InputError, did_you_mean
 from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.routing import ROUTINGS, Routing
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
 from planner.serving.attainment import Traffic, traffic_of
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
-from planner.simulation.closed import predict
+from planner.simulation.closed import Deployed, predict
 from planner.simulation.results import WARM_UP, Simulation, compare, hit_share
 from planner.simulation.routing import BY_PREFIX, ROUTES, Prefixes, Route
 from planner.simulation.run import Pool, run
@@ -30,6 +31,12 @@ from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_con
 DRAWN, STAYS = 20_000, 25.0
 MOST_REQUESTS = 10_000_000
 MOST_CV = 100.0
+#: What the closed form takes a route for: hashes draw a replica, or two.
+_FORMS: dict[Route, Routing] = {
+    **{x: x for x in ROUTINGS},
+    "one-hash": "random",
+    "affinity": "two-choices",
+}
 
 
 def simulate(
@@ -95,15 +102,7 @@ def simulate(
     offered, notes = _servable(offered, case, tables)
     prefixes = _prefixes(offered, tables, chosen, prefix_cache)
     moved = _transfers(case, traffic.lengths, offered)
-    pools = [
-        Pool(
-            p.role,
-            t,
-            p.replicas,
-            p.shares(offered.prompt, offered.output) if p.takes else p.share,
-        )
-        for p, t in zip(case.pools, tables, strict=True)
-    ]
+    pools = [_pool(p, t, offered) for p, t in zip(case.pools, tables, strict=True)]
     outcome = run(
         pools,
         offered,
@@ -118,9 +117,10 @@ def simulate(
         lengths = replace(traffic.lengths, prefix=hit * traffic.lengths.prompt)
         traffic = replace(traffic, lengths=lengths)
         notes.append(f"the closed form is given the simulated share of cached prompts, {hit:.1%}")
+    traffic = replace(traffic, routing=_FORMS[chosen])
     closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
-    if chosen != "random" and any(p.replicas > 1 for p in pools):
-        notes.append(f"the closed form assumes random routing, the simulation is {chosen}")
+    if chosen != _FORMS[chosen] and any(p.replicas > 1 for p in pools):
+        notes.append(f"the closed form takes {chosen} routing for {_FORMS[chosen]}")
     found = compare(
         outcome,
         pools,
@@ -137,6 +137,12 @@ def simulate(
         hint = "the replicas were still filling up when measuring began: draw more --requests"
         return replace(found, assumptions=(*found.assumptions, hint))
     return found
+
+
+def _pool(pool: Deployed, table: StepTable, offered: Requests) -> Pool:
+    """Return a pool of the simulation: it takes a share of all requests, or of some sizes."""
+    takes = pool.shares(offered.prompt, offered.output) if pool.takes else pool.share
+    return Pool(pool.role, table, pool.replicas, takes)
 
 
 def _require(

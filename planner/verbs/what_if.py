@@ -205,17 +205,17 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
 def _goodput(case: Case, traffic: Traffic) -> float:
     """Return the most the pools serve within the bounds, each with its share of the requests.
 
-    As in a plan, a replica is judged by arrivals as bursty as the whole traffic's.
+    A replica is judged by the bursts that its pool's replicas leave of the traffic's.
     """
     moved = transfers_s(case, traffic.lengths)
     rates = []
     for k, pool in enumerate(case.pools):
         before = [np.asarray(s) for (p, _), s in moved.items() if p == k]
         slowest = np.max(before, axis=0)[None, :] if before else None
-        own = pool.own(traffic)
+        own, part = pool.own(traffic), _part(pool, traffic)
         at = prepare(law(pool.instances, own.lengths), pool.role, own, slowest)
-        each = float(goodput_per_s(at, own.constraints)[0])
-        rates.append(pool.replicas * each / _part(pool, traffic))
+        at = at.among(pool.replicas / part, traffic.routing)
+        rates.append(pool.replicas * float(goodput_per_s(at, own.constraints)[0]) / part)
     return min(rates)
 
 
