@@ -46,11 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs")
     parser.add_argument("--leave-out", choices=("accelerator", "model", "source"))
+    parser.add_argument("--engine", help="profile to leave rows out of; default: every one")
     parser.add_argument("--rows", type=int, default=60, help="rows per fit")
     given = parser.parse_args()
     table = runs_of(read_columns(Path(given.runs), "runs"))
     if given.leave_out:
-        left_out(table, given.leave_out, given.rows)
+        left_out(table, given.leave_out, given.rows, given.engine)
     else:
         goals(table)
 
@@ -127,12 +128,12 @@ def _capacity(table: RunTable, rows: np.ndarray) -> tuple[Array, Array]:
     return np.array(found), np.array(submitted)
 
 
-def left_out(table: RunTable, by: str, rows: int) -> None:
+def left_out(table: RunTable, by: str, rows: int, engine_name: str | None) -> None:
     """Print errors of host times on the rows of each accelerator, model or source left out."""
     resolve = resolver()
     profiles = np.array([_profile(table, i) for i in range(len(table))])
     total: dict[str, list[Array]] = {}
-    for name in np.unique(profiles[profiles != ""]):
+    for name in [engine_name] if engine_name else np.unique(profiles[profiles != ""]):
         own = table.take(profiles == name)
         engine, keys = load_engine(str(name)), own.text[by]
         known = predictions_of(own, resolve, iter)
