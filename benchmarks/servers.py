@@ -153,11 +153,11 @@ def left_out(table: RunTable, by: str, rows: int, engine_name: str | None) -> No
             values |= {n: v for n, v in fit.parameters.items() if n not in fit.kept}
             guess = host_times.predicted_s(held, host_times.host_times_of(values), laws)
             figures = [(f, v) for h in held for f, v in h.measured.items()]
+            names = np.array([f.removesuffix("_mean").removesuffix("_p50") for f, _ in figures])
             line = []
-            for figure in dict.fromkeys(f for f, _ in figures):
-                at = np.array([f == figure for f, _ in figures])
+            for metric in dict.fromkeys(names.tolist()):
+                at = names == metric
                 pair = guess[at], np.array([v for _, v in figures])[at]
-                metric = figure.removesuffix("_mean").removesuffix("_p50")
                 total.setdefault(metric, []).append(np.array(pair))
                 e = error_statistics(*pair)
                 if e is not None:
