@@ -21,7 +21,7 @@ from planner.formulas.arrays import Array
 from planner.ingest.columns import read_columns
 from planner.ingest.runs import RunTable, runs_of
 from planner.search import host_times
-from planner.search.runs import Prediction, _metrics, predictions_of, validate_runs
+from planner.search.runs import Prediction, metrics_of, predictions_of, validate_runs
 from planner.search.statistics import error_statistics
 from planner.serving.attainment import Constraint
 from planner.serving.open_loop import goodput_per_s
@@ -59,7 +59,7 @@ def main() -> None:
 def goals(table: RunTable) -> None:
     """Print a line per goal: rows, median and p90 error, bias."""
     found = predictions_of(table, resolver(), iter)
-    predicted, measured = _metrics(table, found)
+    predicted, measured = metrics_of(table, found)
     t, load, source = table.text, table.text["load"], table.text["source"]
     closed, apart = load == "closed_loop", t["mode"] == "disaggregated"
     dense = _any(t["model"], DENSE) & _any(t["accelerator"], ("a100", "h100", "h200"))
