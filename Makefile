@@ -96,6 +96,7 @@ wheel-check: $(VENV)/.made ## Build the wheel and run it from an empty environme
 	"$$work/venv/bin/planner" plan llama-3.1-8b --gpus h100-sxm-80gb:8 --workload azure-conv-2023 \
 		--rate 10 --slo ttft=1s@p90,tpot=30ms@p90 --json plan.json; \
 	"$$work/venv/bin/planner" explain plan.json > explain.txt; grep -q 'Plan P1' explain.txt; \
+	"$$work/venv/bin/planner" report plan.json --out report.html; grep -q '</html>' report.html; \
 	for kind in hardware models workloads; do "$$work/venv/bin/planner" $$kind check; done; \
 	echo "wheel-check: the wheel carries its catalogue and works on its own"
 

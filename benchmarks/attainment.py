@@ -19,7 +19,8 @@ from planner.serving.prepared import prepare
 from planner.serving.state import cdf
 from planner.spec.slo import parse_slo
 from planner.wiring.load import load_accelerator, load_engine, load_model
-from planner.wiring.resolve import hardware_of, precision_of
+from planner.wiring.precisions import precision_of
+from planner.wiring.resolve import hardware_of
 
 BUCKETS = 60
 

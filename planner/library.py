@@ -5,14 +5,22 @@ from __future__ import annotations
 from planner.search.matrix import Mix
 from planner.search.plans import PlanSet
 from planner.serving.evaluate import Evaluation
+from planner.verbs.check import check
+from planner.verbs.compare import compare
 from planner.verbs.deploy import deploy
 from planner.verbs.evaluate import evaluate
 from planner.verbs.explain import explain
+from planner.verbs.fleet import fleet
+from planner.verbs.hardware import add_accelerator, describe_accelerator
+from planner.verbs.imports import import_runs, import_workload
 from planner.verbs.measured import calibrate, validate
 from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
+from planner.verbs.report import report_html
 from planner.verbs.simulate import simulate
 from planner.verbs.verify import verify
+from planner.verbs.what_if import what_if
+from planner.wiring.fleet import load_fleet
 from planner.wiring.load import (
     load_accelerator,
     load_calibration,
@@ -20,6 +28,7 @@ from planner.wiring.load import (
     load_engine,
     load_model,
     load_precision,
+    load_technique,
     load_workload,
 )
 from planner.wiring.records import calibrations
@@ -28,22 +37,33 @@ __all__ = [
     "Evaluation",
     "Mix",
     "PlanSet",
+    "add_accelerator",
     "calibrate",
     "calibrations",
+    "check",
+    "compare",
     "deploy",
+    "describe_accelerator",
     "evaluate",
     "explain",
+    "fleet",
+    "import_runs",
+    "import_workload",
     "load_accelerator",
     "load_calibration",
     "load_cluster",
     "load_engine",
+    "load_fleet",
     "load_model",
     "load_precision",
+    "load_technique",
     "load_workload",
     "mix",
     "plan",
     "provenance",
+    "report_html",
     "simulate",
     "validate",
     "verify",
+    "what_if",
 ]

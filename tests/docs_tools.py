@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from planner.catalog.store import KINDS, load_all
+from planner.spec.technique import QUANTITIES
 from planner.units import SUFFIXES, si_key, yaml_keys
 from planner.wiring.load import load_calibration
 
@@ -48,6 +49,7 @@ def run(command: str, cwd: Path) -> str:
         "NO_COLOR": "1",
         "PATH": path,
         "TERM": "dumb",
+        "PLANNER_TODAY": "2026-11-21",
         "LC_ALL": "C.UTF-8",
     }
     done = subprocess.run(
@@ -195,7 +197,8 @@ def _default(value: Any, factor: float) -> str:
     if isinstance(value, (int, float)):
         return f"`{value / factor:g}`"
     if isinstance(value, BaseModel):
-        return f"`{{kind: {value.kind}}}`"
+        kind = getattr(value, "kind", None)
+        return f"`{{kind: {kind}}}`" if kind else "its fields' defaults"
     if isinstance(value, tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
     return f"`{value}`"
@@ -243,7 +246,56 @@ def calibration_table(_: str) -> str:
     return "\n".join(rows) + "\n"
 
 
+def quantities_table(group: str) -> str:
+    """Return the vocabulary of techniques: the quantities of a group, and where each is read."""
+    rows = ["| quantity | unit | neutral | what it is | read at |", "|---|---|---|---|---|"]
+    for name, q in QUANTITIES.items():
+        if q.group == group:
+            neutral = "its own" if q.neutral is None else f"{q.neutral:g}"
+            rows.append(f"| `{name}` | {q.unit} | {neutral} | {_prose(q.doc)} | `{q.place}` |")
+    return "\n".join(rows) + "\n"
+
+
+def techniques_table(_: str) -> str:
+    """Return every technique: what it changes by which parameters, and what it declares."""
+    rows = ["| technique | parameters | changes | loss | source |", "|---|---|---|---|---|"]
+    signs = {"multiply": "×", "add": "+", "set": "=", "at_least": "≥", "at_most": "≤"}
+    for t in load_all("technique", ROOT):
+        file = f"[{t.name}](../hardware/techniques/{t.name}.yaml)"
+        parameters = "<br>".join(f"`{k}` {p.default:g}" for k, p in t.parameters.items())
+        changes = "<br>".join(
+            f"`{e.quantity}` {signs[e.operation]} `{_prose(str(e.value))}`" for e in t.effects
+        )
+        loss = t.loss({k: p.default for k, p in t.parameters.items()})
+        said = "undeclared" if loss is None else f"{loss:.2%}"
+        source = _prose(t.sources[0])
+        rows.append(f"| {file}: {_prose(t.title)} | {parameters} | {changes} | {said} | {source} |")
+    return "\n".join(rows) + "\n"
+
+
+def rows_table(_: str) -> str:
+    """Return the rows of source systems: their knob, what a test checks and what it finds today."""
+    sys.path.insert(0, str(ROOT / "tests" / "techniques"))
+    import rows as found
+
+    known = {t.name: t for t in load_all("technique", ROOT)}
+    lines = ["| # | system | knob | file | check | result | source |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for file, row in found.rows():
+        knob = row.knob or ", ".join(
+            f"[`{n}`](../hardware/techniques/{n}.yaml)" for n in row.techniques
+        )
+        source = row.source or known[row.techniques[0]].sources[0]
+        where = f"[{file}](../tests/techniques/{file})"
+        cells = (row.number, row.system, knob, where, row.check, row.result(), source)
+        lines.append(f"| {' | '.join(_prose(c) for c in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 GENERATORS = {
+    "quantities": quantities_table,
+    "rows": rows_table,
+    "techniques": techniques_table,
     "calibrations": calibration_table,
     "fields": fields_table,
     "suffixes": suffix_table,

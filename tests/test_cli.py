@@ -188,7 +188,7 @@ def test_evaluate_document(tmp_path: Path):
     assert memory.pop("total_bytes") == 24 * GIB
     assert sum(memory.values()) == pytest.approx(24 * GIB, rel=1e-9)
     assert set(memory) == {"weights_bytes", "kv_bytes", "activations_bytes", "free_bytes"}
-    keys = {"phase", "op", "seconds", "flops", "bytes", "bound"}
+    keys = {"phase", "op", "seconds", "flops", "bytes", "bound", "kind"}
     assert [set(x) for x in found["breakdown"]] == [keys] * len(found["breakdown"])
     assert {x["phase"] for x in found["breakdown"]} == {"prefill", "decode"}
     assert found["output_tokens_per_s"] == pytest.approx(10 * found["requests_per_s"], rel=1e-9)
@@ -373,11 +373,12 @@ def test_head_reads_one_line(tmp_path: Path):
 
 STOPPED = """
 import os, signal, sys, time
-from planner import cli, library
+from planner import library
+from planner.cli import app
 # the signal may reach another thread first: sleep until it is here
 library.plan = lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))
 sys.argv = ["planner", *sys.argv[1:]]
-cli.main()
+app.main()
 """
 
 

@@ -94,6 +94,25 @@ def test_a_trace_is_replayed_at_its_pace_faster_or_at_a_rate(plans: Path):
     assert (untimed["requests"], untimed["arrival_cv"]) == (40, 1.5)
 
 
+def test_prefixes_of_a_trace_are_kept_and_routed_by(plans: Path):
+    """Ten conversations that take turns: all but the first prompt of each are known."""
+    rows = [
+        {"timestamp": 500 * k + 97 * (k % 5), "input_length": 2048, "output_length": 10 + k % 21,
+         "hash_ids": [0, *(3 * (k % 10) + j for j in (1, 2, 3))]}
+        for k in range(200)
+    ]  # fmt: skip
+    (plans / "turns.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    base = "disaggregated.json --trace turns.jsonl --rate 4 --route"
+    none, kept = (run(plans, f"{base} {x}") for x in ("random", "affinity --prefix-cache 0.5"))
+    assert (none["prefix_hit"], kept["prefix_hit"]) == (0.0, pytest.approx(0.95, abs=0.06))
+    for side in ("simulated", "closed_form"):
+        assert kept[side]["ttft_s"]["mean"] < 0.7 * none[side]["ttft_s"]["mean"]
+    hottest = [p["hottest_share"] for p in kept["pools"]]
+    assert 0.0 < hottest[0] <= 1.0
+    assert hottest[1] is None
+    assert "given the simulated share" in " ".join(kept["assumptions"])
+
+
 def test_too_few_requests_are_said(plans: Path):
     line = "simulate colocated.json --requests"
     few, enough = (planner(plans, *f"{line} {n}".split()).stderr for n in (50, 8000))
@@ -106,6 +125,7 @@ def test_a_table_that_survives_80_columns(plans: Path):
     assert max(map(len, text.splitlines())) <= 80
     assert "closed form" in text
     assert "TTFT p99" in text
+    assert "…" not in text
 
 
 @pytest.mark.parametrize(
@@ -122,6 +142,10 @@ def test_a_table_that_survives_80_columns(plans: Path):
         ("colocated.json --requests 1", ("--requests", "found 1")),
         ("colocated.json --seed -1", ("--seed", "-1")),
         ("colocated.json --route ransom", ("'ransom'", "did you mean 'random'")),
+        ("colocated.json --route affinity", ("--route affinity", "block ids")),
+        ("colocated.json --prefix-cache 2", ("--prefix-cache", "found 2")),
+        ("colocated.json --prefix-cache 0.5", ("--prefix-cache", "--trace")),
+        ("colocated.json --trace requests.csv --prefix-cache 0.5", ("no block ids",)),
         ("colocated.json --speed 2", ("--speed", "--trace")),
         ("colocated.json --trace requests.csv --speed 2 --rate 3", ("--speed", "--rate")),
         ("colocated.json --trace requests.csv --speed 0", ("--speed", "found 0")),

@@ -141,6 +141,33 @@ def test_every_target_and_kind(
     assert "--quantization" not in whole, "the checkpoint given is in the plan's format"
 
 
+@pytest.mark.parametrize(
+    ("engine", "kind"), [(e, k) for t, e, k in CASES if t == "kubernetes"]
+)
+def test_kubernetes_manifests_pass_a_real_validator(
+    engine: str, kind: str, plain: dict[str, Any], tmp_path: Path
+) -> None:
+    validator = pytest.importorskip(
+        "kubernetes_validate", reason="pip install kubernetes-validate (22 MB) to run it"
+    )
+    if ("kubernetes", engine, kind) in REFUSED:
+        pytest.skip("refused, see test_every_target_and_kind")
+    path = plan_file(plain, tmp_path, engine, kind)
+    made = library.deploy(path, target="kubernetes", model_path=KINDS[kind][3])
+    found = [
+        one for name, text in made.files.items() if name.endswith(".yaml")
+        for one in yaml.safe_load_all(text)
+    ]  # fmt: skip
+    core = [one for one in found if one["apiVersion"].count(".") == 0]
+    assert "Service" in {one["kind"] for one in core}
+    for one in core:
+        validator.validate(one, "1.33", strict=True)
+    broken = copy.deepcopy(core[0])
+    broken["metadata"]["nmae"] = "x"
+    with pytest.raises(validator.ValidationError):
+        validator.validate(broken, "1.33", strict=True)
+
+
 def _script(text: str, path: Path) -> None:
     done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

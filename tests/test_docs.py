@@ -72,7 +72,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 def test_every_key_of_the_json_documents_is_documented(tmp_path: Path) -> None:
     import planner
-    from planner.report import document, measured
+    from planner.report import comparison, document, measured
 
     text = (tools.ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     found = planner.plan(
@@ -98,6 +98,9 @@ def test_every_key_of_the_json_documents_is_documented(tmp_path: Path) -> None:
         tmp_path / "plan.json", tools.ROOT / "docs" / "examples" / "vllm-bench.json"
     )
     documents.append(measured.verify_document(verified, {}))
+    changed = planner.what_if(tmp_path / "plan.json", rate="2x")
+    documents.append(comparison.what_if_document(changed, {}))
+    documents.append(document.explain_document(planner.explain(tmp_path / "plan.json"), {}))
 
     def keys(value: object) -> set[str]:
         if isinstance(value, dict):
@@ -122,7 +125,7 @@ def test_links_and_paths_resolve(name: str) -> None:
             assert anchor in tools.headings(file.read_text(encoding="utf-8")), f"{name}: {target}"
     rooms = "planner|tests|docs|hardware|models|workloads|benchmarks"
     for path in re.findall(rf"`((?:{rooms})/[\w./-]+)`", text):
-        if not re.fullmatch(r"planner/\w+/(\d+|VERSION)", path):  # the schema of a JSON document
+        if not re.fullmatch(r"planner/[\w-]+/(\d+|VERSION)", path):  # the schema of a JSON document
             assert (tools.ROOT / path).exists(), f"{name} names {path}"
 
 

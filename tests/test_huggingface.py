@@ -34,6 +34,12 @@ SMALL: dict[str, Any] = {
     "intermediate_size": 128, "vocab_size": 100, "max_position_embeddings": 512,
 }
 
+GLM4: dict[str, Any] = {
+    "hidden_size": 4096, "num_hidden_layers": 40, "num_attention_heads": 32,
+    "num_key_value_heads": 2, "head_dim": 128, "intermediate_size": 13696, "vocab_size": 151552,
+    "max_position_embeddings": 131072, "attention_bias": True,
+}
+
 
 def imported(config: dict[str, Any], name: str = "tiny") -> Model:
     model = model_from_config(config, name, source="a test")
@@ -208,11 +214,78 @@ def test_pruned_blocks():
         ({"model_type": "mamba2", "hidden_size": 2560, "num_hidden_layers": 64, "head_dim": 64,
           "num_heads": 80, "state_size": 128, "expand": 2, "n_groups": 1, "vocab_size": 50288},
          2_702_599_680),
+        ({"model_type": "gemma", "hidden_size": 2048, "num_hidden_layers": 18,
+          "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256,
+          "intermediate_size": 16384, "vocab_size": 256000, "max_position_embeddings": 8192},
+         2_506_172_416),
+        ({"model_type": "starcoder2", "hidden_size": 3072, "num_hidden_layers": 30,
+          "num_attention_heads": 24, "num_key_value_heads": 2, "intermediate_size": 12288,
+          "vocab_size": 49152, "max_position_embeddings": 16384, "use_bias": True},
+         3_030_371_328),
+        ({"model_type": "cohere", "hidden_size": 8192, "num_hidden_layers": 40,
+          "num_attention_heads": 64, "num_key_value_heads": 64, "intermediate_size": 22528,
+          "vocab_size": 256000, "max_position_embeddings": 8192}, 34_980_831_232),
+        ({"model_type": "cohere2", "hidden_size": 4096, "num_hidden_layers": 32,
+          "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+          "vocab_size": 256000, "sliding_window": 4096, "max_position_embeddings": 132096},
+         8_028_033_024),
+        (GLM4 | {"model_type": "glm"}, 9_399_951_360),
+        (GLM4 | {"model_type": "glm4"}, 9_400_279_040),
+        ({"model_type": "chatglm", "hidden_size": 4096, "num_layers": 40, "ffn_hidden_size": 13696,
+          "kv_channels": 128, "num_attention_heads": 32, "multi_query_attention": True,
+          "multi_query_group_num": 2, "add_qkv_bias": True, "padded_vocab_size": 151552,
+          "seq_length": 131072}, 9_399_951_360),
+        ({"model_type": "olmo2", "hidden_size": 4096, "num_hidden_layers": 32,
+          "num_attention_heads": 32, "intermediate_size": 11008, "vocab_size": 100352,
+          "max_position_embeddings": 4096}, 7_298_617_344),
+        ({"model_type": "phimoe", "hidden_size": 4096, "num_hidden_layers": 32,
+          "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 6400,
+          "num_local_experts": 16, "num_experts_per_tok": 2, "attention_bias": True,
+          "lm_head_bias": True, "vocab_size": 32064, "max_position_embeddings": 131072},
+         41_873_153_344),
+        ({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
+          "vocab_size": 50257}, 124_439_808),
+        ({"model_type": "gpt_bigcode", "n_embd": 6144, "n_layer": 40, "n_head": 48,
+          "n_inner": 24576, "n_positions": 8192, "vocab_size": 49152}, 15_517_456_384),
+        ({"model_type": "bloom", "n_embed": 4096, "n_layer": 30, "num_attention_heads": 32,
+          "vocab_size": 250880, "seq_length": 2048}, 7_069_016_064),
+        ({"model_type": "mpt", "d_model": 4096, "n_layers": 32, "n_heads": 32,
+          "expansion_ratio": 4, "max_seq_len": 2048, "no_bias": True, "vocab_size": 50432},
+         6_649_286_656),
+        ({"model_type": "stablelm", "hidden_size": 2048, "num_hidden_layers": 24,
+          "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": 5632,
+          "use_qkv_bias": True, "vocab_size": 100352, "max_position_embeddings": 4096},
+         1_644_515_328),
+        ({"model_type": "mamba", "hidden_size": 2560, "num_hidden_layers": 64, "state_size": 16,
+          "expand": 2, "conv_kernel": 4, "time_step_rank": 160, "vocab_size": 50280},
+         2_768_345_600),
+        ({"model_type": "falcon_mamba", "hidden_size": 4096, "num_hidden_layers": 64,
+          "state_size": 16, "intermediate_size": 8192, "conv_kernel": 4, "time_step_rank": 256,
+          "vocab_size": 65024}, 7_272_665_088),
     ],
     ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
 )
 def test_older_families_to_the_last_weight(config: dict[str, Any], count: int):
     assert imported(config).parameters_count == count
+
+
+def test_minimax_text_01():
+    config = {"model_type": "minimax_text_01", "hidden_size": 6144, "num_hidden_layers": 80,
+              "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128,
+              "intermediate_size": 9216, "num_local_experts": 32, "num_experts_per_tok": 2,
+              "vocab_size": 200064, "max_position_embeddings": 10240000,
+              "attn_type_list": ([0] * 7 + [1]) * 10}
+    model = imported(config)
+    found = {g.attention.kind: g.count for g in model.layers}
+    assert found == {"linear": 70, "gqa": 10}
+    assert model.parameters_count == pytest.approx(456e9, rel=0.003)  # its card: 456 B, 45.9 active
+    assert model.active_count == pytest.approx(45.9e9, rel=0.05)
+
+
+def test_command_r7b_windows():
+    config = SMALL | {"model_type": "cohere2", "sliding_window": 128, "num_hidden_layers": 8}
+    found = {g.attention.window: g.count for g in imported(config).layers}
+    assert found == {128: 6, None: 2}
 
 
 def test_jamba():
@@ -298,7 +371,7 @@ def test_names(tmp_path: Path, path: str, stated: str | None, name: str, hub: st
         ('{"hidden_size": ' + "9" * 5000 + "}", 1, "malformed JSON"),
         ("{}", 1, "model_type: found nothing"),
         ('{"model_type": "lama"}', 1, "found 'lama', did you mean 'llama'"),
-        ('{"model_type": "bert"}', 1, "expected one of deepseek_ref"),
+        ('{"model_type": "bert"}', 1, "expected one of baichuan, bloom"),
         ('{"model_type": 7}', 1, "found 7, expected a string"),
         ('{"model_type": "llama", "text_config": []}', 1, "expected a mapping"),
         ('{"model_type": "nemotron_h", "layers_block_type": 3}', 1, "hybrid_override_pattern"),

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from planner.search.candidates import Column
-from planner.search.mix import Objective, best_mix, build, coefficient, solve, undominated
+from planner.search.dominated import undominated
+from planner.search.mix import Objective, Terms, best_mix, build, coefficient, solve
 from planner.spec.layout import Layout
+from planner.spec.limits import Limits
 
 GOLDEN = Path(__file__).parent / "lp" / "fleet.lp"
 OBJECTIVES: tuple[Objective, ...] = ("cost", "gpus", "goodput", "energy")
@@ -30,7 +32,11 @@ def column(
         "stock": stock, "goodput_per_s": goodput, "usd_per_hour": usd * devices,
         "power_w": power * devices, "bottleneck": "memory",
     }
-    return Column(**{f.name: given[f.name] for f in fields(Column)})
+    return Column(**{f.name: given[f.name] for f in fields(Column) if f.name in given})
+
+
+def terms(stock, rate: float | None = None, shapes: int = 3, **limits) -> Terms:
+    return Terms(tuple(stock), rate, Limits(shapes=shapes, **limits))
 
 
 def random_instance(seed: int) -> tuple[list[Column], list[int]]:
@@ -114,7 +120,7 @@ def test_solver_finds_what_enumeration_finds(seed, objective):
         if rate is None and objective != "goodput":
             continue  # without a rate the cheapest fleet is the empty one
         expected = brute_force(columns, stock, objective, rate)
-        found = solve(build(columns, stock, objective, rate, most_shapes=ANY), columns)
+        found = solve(build(columns, terms(stock, rate, ANY), objective), columns)
         if expected is None:
             assert found.termination == "infeasible"
             assert found.replicas == (0,) * len(columns)
@@ -130,7 +136,7 @@ def test_best_mix_is_optimal_with_few_shapes(seed, objective):
     most = -brute_force(columns, stock, "goodput", None, shapes=3)
     for rate in (0.5 * most, most, 1.5 * most + 0.1):
         expected = brute_force(columns, stock, objective, rate, shapes=3)
-        found = best_mix(columns, stock, objective, rate)
+        found = best_mix(columns, terms(stock, rate), objective)
         if expected is None:
             assert found.termination == "infeasible"
             continue
@@ -144,7 +150,7 @@ def test_ties_go_to_the_larger_goodput(seed):
     rng = np.random.default_rng(seed)
     columns = [column("both", 2, float(rng.uniform(1, 4))) for _ in range(4)]
     rate = 1.5 * max(c.goodput_per_s for c in columns)
-    found = best_mix(columns, [8], "cost", rate)
+    found = best_mix(columns, terms([8], rate), "cost")
     cost = brute_force(columns, [8], "cost", rate)
     best = max(
         served(columns, m)
@@ -181,21 +187,21 @@ def test_undominated_by_hand():
 
 def test_prefill_without_decode_serves_nothing():
     columns = [column("prefill", 1, 10.0), column("decode", 1, 1.0)]
-    assert best_mix(columns[:1], [8], "cost", 0.1).termination == "infeasible"
-    found = best_mix(columns, [8], "goodput", None)
+    assert best_mix(columns[:1], terms([8], 0.1), "cost").termination == "infeasible"
+    found = best_mix(columns, terms([8]), "goodput")
     assert found.replicas == (1, 7)  # min(10, 7 x 1): one prefill replica is enough
 
 
 def test_unlimited_stock():
     columns = [column("both", 1, 1.0), column("both", 4, 5.0)]
-    found = best_mix(columns, [None], "gpus", 11.0)
+    found = best_mix(columns, terms([None], 11.0), "gpus")
     assert value_of(columns, found.replicas, "gpus") == 9  # 2 x 4 for 10/s and 1 for the last
 
 
 def test_the_value_reported_is_the_value_found():
     columns, stock = random_instance(1)
     most = -brute_force(columns, stock, "goodput", None)
-    found = best_mix(columns, stock, "cost", 0.5 * most)
+    found = best_mix(columns, terms(stock, 0.5 * most), "cost")
     assert found.objective == pytest.approx(value_of(columns, found.replicas, "cost"))
     assert found.bound == pytest.approx(found.objective, rel=1e-6)
     # bound: no mix is below it
@@ -238,7 +244,7 @@ def _statements(text: str) -> dict[str, set[str]]:
 
 def test_the_problem_as_text(tmp_path):
     columns, stock = _small()
-    problem = build(columns, stock, "cost", 5.0, ceiling=30.0, ceiling_of="gpus", most_shapes=3)
+    problem = build(columns, terms(stock, 5.0), "cost", [("gpus", 30.0)])
     path = tmp_path / "fleet.lp"
     problem.writeLP(str(path))
     assert _statements(path.read_text()) == _statements(GOLDEN.read_text())
@@ -246,12 +252,12 @@ def test_the_problem_as_text(tmp_path):
 
 def test_every_row_has_its_name():
     columns, stock = _small()
-    rows = build(columns, stock, "cost", 5.0, ceiling=1.0).constraints()
+    rows = build(columns, terms(stock, 5.0), "cost", [("cost", 1.0)]).constraints()
     assert {row.name for row in rows} == {
         "demand", "prompt", "decode", "rate", "stock_0", "stock_1", "shapes", "ceiling",
         "used_0", "used_1", "used_2", "used_3",
     }
-    free = build(columns, [None, 4], "goodput", None, most_shapes=ANY).constraints()
+    free = build(columns, terms([None, 4], None, ANY), "goodput").constraints()
     assert {row.name for row in free} == {"demand", "prompt", "decode", "stock_1"}
 
 
@@ -260,16 +266,17 @@ def test_each_row_binds():
     columns, stock = _small()
 
     def best(**changed) -> float:
-        given = {"stock": stock, "objective": "goodput", "rate_per_s": None, "most_shapes": ANY}
-        problem = build(columns, **{**given, **changed})
+        ceilings = changed.pop("ceilings", ())
+        given = terms(**{"stock": stock, "shapes": ANY, **changed})
+        problem = build(columns, given, "goodput", ceilings)
         return solve(problem, columns).objective
 
     full = best()
     assert full == pytest.approx(-brute_force(columns, stock, "goodput", None), abs=1e-4)
     assert best(stock=[10, 4]) > full
     assert best(stock=[8, 6]) > full
-    assert best(most_shapes=1) < full
-    assert best(ceiling=3.0, ceiling_of="gpus") == pytest.approx(3.5, abs=1e-4)
+    assert best(shapes=1) < full
+    assert best(ceilings=[("gpus", 3.0)]) == pytest.approx(3.5, abs=1e-4)
 
 
 def test_coefficients():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from planner.simulation.replica import Steps
 from planner.simulation.results import averages, latencies
 from planner.simulation.run import Outcome, Pool, run
 from planner.spec.layout import Layout
-from planner.spec.scheduler import Chunked, Scheduler
+from planner.spec.scheduler import Chunked, Layered, PrefillFirst, Scheduler
 
 TICK = 0.01
 
@@ -35,6 +35,7 @@ class Queue:
     request_s: float = 0.0
     host_s: float = 0.0
     scheduler: Scheduler = field(default_factory=Chunked)
+    preempts: bool = False
     operators: float = 1.0
     layers: int = 1
 
@@ -83,6 +84,21 @@ def test_one_place_is_m_m_1():
     assert wait.mean() == pytest.approx(load / (1.0 - load), rel=0.06)
     assert (wait > 1e-9).mean() == pytest.approx(load, rel=0.02)
     assert np.quantile(wait, 0.9) == pytest.approx(np.log(load / 0.1) / (1.0 - load), rel=0.06)
+
+
+@pytest.mark.parametrize("cv", [0.5, 2.0])
+def test_one_place_with_bursts_is_gi_m_1(cv):
+    """P(wait) is the root σ of σ = (1 + c²(1 − σ)/ρ)^(−1/c²), the mean wait σ/(1 − σ)."""
+    load, count, root = 0.6, 150_000, 0.5
+    for _ in range(200):
+        root = (1.0 + cv**2 * (1.0 - root) / load) ** (-1.0 / cv**2)
+    times = gamma_arrivals(load, cv, count, np.random.default_rng(6))
+    none = np.zeros(count, dtype=np.int64)
+    steps = exponential(1.0, count).astype(np.int64)
+    requests = Requests(times, none + 1, steps + 1, none, none)
+    wait = served(Queue(sequences=1), requests).first_s - times
+    assert (wait > 1e-9).mean() == pytest.approx(root, rel=0.03)
+    assert wait.mean() == pytest.approx(root / (1.0 - root), rel=0.08)
 
 
 @pytest.mark.parametrize(("servers", "load"), [(2, 0.6), (8, 0.8)])
@@ -189,6 +205,48 @@ def test_requests_wait_for_memory():
         served(Queue(kv_tokens=kv), requests, "both").runs[0][:, 2].max() for kv in (205.0, 1e9)
     )
     assert (few, many) == (2, 20)
+
+
+def full(kv_tokens: float, count: int = 2, **more) -> Outcome:
+    """Prompts of 10 tokens and 15 decode steps each, all at once."""
+    none = np.zeros(count, dtype=np.int64)
+    requests = Requests(none * 1.0, none + 10, none + 16, none, none)
+    return served(Queue(kv_tokens=kv_tokens, preempts=True, **more), requests, "both")
+
+
+def test_the_latest_request_is_computed_anew_when_memory_runs_out():
+    """12 + 11 tokens when both decode, 41 after nine steps of both: no room for the tenth."""
+    found = full(41.0)
+    assert found.preempted == (1,)
+    # the first goes on alone; the other computes 20 tokens anew, which gives it the 21st
+    assert found.first_s == pytest.approx([1.0, 2.0 + TICK])
+    assert found.last_s == pytest.approx([2.0 + 15 * TICK, 3.0 + 20 * TICK])
+    assert found.runs[0][:, 3].max() <= 41.0
+    assert full(50.0).preempted == (1,)
+    assert full(51.0).preempted == (0,)  # 26 + 25 tokens when the first ends
+    assert full(51.0).last_s == pytest.approx([2.0 + 15 * TICK, 2.0 + 16 * TICK])
+
+
+@pytest.mark.parametrize("kind", ["chunked", "prefill-first", "layered"])
+def test_preempted_requests_end_with_all_their_tokens(kind):
+    rule = {"chunked": Chunked, "prefill-first": PrefillFirst, "layered": Layered}[kind]()
+    rng = np.random.default_rng(3)
+    steps = rng.integers(0, 60, 400)
+    requests = arriving(300.0, steps, prompt=20)
+    short = Queue(kv_tokens=250.0, preempts=True, scheduler=rule, chunk=lambda x: TICK)
+    found = served(short, requests, "both")
+    assert found.preempted[0] > 20
+    assert np.all(found.last_s >= found.first_s)
+    assert found.runs[0][:, 3].max() <= 250.0
+    tpot = (found.last_s - found.first_s)[steps > 0] / steps[steps > 0]
+    assert tpot.min() >= TICK * (1 - 1e-9)  # nobody gets a token for nothing
+
+
+def test_room_for_all_is_used_alike_whether_it_preempts_or_not(fleet):
+    pools, requests = fleet
+    one = [Pool("both", replace(pools[0].steps, preempts=x), 2) for x in (False, True)]
+    a, b = (latencies(run([p], requests)) for p in one)
+    assert all(np.array_equal(a[m], b[m], equal_nan=True) for m in a)
 
 
 def test_a_metronome_and_bursts():

@@ -16,9 +16,11 @@ from planner.spec.accelerator import Accelerator
 from planner.spec.calibration import Calibration
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
+from planner.spec.fleet import Fleet
 from planner.spec.model import Model
 from planner.spec.precision import Precision
 from planner.spec.record import Named
+from planner.spec.technique import Technique
 from planner.spec.workload import Workload
 
 N = TypeVar("N", bound=Named)
@@ -28,8 +30,10 @@ KINDS: dict[str, tuple[type[Named], str]] = {
     "accelerator": (Accelerator, "hardware/accelerators"),
     "calibration": (Calibration, "hardware/calibrations"),
     "cluster": (Cluster, "hardware/clusters"),
+    "fleet": (Fleet, "workloads/fleets"),
     "engine": (Engine, "hardware/engines"),
     "precision": (Precision, "hardware/precisions"),
+    "technique": (Technique, "hardware/techniques"),
     "model": (Model, "models"),
     "workload": (Workload, "workloads"),
 }
@@ -184,7 +188,9 @@ def find(kind: str, name: str, catalog: str | Path | None = None) -> Named:
 
 
 def _plural(kind: str) -> str:
-    return {"model": "models", "workload": "workloads"}.get(kind, "hardware")
+    if kind == "fleet":
+        return "workloads"
+    return f"{kind}s" if kind in ("model", "workload", "technique") else "hardware"
 
 
 def _stem_checked(kind: str, path: Path) -> Named:

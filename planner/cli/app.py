@@ -14,10 +14,17 @@ from typing import Annotated
 import typer
 
 from planner.cli.catalog import hardware_app, models_app, workloads_app
+from planner.cli.comparing import compare, what_if
 from planner.cli.deploy import deploy, verify
+from planner.cli.fleet import fleet
+from planner.cli.hardware import hardware_add
 from planner.cli.measured import calibrate, validate
+from planner.cli.options import QuietOpt
 from planner.cli.planning import evaluate, explain, mix, plan
+from planner.cli.report import report
+from planner.cli.runs import runs_app
 from planner.cli.simulate import simulate
+from planner.cli.techniques import techniques_app
 
 app = typer.Typer(
     name="planner",
@@ -26,10 +33,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+hardware_app.command("add")(hardware_add)
 app.add_typer(hardware_app, name="hardware")
 app.add_typer(models_app, name="models")
 app.add_typer(workloads_app, name="workloads")
-for command in (plan, evaluate, mix, explain, simulate, deploy, verify, validate, calibrate):
+app.add_typer(techniques_app, name="techniques")
+app.add_typer(runs_app, name="runs")
+for command in (
+    plan, evaluate, mix, fleet, explain, report, compare, what_if, simulate, deploy, verify,
+    validate, calibrate,
+):  # fmt: skip
     app.command()(command)
 
 
@@ -46,6 +59,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
     ] = False,
+    quiet: QuietOpt = False,
 ) -> None:
     pass
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.options import CatalogOpt, JsonOpt
+from planner.cli.options import CatalogOpt, JsonOpt, QuietOpt, note
 
 if TYPE_CHECKING:
     from planner.spec.record import Named
@@ -24,14 +24,15 @@ def _app(help_text: str) -> typer.Typer:
 hardware_app = _app("Accelerators, clusters, engines, precisions and calibrations.")
 models_app = _app("Model architectures.")
 workloads_app = _app("Workloads: rates, lengths, SLOs.")
-HARDWARE_KINDS = ("accelerator", "cluster", "engine", "precision", "calibration")
+HARDWARE_KINDS = ("accelerator", "cluster", "engine", "precision", "calibration", "technique")
 
 
 #: One column of a list: heading for people, key for programs, format of its numbers.
 Column = tuple[str, str, str]
 
 
-def _emit(columns: list[Column], rows: list[list[Any]], json_path: str | None) -> None:
+def emit(columns: list[Column], rows: list[list[Any]], json_path: str | None) -> None:
+    """Print rows for people, or write them as a document; ``None`` is shown as a dash."""
     from planner.report import document, table
 
     if json_path is None:
@@ -51,9 +52,8 @@ def _emit(columns: list[Column], rows: list[list[Any]], json_path: str | None) -
         document.write_document(written, json_path)
 
 
-def _print_record(
-    record: Named, json_path: str | None, extra: dict[str, Any] | None = None
-) -> None:
+def print_record(record: Named, json_path: str | None, extra: dict[str, Any] | None = None) -> None:
+    """Print an entry for people, or write it as a document."""
     from planner.report import document, table
 
     data = {**record.model_dump(mode="json"), **(extra or {})}
@@ -68,30 +68,14 @@ def _print_record(
 
 def _check(kinds: tuple[str, ...], paths: list[str] | None, catalog: str | None) -> None:
     """Check files, or every entry of the kinds; all mistakes at once."""
-    from planner.catalog import store
-    from planner.catalog.text import read_text
-    from planner.catalog.yaml import parse
-    from planner.errors import CatalogError, Mistake
+    from planner import library
+    from planner.report import table
 
-    mistakes: list[Mistake] = []
-    good = 0
-    for text in paths or []:
-        path = Path(text)
-        try:
-            declared = parse(read_text(path), str(path)).data
-            kind = declared.get("kind") if isinstance(declared, dict) else None
-            store.load_file(kind if kind in kinds else kinds[0], path)
-            good += 1
-        except CatalogError as error:
-            mistakes += error.mistakes
-    for kind in () if paths else kinds:
-        try:
-            good += len(store.load_all(kind, catalog))
-        except CatalogError as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise CatalogError(mistakes)
-    typer.echo(f"{good} file(s) checked, no mistakes")
+    found = library.check(kinds, paths or (), catalog)
+    out = table.console()
+    out.print(f"{found.files} file(s) checked, no mistakes")
+    for line in found.about:
+        out.print(line)
 
 
 @hardware_app.command("list")
@@ -124,7 +108,7 @@ def hardware_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None
         for a in store.load_all("accelerator", catalog)
         if isinstance(a, Accelerator)
     ]
-    _emit(columns, rows, json_path)
+    emit(columns, rows, json_path)
 
 
 def _hardware_entry(name: str, catalog: str | None) -> Named:
@@ -161,7 +145,7 @@ def hardware_show(
 
     record = _hardware_entry(name, catalog)
     if not isinstance(record, Accelerator):
-        _print_record(record, json_path)
+        print_record(record, json_path)
         return
     c = library.load_calibration(record, catalog)
     standing = {
@@ -170,12 +154,12 @@ def hardware_show(
         "relative_error_median": c.relative_error.median,
         "relative_error_p90": c.relative_error.p90,
     }
-    _print_record(record, json_path, {"predictions": standing})
+    print_record(record, json_path, {"predictions": standing})
 
 
 @hardware_app.command("check")
 def hardware_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
-    """Check hardware YAML: every mistake with file and line."""
+    """Check hardware YAML: every mistake with file and line, and what to expect of the rest."""
     _check(HARDWARE_KINDS, paths, catalog)
 
 
@@ -209,7 +193,7 @@ def models_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> None:
         for m in store.load_all("model", catalog)
         if isinstance(m, Model)
     ]
-    _emit(columns, rows, json_path)
+    emit(columns, rows, json_path)
 
 
 @models_app.command("show")
@@ -224,7 +208,7 @@ def models_show(name: str, catalog: CatalogOpt = None, json_path: JsonOpt = None
         "active_count": model.active_count,
         "kv_bytes_per_token_16bit": kv_token_bytes(model, 2.0),
     }
-    _print_record(model, json_path, {"derived": counts})
+    print_record(model, json_path, {"derived": counts})
 
 
 @models_app.command("check")
@@ -237,6 +221,7 @@ def models_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
 def models_import(
     path: Annotated[str, typer.Argument(help="A Hugging Face config.json")],
     out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
+    quiet: QuietOpt = False,
 ) -> None:
     """Turn a Hugging Face config.json into a model YAML."""
     from planner.ingest.huggingface import model_to_yaml, read_model
@@ -275,7 +260,7 @@ def workloads_list(catalog: CatalogOpt = None, json_path: JsonOpt = None) -> Non
                     float(share @ table[:, 1]),
                 ]
             )
-    _emit(columns, rows, json_path)
+    emit(columns, rows, json_path)
 
 
 @workloads_app.command("show")
@@ -283,19 +268,20 @@ def workloads_show(name: str, catalog: CatalogOpt = None, json_path: JsonOpt = N
     """Show one workload (name, YAML file, or a literal such as 4000/500)."""
     from planner import library
 
-    _print_record(library.load_workload(name, catalog), json_path)
+    print_record(library.load_workload(name, catalog), json_path)
 
 
 @workloads_app.command("check")
 def workloads_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
     """Check workload YAML: every mistake with file and line."""
-    _check(("workload",), paths, catalog)
+    _check(("workload", "fleet"), paths, catalog)
 
 
 @workloads_app.command("import")
 def workloads_import(
     path: Annotated[
-        str, typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM or length trace")
+        str,
+        typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM, length, vLLM log, Prometheus"),
     ],
     name: Annotated[
         str | None, typer.Option(help="Workload name; default: the file's stem")
@@ -303,16 +289,18 @@ def workloads_import(
     out: Annotated[str | None, typer.Option(help="YAML file to write; default: stdout")] = None,
     source: Annotated[str | None, typer.Option(help="Citation of the trace")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the trace")] = "unknown",
+    format: Annotated[str, typer.Option(help="auto, trace or prometheus")] = "auto",
+    model_name: Annotated[
+        str | None, typer.Option(help="Prometheus: the model, where there are several")
+    ] = None,
+    quiet: QuietOpt = False,
 ) -> None:
-    """Turn a request trace into a workload YAML: rate, CV and joint length histogram."""
-    import re
+    """Turn a trace or Prometheus metrics into a workload YAML: rate, CV and lengths."""
+    from planner import library
+    from planner.ingest.traces import workload_to_yaml
 
-    from planner.ingest.traces import read_trace, workload_from_trace, workload_to_yaml
-
-    trace = read_trace(Path(path))
-    stem = re.sub(r"[^a-z0-9._-]+", "-", Path(path).stem.lower()).strip("-._") or "trace"
-    workload = workload_from_trace(
-        trace, name or stem, source=source or f"the trace {Path(path).name}", licence=licence
+    workload = library.import_workload(
+        path, name=name, source=source, licence=licence, format=format, model_name=model_name
     )
     _write_text(workload_to_yaml(workload), out)
 
@@ -327,4 +315,4 @@ def _write_text(text: str, out: str | None) -> None:
         Path(out).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--out: cannot write {out!r}: {error.strerror or error}") from None
-    typer.echo(f"wrote {out}", err=True)
+    note(f"wrote {out}")

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from planner.cli.options import CatalogOpt, JsonOpt, PlanFileArg, PlanIdOpt, hand_out
+from planner.cli.options import (
+    CatalogOpt,
+    JsonOpt,
+    PlanFileArg,
+    PlanIdOpt,
+    QuietOpt,
+    hand_out,
+    working,
+)
 
 
 def deploy(
@@ -67,6 +75,7 @@ def verify(
         str | None, typer.Option(help="Write the runs as rows of the run schema to this CSV file")
     ] = None,
     json_path: JsonOpt = None,
+    quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
     """Compare a plan with measurements of its deployment, at the load that was applied."""
@@ -77,9 +86,10 @@ def verify(
     for file in (json_path, csv):
         if file is not None:
             document.require_writable(file)
-    found = library.verify(path, results, **arguments)
+    with working("predicting"):
+        found = library.verify(path, results, **arguments)
     if csv is not None:
-        measured.write_runs(found, csv)
+        document.write_text(measured.runs_csv(found.rows), csv, "--csv")
     inputs = {"path": path, "results": results, **arguments, "csv": csv}
     written = measured.verify_document(found, inputs)
     hand_out(written, json_path, lambda: measured.print_verification(found, path, results, csv))

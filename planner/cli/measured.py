@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from planner.cli.options import CatalogOpt, JsonOpt, hand_out
+from planner.cli.options import QUIET, CatalogOpt, JsonOpt, QuietOpt, hand_out
 
 
 def validate(
@@ -17,16 +17,20 @@ def validate(
     out: Annotated[
         str | None, typer.Option(help="Write every row's prediction to this CSV file")
     ] = None,
+    quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
     """Compare predictions with measured kernels or serving runs: errors by group, and the order."""
     from planner import library
     from planner.report import document, errors, table
+    from planner.report.progress import tracked
 
     for path in (json_path, out):
         if path is not None:
             document.require_writable(path)
-    files = library.validate(paths, catalog, progress=table.tracked("predicting runs"))
+    files = library.validate(
+        paths, catalog, progress=tracked("predicting runs", shown=not QUIET.get())
+    )
     if out is not None:
         document.write_predictions(files, out)
     written = document.validate_document(files)
@@ -47,6 +51,7 @@ def calibrate(
         str | None,
         typer.Option(help="YAML file to write, a directory without --gpu; default: stdout"),
     ] = None,
+    quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
     """Fit accelerators to measured kernels, or an engine's host times to measured runs.
@@ -58,19 +63,25 @@ def calibrate(
     from planner.ingest.calibration_yaml import calibration_to_yaml
     from planner.ingest.engine_yaml import engine_to_yaml
     from planner.report import document, errors, table
+    from planner.report.progress import progress, tracked
     from planner.search.host_times import FittedEngine
 
     if gpu is None and engine is None:
         where = document.require_directory(out, "--out")
         every = library.calibrations(paths, catalog)
-        for one in table.progress(every, "fitting accelerators, families and libraries"):
+        what = "fitting accelerators, families and libraries"
+        for one in progress(every, what, shown=not QUIET.get()):
             target = str(where / f"{one.calibration.name}.yaml")
             document.write_text(calibration_to_yaml(one.calibration), target, "--out")
         return
     if out is not None:
         document.require_writable(out)
     found = library.calibrate(
-        paths, gpu=gpu, engine=engine, catalog=catalog, progress=table.tracked("predicting runs")
+        paths,
+        gpu=gpu,
+        engine=engine,
+        catalog=catalog,
+        progress=tracked("predicting runs", shown=not QUIET.get()),
     )
     errors.print_calibration(found, table.console(stderr=out is None))
     if isinstance(found, FittedEngine):

@@ -6,33 +6,63 @@ from typing import Annotated, Any
 
 import typer
 
+from planner.cli.limits import (
+    LIMIT_OPTIONS,
+    AvailabilityOpt,
+    BudgetOpt,
+    CarbonOpt,
+    ConfidenceOpt,
+    CurrentOpt,
+    HeadroomOpt,
+    MaxReplicasOpt,
+    MaxShapesOpt,
+    MinReplicasOpt,
+    OwnedOpt,
+    PowerOpt,
+    QualityOpt,
+    SwitchOpt,
+)
 from planner.cli.options import (
     CatalogOpt,
     ChunkOpt,
+    ClusterOpt,
+    ConsiderOpt,
     EngineOpt,
+    GpuOpt,
+    GpuPriceOpt,
+    GpusOpt,
     JsonOpt,
     KvOpt,
     ModelArg,
     PlanFileArg,
     PlanIdOpt,
     PrecisionOpt,
+    ProviderOpt,
+    QuietOpt,
     SchedulerOpt,
     SpeculateOpt,
+    TermOpt,
+    WithOpt,
+    WorkloadOpt,
     hand_out,
+    note,
+    working,
+)
+from planner.cli.report import require_page
+
+#: Arguments of the verb, which the document repeats.
+_PLAN_ARGUMENTS = (
+    *("gpus", "cluster", "workload", "rate", "slo", "precision", "kv_precision", "engine"),
+    *("chunk", "speculate", "scheduler", "techniques", "consider", "mode", "objective"),
+    *("gpu_price", "provider", "term", "carbon", "prices", "pareto", "catalog"),
 )
 
 
 def plan(
     model: ModelArg,
-    workload: Annotated[
-        str, typer.Option(help="Workload name, YAML file, or PROMPT/OUTPUT tokens such as 4000/500")
-    ],
-    gpus: Annotated[
-        str | None, typer.Option(help="Inventory NAME:COUNT[,NAME:COUNT…]; this or --cluster")
-    ] = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="Inventory of a cluster (name or file); this or --gpus")
-    ] = None,
+    workload: WorkloadOpt,
+    gpus: GpusOpt = None,
+    cluster: ClusterOpt = None,
     rate: Annotated[float | None, typer.Option(help="Requests per second")] = None,
     slo: Annotated[str | None, typer.Option(help="ttft=1s@p90,tpot=40ms@p90[,e2e=…]")] = None,
     precision: PrecisionOpt = "auto",
@@ -41,45 +71,70 @@ def plan(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    techniques: WithOpt = None,
+    consider: ConsiderOpt = None,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
-    objective: Annotated[str, typer.Option(help="cost, gpus, goodput or energy")] = "cost",
+    gpu_price: GpuPriceOpt = None,
+    provider: ProviderOpt = None,
+    term: TermOpt = None,
+    objective: Annotated[
+        str, typer.Option(help="cost, gpus, goodput, energy, carbon, or several in order")
+    ] = "cost",
+    budget: BudgetOpt = None,
+    power: PowerOpt = None,
+    max_shapes: MaxShapesOpt = None,
+    max_replicas: MaxReplicasOpt = None,
+    min_replicas: MinReplicasOpt = None,
+    availability: AvailabilityOpt = None,
+    headroom: HeadroomOpt = 0.0,
+    confidence: ConfidenceOpt = None,
+    quality: QualityOpt = None,
+    owned: OwnedOpt = None,
+    current: CurrentOpt = None,
+    switch_cost: SwitchOpt = None,
+    carbon: CarbonOpt = None,
+    prices: Annotated[bool, typer.Option("--prices", help="What each constraint costs")] = False,
+    pareto: Annotated[
+        str | None, typer.Option(help="Exact trade-off over cost,tpot or up to 3 objectives")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Plans to show")] = 5,
     json_path: JsonOpt = None,
+    html: Annotated[str | None, typer.Option(help="Write an HTML report to FILE")] = None,
+    quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
     """Find the Pareto set of deployment plans for a workload, an inventory and SLOs."""
+    _plan(dict(locals()))
+
+
+def _plan(given: dict[str, Any]) -> None:
+    """Plan with the arguments of the command, and hand the plans out."""
     from planner import library
     from planner.report import document, table
+    from planner.wiring.limits import limits_of
 
-    if json_path is not None:
-        document.require_writable(json_path)
-    arguments: dict[str, Any] = {
-        "gpus": gpus,
-        "cluster": cluster,
-        "workload": workload,
-        "rate": rate,
-        "slo": slo,
-        "precision": precision,
-        "kv_precision": kv_precision,
-        "engine": engine,
-        "chunk": chunk,
-        "speculate": speculate,
-        "scheduler": scheduler,
-        "mode": mode,
-        "objective": objective,
-        "catalog": catalog,
-    }
-    result = library.plan(model, **arguments)
-    inputs = {"model": model, **arguments, "top": top}
-    written = document.plan_document(result, inputs, library.provenance(model, **arguments))
-    for note in result.assumptions:
-        typer.echo(f"note: {note}", err=True)
-    hand_out(written, json_path, lambda: table.print_plan(result, top, table.console()))
+    if given["json_path"] is not None:
+        document.require_writable(given["json_path"])
+    require_page(given["html"])
+    arguments = {name: given[name] for name in _PLAN_ARGUMENTS}
+    limits = limits_of(**{name: given[name] for name in (*LIMIT_OPTIONS, "catalog")})
+    with working("planning"):
+        result = library.plan(given["model"], **arguments, limits=limits)
+    inputs = {"model": given["model"], **arguments, "top": given["top"]}
+    written = document.plan_document(
+        result, inputs, library.provenance(given["model"], **arguments)
+    )
+    for text in result.assumptions:
+        note(text)
+    if given["html"] is not None:
+        document.write_text(library.report_html(written), given["html"], "--html")
+    out = table.console()
+    hand_out(written, given["json_path"], lambda: table.print_plan(result, given["top"], out))
 
 
 def evaluate(
     model: ModelArg,
-    gpu: Annotated[str, typer.Option(help="Accelerator name or file")],
+    gpu: GpuOpt,
     tp: Annotated[int, typer.Option(help="Tensor-parallel degree")] = 1,
     pp: Annotated[int, typer.Option(help="Pipeline stages")] = 1,
     ep: Annotated[
@@ -108,6 +163,7 @@ def evaluate(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    techniques: WithOpt = None,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,
 ) -> None:
@@ -134,6 +190,7 @@ def mix(
         str, typer.Option(help="slices (slice_factor per request size) or continuous")
     ] = "slices",
     json_path: JsonOpt = None,
+    quiet: QuietOpt = False,
 ) -> None:
     """Find the cheapest mix of GPU types for a throughput matrix of your own."""
     from planner.report import document, table
@@ -141,9 +198,10 @@ def mix(
 
     if json_path is not None:
         document.require_writable(json_path)
-    result = mixing.mix(instance, split=split)  # type: ignore[arg-type]
-    for note in result.assumptions:
-        typer.echo(f"note: {note}", err=True)
+    with working("mixing"):
+        result = mixing.mix(instance, split=split)  # type: ignore[arg-type]
+    for text in result.assumptions:
+        note(text)
     written = document.mix_document(result, {"instance": instance, "split": split})
     hand_out(written, json_path, lambda: table.print_mix(result, table.console()))
 
@@ -151,8 +209,14 @@ def mix(
 def explain(
     path: PlanFileArg,
     plan_id: PlanIdOpt = None,
+    json_path: JsonOpt = None,
 ) -> None:
     """Explain a plan: time by operator, memory map, roofline position, what binds."""
     from planner import library
+    from planner.report import document
 
-    typer.echo(library.explain(path, plan_id))
+    if json_path is not None:
+        document.require_writable(json_path)
+    text = library.explain(path, plan_id)
+    written = document.explain_document(text, {"path": path, "plan_id": plan_id})
+    hand_out(written, json_path, lambda: typer.echo(text))

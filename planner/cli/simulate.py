@@ -7,11 +7,14 @@ from typing import Annotated
 import typer
 
 from planner.cli.options import (
+    QUIET,
     CatalogOpt,
     JsonOpt,
     PlanFileArg,
     PlanIdOpt,
+    QuietOpt,
     hand_out,
+    note,
 )
 
 
@@ -33,13 +36,20 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result")] = 0,
     route: Annotated[
-        str, typer.Option(help="least-loaded, two-choices, random or round-robin")
+        str,
+        typer.Option(
+            help="least-loaded, two-choices, random, round-robin; by prefix: one-hash, affinity"
+        ),
     ] = "least-loaded",
+    prefix_cache: Annotated[
+        float, typer.Option(help="Share of KV memory that keeps a trace's prompt blocks")
+    ] = 0.0,
     json_path: JsonOpt = None,
+    quiet: QuietOpt = False,
     catalog: CatalogOpt = None,
 ) -> None:
     """Simulate a plan request by request, beside the closed form's prediction."""
-    arguments = {k: v for k, v in locals().items() if k not in ("path", "json_path")}
+    arguments = {k: v for k, v in locals().items() if k not in ("path", "json_path", "quiet")}
     from rich.progress import Progress
 
     from planner import library
@@ -48,12 +58,13 @@ def simulate(
     if json_path is not None:
         document.require_writable(json_path)
     terminal = table.console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+    hidden = QUIET.get() or not terminal.is_terminal
+    with Progress(console=terminal, transient=True, disable=hidden) as bar:
         task = bar.add_task("simulating", total=None)
         result = library.simulate(
             path, **arguments, progress=lambda n, of: bar.update(task, completed=n, total=of)
         )
     written = document.simulate_document(result, {"path": path, **arguments})
-    for note in result.assumptions:
-        typer.echo(f"note: {note}", err=True)
+    for text in result.assumptions:
+        note(text)
     hand_out(written, json_path, lambda: course.print_simulation(result, table.console()))

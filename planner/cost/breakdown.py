@@ -24,7 +24,8 @@ Phase = Literal["prefill", "decode"]
 class Line:
     """One operator's part of a step, per device; ``seconds`` covers all layers.
 
-    ``bound`` names the resource its roofline is closest to: compute, memory, network or host.
+    ``bound`` names the resource its roofline is closest to: compute, memory, network or host;
+    ``kind`` the kernel that it is (``matmul``, ``experts``, ``decode_attention``, …).
     """
 
     phase: Phase
@@ -33,6 +34,7 @@ class Line:
     flops: float
     bytes: float
     bound: str
+    kind: str
 
 
 def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float) -> list[Line]:
@@ -58,7 +60,7 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         per_rank = batch / float(split.dp * split.pp)
         host = engine.host_step_s + engine.host_sequence_s * per_rank
         host += engine.context_s * lengths.context()
-        launches = sum(op.repeat for op in ops) * engine.launch_s
+        launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s
         eager = per_rank > engine.graph_max_batch
     else:
         ops, whole, steps = _prompt_ops(instances, lengths, split)
@@ -68,17 +70,19 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         whole_priced = [price(op, instances.hardware) for op in whole]
         lines += _lines(phase, whole_priced, engine.prompt_slowdown)
         host = engine.host_step_s * steps
-        launches = sum(op.repeat for op in ops) * engine.launch_s * steps
+        launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s * steps
         eager = True
     uneven = float(stage_share(instances.model, split) * split.pp)
     busy = sum(line.seconds for line in lines)
     if uneven > 1.0 + 1e-12:
-        lines.append(Line(phase, "stage_imbalance", busy * (uneven - 1.0), 0.0, 0.0, "network"))
+        lines.append(
+            Line(phase, "stage_imbalance", busy * (uneven - 1.0), 0.0, 0.0, "network", "wait")
+        )
         busy *= uneven
     if eager and launches > busy:
-        lines.append(Line(phase, "launch", launches - busy, 0.0, 0.0, "host"))
+        lines.append(Line(phase, "launch", launches - busy, 0.0, 0.0, "host", "host"))
     if host > 0.0:
-        lines.append(Line(phase, "host", host, 0.0, 0.0, "host"))
+        lines.append(Line(phase, "host", host, 0.0, 0.0, "host", "host"))
     return sorted(lines, key=lambda line: -line.seconds)
 
 
@@ -139,7 +143,7 @@ def _lines(phase: Phase, priced: list[Priced], slowdown: float, times: float = 1
         flops, traffic = times * float(np.asarray(p.flops)), times * float(np.asarray(p.bytes))
         old = lines.get(p.op.name)
         if old is None:
-            lines[p.op.name] = Line(phase, p.op.name, seconds, flops, traffic, bound)
+            lines[p.op.name] = Line(phase, p.op.name, seconds, flops, traffic, bound, p.op.kind)
         else:
             winner = bound if seconds > old.seconds else old.bound
             lines[p.op.name] = Line(
@@ -149,6 +153,7 @@ def _lines(phase: Phase, priced: list[Priced], slowdown: float, times: float = 1
                 old.flops + flops,
                 old.bytes + traffic,
                 winner,
+                old.kind,
             )
     return list(lines.values())
 

@@ -131,6 +131,10 @@ def _chunked(scheduler: Scheduler, at: StepPrices) -> Tables:
     saturated = at.new / room * shared_step + attention
     crowded = at.new / room * (shared_step - plain) + attention
     service = np.where(ranks > 1.0, saturated, np.minimum(saturated, through + attention))
+    filled = marginal
+    if np.any(ranks > 1.0):
+        filled = full * shared_step + np.where(rest > 0, row_along(at.chunk, at.table, rest), 0.0)
+        filled = np.maximum(filled - steps * plain, 0.0) + attention
     # where decoding leaves prompts little room, a step with them cannot be longer than a full one
     tight = at.used[:, :, 0] >= at.budget / 2.0
     return {
@@ -141,6 +145,8 @@ def _chunked(scheduler: Scheduler, at: StepPrices) -> Tables:
         "crowded_s": crowded / ranks,
         "service_s": service / ranks,
         "packed": np.maximum(ranks * room / at.new, 1.0),
+        "filled_s": filled,
+        "slots": np.asarray(ranks[:, 0, 0]),
     }
 
 
@@ -214,7 +220,7 @@ def _layered(scheduler: Any, at: StepPrices) -> Tables:
 
 
 #: Tables of the law by batch and bucket, ``[C, G, b]``.
-_PROMPT_TABLES = ("prompt_s", "marginal_s", "crowded_s", "service_s", "packed")
+PROMPT_TABLES = ("prompt_s", "marginal_s", "crowded_s", "service_s", "packed")
 
 
 def _shared(scheduler: Any, at: StepPrices) -> Tables:
@@ -232,7 +238,7 @@ def _shared(scheduler: Any, at: StepPrices) -> Tables:
         **_steps(at),
         "boundary_s": np.zeros_like(alone["boundary_s"]),
         "mixed_s": alone["decode_s"] * (1.0 + scheduler.contention),
-        **{name: idle(name) for name in _PROMPT_TABLES},
+        **{name: idle(name) for name in PROMPT_TABLES},
         "apart": True,
         "lost": scheduler.contention / (1.0 + scheduler.contention),
     }

@@ -46,13 +46,17 @@ def memory_map(
     model: Model, split: Split, precision: Precision, engine: Engine, device_bytes: float
 ) -> MemoryMap:
     """Return the memory map of every candidate (seeds.md E5)."""
-    weights = weight_bytes_per_device(model, split, precision)
+    beside = model.rewrite.weights_beside_bytes / (split.tp * split.pp)
+    weights = weight_bytes_per_device(model, split, precision) * model.rewrite.weights_held
+    weights = weights + beside
     shape = np.broadcast(weights, split.devices).shape
     activations = engine.activation_multiplier * activation_bytes(model, split, engine)
     activations = np.broadcast_to(np.asarray(activations, dtype=np.float64), shape)
     total = np.full(shape, device_bytes)
     usable = engine.memory_fraction * total
-    return MemoryMap(total, weights, activations, usable - weights - activations, total - usable)
+    left = usable - weights - activations
+    kv = left * model.rewrite.kv_pool + model.rewrite.kv_beside_bytes
+    return MemoryMap(total, weights, activations, np.where(left > 0.0, kv, left), total - usable)
 
 
 def stage_share(model: Model, split: Split) -> Array:
@@ -90,6 +94,21 @@ def weight_bytes_per_device(model: Model, split: Split, precision: Precision) ->
         body * stage_share(model, split) + fixed * weight_bytes("", precision)
     )
     return result
+
+
+def streamed_s(model: Model, split: Split, precision: Precision) -> Real:
+    """Return the time to read the weights that no device keeps, for every micro-batch anew [s].
+
+    In the steady state a device loads a layer's weights while it computes those before it: a pass
+    takes what is longer, computing or loading (E8 with ω = 1; the loose condition of TPI-LLM,
+    arXiv:2410.00531 §3.3).
+    """
+    rewrite = model.rewrite
+    if not rewrite.weights_streamed:
+        return 0.0
+    per_byte = rewrite.weights_streamed * rewrite.stream_s_per_byte
+    stages = 1.0 / stage_share(model, split)
+    return per_byte * weight_bytes_per_device(model, split, precision) * stages
 
 
 def _attention_weights(model: Model, attention: object, split: Split) -> Real:

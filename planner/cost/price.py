@@ -17,7 +17,7 @@ from planner.spec.precision import Precision
 
 #: Attained share of a point-to-point link (kernels.md §5: NCCL send and DeepEP's network share).
 SEND_EFFICIENCY = 0.9
-LINK_KINDS = ("all_reduce", "dispatch", "send")
+LINK_KINDS = ("all_reduce", "dispatch", "send", "remote")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,14 @@ def price(op: Op, on: Hardware) -> Priced:
         compute = flops / on.accelerator.peak(_compute_dtype(op, on))
         memory = traffic / on.accelerator.memory_bandwidth_bytes_per_s
         share = np.asarray(compute > memory, dtype=np.float64)
-    return Priced(op, op.repeat * seconds, op.repeat * flops, op.repeat * traffic, share)
+    return Priced(
+        op, op.repeat * op.stretch * seconds, op.repeat * flops, op.repeat * traffic, share
+    )
 
 
 def total_s(ops: list[Op], on: Hardware) -> Array:
     """Return the time of a list of operators, summed."""
-    return np.asarray(sum(op.repeat * _FORMS[op.kind](op, on)[0] for op in ops))
+    return np.asarray(sum(op.repeat * op.stretch * _FORMS[op.kind](op, on)[0] for op in ops))
 
 
 def resource_seconds(ops: list[Op], on: Hardware) -> tuple[Array, Array, Array, Array]:
@@ -197,7 +199,8 @@ def _experts(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     s = dict(op.sizes)
     moe = (s.pop("experts"), s.pop("top_k"), s.pop("skew"))
     tokens, ranks = s.pop("tokens"), s.pop("expert_parallel")
-    uneven = experts.imbalance(*moe, ranks)
+    most = s.pop("imbalance_most")
+    uneven = np.minimum(experts.imbalance(*moe, ranks), most)
     pairs = tokens * moe[1] / ranks * uneven
     active = experts.coverage(tokens, *moe) * moe[0] / ranks
     active = np.minimum(active, np.maximum(pairs, 1e-9))
@@ -258,6 +261,12 @@ def _send(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     return hops * one, np.zeros(()), hops * op.sizes["message_bytes"]
 
 
+def _remote(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
+    sent = np.asarray(op.sizes["message_bytes"])
+    seconds = np.where(sent > 0.0, op.sizes["empty_s"] + sent * op.sizes["s_per_byte"], 0.0)
+    return seconds, np.zeros(()), sent
+
+
 def _elementwise(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     seconds = elementwise.elementwise_s(
         op.sizes["traffic_bytes"],
@@ -275,5 +284,6 @@ _FORMS: dict[str, Callable[[Op, Hardware], tuple[Real, Real, Real]]] = {
     "all_reduce": _all_reduce,
     "dispatch": _dispatch,
     "send": _send,
+    "remote": _remote,
     "elementwise": _elementwise,
 }

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from planner.cost.composition import runs_whole_prompts
+from planner.cost.context import ContextByWindow
+from planner.cost.fetch import fetch_s
 from planner.cost.memory import stage_share
 from planner.cost.price import total_s
-from planner.cost.step import Instances, Law, Lengths, in_the_engine, law, sides, speculated, step_s
-from planner.cost.work import ContextByWindow, Split, Step, operators, prompt_attention
+from planner.cost.step import (
+    Instances,
+    Law,
+    Lengths,
+    in_the_engine,
+    law,
+    operator_count,
+    sides,
+    speculated,
+    step_s,
+)
+from planner.cost.work import Split, Step, prompt_attention
 from planner.formulas.arrays import Array
 from planner.formulas.occupancy import occupancy_grid
 from planner.spec.scheduler import Scheduler
@@ -44,6 +56,8 @@ class StepTable:
         Fixed time per request before its first step, and of the host per step [s].
     scheduler
         The rule by which prompts and decoding share steps.
+    preempts
+        Whether the engine stops requests when KV runs out.
     operators, layers
         Operators that a step runs, and layers of the model.
     law
@@ -58,6 +72,7 @@ class StepTable:
     request_s: float
     host_s: float
     scheduler: Scheduler
+    preempts: bool
     operators: float
     layers: int
     law: Law
@@ -179,7 +194,8 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
         request_s=engine.request_s,
         host_s=engine.host_step_s,
         scheduler=engine.scheduler,
-        operators=sum(x.repeat for x in operators(instances.model, one, Step(0.0, mean, 1.0))),
+        operators=operator_count(instances.model, one, mean),
+        preempts=engine.preemption == "recompute",
         layers=instances.model.depth,
         law=found,
         _batch=batch,
@@ -192,6 +208,27 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
         _prefix=prefix.tolist(),
         _attention=(uneven * attention).tolist(),
     )
+
+
+def fetching(instances: Instances, lengths: Lengths) -> tuple[Array, Array]:
+    """Return ``[b]`` how long a bucket's prompts wait for stored KV, and what is not fetched.
+
+    The same rule as :func:`planner.cost.fetch.with_fetch`: a fetch F beside a prompt S adds
+    F − ω·min(S, F), and where it is optional prompts are computed if that is quicker on an idle
+    replica. For the first candidate of ``instances`` [s, tok].
+    """
+    fetched, rewrite = lengths.fetched, instances.model.rewrite
+    if not fetched.any():
+        return np.zeros(fetched.shape), np.zeros(fetched.shape)
+    none = np.zeros_like(fetched)
+    whole = replace(lengths, prefix=lengths.prefix - fetched, fetched=none)
+    held, computed = (law(instances, x) for x in (replace(lengths, fetched=none), whole))
+    moved = fetch_s(instances.model, instances.hardware.kv_bytes, fetched)
+    prompt_s = held.prompt_s[0, 0]
+    wait = moved - rewrite.fetch_hidden * np.minimum(prompt_s, moved)
+    slower = prompt_s + wait > computed.prompt_s[0, 0]
+    left = np.where(slower & (moved > 0.0) & bool(rewrite.fetch_optional), fetched, 0.0)
+    return np.where(left > 0.0, 0.0, wait), left
 
 
 def _decode_s(instances: Instances, batch: Array, context: ContextByWindow, one: Split) -> Array:

@@ -6,13 +6,17 @@ Equations E1–E4 of design.md §3; the operator list is that of kernels.md §7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from planner.cost.context import ContextByWindow
+from planner.cost.remote import remote_messages
 from planner.formulas.arrays import Array, Real
+from planner.formulas.depth import layers_passed
 from planner.spec.model import Dense, FeedForward, Gqa, Linear, Mla, Model, Moe, NoAttention, Ssm
+from planner.spec.rewrite import Rewrite
 
 Kind = Literal[
     "matmul",
@@ -22,6 +26,7 @@ Kind = Literal[
     "all_reduce",
     "dispatch",
     "send",
+    "remote",
     "elementwise",
 ]
 ACTIVATION_BYTES = 2.0
@@ -38,19 +43,22 @@ class Op:
     kind
         The closed form that prices it.
     repeat
-        Times per step, all layers together.
+        Times per step, all layers together; an array where it depends on the batch.
     sizes
         Arguments of that form which the model decides.
     part
         Which weights it uses (``attention``, ``dense``, ``experts``): decides their precision;
         empty for weights that stay in 16 bits and for work without weights.
+    stretch
+        How much longer it takes than its closed form says: what techniques change.
     """
 
     name: str
     kind: Kind
-    repeat: float
+    repeat: Real
     sizes: dict[str, Any]
     part: str = ""
+    stretch: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +101,6 @@ class Step:
     drafted: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ContextByWindow:
-    """Residence-weighted mean context of decoding requests, for any window.
-
-    A request with prompt i and output o decodes at contexts i … i+o, so the mean over requests in
-    decode weighs each by its o decode tokens: Σ w·o·min(i + o/2, window)/Σ w·o (seeds.md §7.2).
-    """
-
-    prompt: Array
-    output: Array
-    weight: Array
-
-    def __call__(self, window: float = np.inf) -> float:
-        """Return the mean attended context under a sliding window [tok]."""
-        held = np.minimum(self.prompt + self.output / 2.0, window)
-        return float((self.weight * self.output * held).sum() / (self.weight * self.output).sum())
-
-
 def operators(model: Model, split: Split, step: Step) -> list[Op]:
     """Return every operator of one full pass except the attention of prompts.
 
@@ -121,34 +111,51 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
         np.asarray(step.sequences) > 0, np.maximum(step.sequences / ranks, 1.0), 0.0
     )
     verified = 1.0 + step.drafted
-    rows = decode_rows * verified + step.chunk
-    routed = step.sequences * verified / split.pp + step.chunk * split.dp * step.busy_ranks
+    prompts = np.asarray(step.chunk) > 0
+    sampled = decode_rows * verified + prompts
+    shares = model.rewrite.layers_decoded, model.rewrite.layers_prompted
+    read, decoding, prompting = layers_passed(*shares, decode_rows, np.where(prompts, 1.0, 0.0))
+    rows = decode_rows * verified * decoding + step.chunk * prompting
+    routed = step.sequences * verified / split.pp * decoding
+    routed = routed + step.chunk * split.dp * step.busy_ranks * prompting
+    inside = decode_rows * decoding
+    context = replace(step.context, read=model.rewrite.kv_read)
     ops: list[Op] = []
     for group in model.layers:
-        ops += _attention(
-            model.hidden, group.attention, group.count, split, rows, decode_rows, step
-        )
-        ops += _feed_forward(model.hidden, group.ffn, group.count, split, rows, routed)
+        count = group.count * read
+        ops += _attention(model.hidden, group.attention, count, split, rows, inside, context)
+        ops += _feed_forward(model.hidden, group.ffn, count, split, rows, routed)
         halves = (group.attention.kind != "none") + (group.ffn.kind != "none")
         norm = {"traffic_bytes": 8.0 * rows * model.hidden}
-        ops.append(Op("norm", "elementwise", group.count * halves, norm))
-    sampled = decode_rows * verified + (np.asarray(step.chunk) > 0)
+        ops.append(Op("norm", "elementwise", count * halves, norm))
     head = {"m": sampled, "n": model.vocabulary / split.tp, "k": float(model.hidden)}
     ops.append(Op("logits", "matmul", 1.0, head))
     message = {
-        "message_bytes": ACTIVATION_BYTES * rows * model.hidden,
+        "message_bytes": ACTIVATION_BYTES * (decode_rows * verified + step.chunk) * model.hidden,
         "stages": split.pp,
         "devices": split.devices,
     }
     ops.append(Op("send", "send", 1.0, message))
-    return ops
+    if model.rewrite.remote_share:
+        messages = remote_messages(model, split.tp, decode_rows * verified)
+        ops += [Op("remote_attention", "remote", n * read, sizes) for n, sizes in messages]
+    return _rewritten(ops, model.rewrite)
 
 
-def _matmul(name: str, repeat: float, part: str, m: Real, n: Real, k: Real) -> Op:
+def _rewritten(ops: list[Op], rewrite: Rewrite) -> list[Op]:
+    """Return the operators as techniques change their time and the experts' imbalance."""
+    for op in ops:
+        if op.kind == "experts":
+            op.sizes["imbalance_most"] = rewrite.expert_imbalance_most
+    times = rewrite.stretch
+    return [replace(op, stretch=times.get(op.kind, 1.0)) for op in ops] if times else ops
+
+
+def _matmul(name: str, repeat: Real, part: str, m: Real, n: Real, k: Real) -> Op:
     return Op(name, "matmul", repeat, {"m": m, "n": n, "k": k}, part)
 
 
-def _reduce(count: float, hidden: int, rows: Real, split: Split) -> Op:
+def _reduce(count: Real, hidden: int, rows: Real, split: Split) -> Op:
     sizes = {"message_bytes": ACTIVATION_BYTES * rows * hidden, "ranks": split.tp}
     return Op("all_reduce", "all_reduce", count, sizes)
 
@@ -161,17 +168,17 @@ def kv_heads_per_device(kv_heads: int, tp: Real) -> Real:
 def _attention(
     hidden: int,
     attention: Gqa | Mla | Linear | Ssm | NoAttention,
-    count: float,
+    count: Real,
     split: Split,
     rows: Real,
     decode_rows: Real,
-    step: Step,
+    context: ContextByWindow,
 ) -> list[Op]:
     match attention:
         case Gqa():
-            ops = _gqa(hidden, attention, count, split, rows, decode_rows, step.context)
+            ops = _gqa(hidden, attention, count, split, rows, decode_rows, context)
         case Mla():
-            ops = _mla(hidden, attention, count, split, rows, decode_rows, step.context)
+            ops = _mla(hidden, attention, count, split, rows, decode_rows, context)
         case Linear() | Ssm():
             ops = _recurrent(hidden, attention, count, split, rows, decode_rows)
         case NoAttention():
@@ -182,7 +189,7 @@ def _attention(
 def _gqa(
     hidden: int,
     a: Gqa,
-    count: float,
+    count: Real,
     split: Split,
     rows: Real,
     decode_rows: Real,
@@ -209,7 +216,7 @@ def _gqa(
 def _mla(
     hidden: int,
     a: Mla,
-    count: float,
+    count: Real,
     split: Split,
     rows: Real,
     decode_rows: Real,
@@ -259,7 +266,7 @@ def _mla(
 
 
 def _recurrent(
-    hidden: int, a: Linear | Ssm, count: float, split: Split, rows: Real, decode_rows: Real
+    hidden: int, a: Linear | Ssm, count: Real, split: Split, rows: Real, decode_rows: Real
 ) -> list[Op]:
     inner = a.value_heads * a.value_head_dim if isinstance(a, Linear) else a.inner
     depth = a.key_head_dim if isinstance(a, Linear) else a.state_size
@@ -274,7 +281,7 @@ def _recurrent(
 
 
 def _feed_forward(
-    hidden: int, ffn: FeedForward, count: float, split: Split, rows: Real, routed: Real
+    hidden: int, ffn: FeedForward, count: Real, split: Split, rows: Real, routed: Real
 ) -> list[Op]:
     match ffn:
         case Dense():
@@ -290,7 +297,7 @@ def _feed_forward(
 
 
 def _mlp(
-    prefix: str, count: float, part: str, gate: float, hidden: int, inner: Real, rows: Real
+    prefix: str, count: Real, part: str, gate: float, hidden: int, inner: Real, rows: Real
 ) -> list[Op]:
     return [
         _matmul(f"{prefix}gate_up", count, part, rows, gate * inner, float(hidden)),
@@ -299,7 +306,7 @@ def _mlp(
     ]
 
 
-def _moe(hidden: int, ffn: Moe, count: float, split: Split, rows: Real, routed: Real) -> list[Op]:
+def _moe(hidden: int, ffn: Moe, count: Real, split: Split, rows: Real, routed: Real) -> list[Op]:
     gate = 2.0 if ffn.gated else 1.0
     width = ffn.latent or hidden
     experts = {
@@ -380,5 +387,6 @@ def prompt_attention(
             }
         else:
             continue
-        ops.append(Op(name, "prefill_attention", group.count, sizes))
-    return ops
+        repeat = group.count * model.rewrite.layers_prompted
+        ops.append(Op(name, "prefill_attention", repeat, sizes))
+    return _rewritten(ops, model.rewrite)

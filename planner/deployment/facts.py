@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from planner.errors import InputError
 from planner.spec.layout import Layout
@@ -203,7 +204,34 @@ class _Server:
     slots: int
 
 
-def placed(pools: tuple[Pool, ...]) -> tuple[tuple[int, Pool, int, int, int, int], ...]:
+class Placeable(Protocol):
+    """What placing equal replicas on servers needs to know of them."""
+
+    @property
+    def accelerator(self) -> str:
+        """Device type."""
+
+    @property
+    def replicas(self) -> int:
+        """Equal replicas."""
+
+    @property
+    def node_devices(self) -> int:
+        """Devices per server."""
+
+    @property
+    def nodes(self) -> int:
+        """Servers that one replica spans."""
+
+    @property
+    def devices_per_node(self) -> int:
+        """Devices of one replica on each of its servers."""
+
+
+_Placed = TypeVar("_Placed", bound=Placeable)
+
+
+def placed(pools: Sequence[_Placed]) -> tuple[tuple[int, _Placed, int, int, int, int], ...]:
     """Return rows of server, pool, replica, rank, first device, slot: first fit, in order.
 
     A replica that spans servers takes whole ones; the others share servers of their device type.
@@ -211,25 +239,25 @@ def placed(pools: tuple[Pool, ...]) -> tuple[tuple[int, Pool, int, int, int, int
     servers: list[_Server] = []
     rows = []
     for pool in pools:
+        need = pool.devices_per_node
+        k = 0 if pool.nodes == 1 else len(servers)
         for replica in range(pool.replicas):
             for rank in range(pool.nodes):
-                need = pool.devices_per_node
-                k = next(
-                    (
-                        k
-                        for k, s in enumerate(servers)
-                        if s.accelerator == pool.accelerator
-                        and s.taken + need <= pool.node_devices
-                        and pool.nodes == 1
-                    ),
-                    len(servers),
-                )
+                # a server without room for one replica of the pool has none for its next
+                while k < len(servers) and not _has_room(servers[k], pool):
+                    k += 1
                 if k == len(servers):
                     servers.append(_Server(pool.accelerator, 0, 0))
                 at = servers[k]
                 rows.append((k, pool, replica, rank, at.taken, at.slots))
                 servers[k] = _Server(at.accelerator, at.taken + need, at.slots + 1)
+                k += pool.nodes > 1
     return tuple(rows)
+
+
+def _has_room(server: _Server, pool: Placeable) -> bool:
+    free = pool.node_devices - server.taken
+    return server.accelerator == pool.accelerator and pool.devices_per_node <= free
 
 
 def places(facts: Facts) -> tuple[Place, ...]:

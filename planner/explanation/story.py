@@ -1,13 +1,16 @@
-"""A plan document as a readable roofline story."""
+"""A plan document as a readable roofline story: every sentence is computed from the document."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from planner.errors import InputError, did_you_mean
+from planner.explanation.roofline import phase_sentences
 from planner.units import format_bytes, format_seconds
 
 _MOST_LINES = 8
+_WIDTH = 79
 
 
 def explanation(document: dict[str, Any], plan_id: str | None = None) -> str:
@@ -55,6 +58,7 @@ def _story(document: dict[str, Any], plan: dict[str, Any]) -> list[str]:
         )
     if plan["recommended"]:
         lines.append(f"  Binds: {document['binding']}")
+    lines += ["", *wrapped(_summary(plan))]
     for pool in plan["pools"]:
         lines += ["", *_pool(pool)]
     lines += [
@@ -64,6 +68,42 @@ def _story(document: dict[str, Any], plan: dict[str, Any]) -> list[str]:
         f"±{document['relative_error']['p90']:.0%} (p90) per kernel.",
     ]
     return lines
+
+
+def wrapped(text: str, indent: str = "  ") -> list[str]:
+    """Return a sentence as lines of fewer than 80 columns."""
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+
+
+def _summary(plan: dict[str, Any]) -> str:
+    """Return what serving costs, what is to spare, and what a first token waits for."""
+    metrics = plan["metrics"]
+    parts = []
+    spare = plan["goodput_per_s"] / plan["rate_per_s"] - 1.0
+    more = f"{spare:.0%} more load" if spare >= 0.005 else "no more load"
+    parts.append(
+        f"It serves up to {plan['goodput_per_s']:.3g} requests/s within the SLOs: {more} than "
+        f"planned for."
+    )
+    per_token = f"{metrics['energy_j_per_output_token']:.2g} J per output token"
+    if plan["usd_per_million_output_tokens"] is not None:
+        usd = plan["usd_per_million_output_tokens"]
+        parts.append(f"A million output tokens cost ${usd:.2f}; {per_token}.")
+    else:
+        parts.append(f"It takes {per_token}.")
+    pools = [p for p in plan["pools"] if p["role"] != "decode"]
+    if len(pools) == 1:
+        alone = sum(r["seconds"] for r in pools[0]["breakdown"] if r["phase"] == "prefill")
+        mean = metrics["ttft_s"]["mean"]
+        if 0.0 < alone < mean:
+            parts.append(
+                f"Of the mean TTFT of {format_seconds(mean)} the steps of a mean prompt are "
+                f"{format_seconds(alone)}; the other {1.0 - alone / mean:.0%} is waiting, host "
+                f"time{' and KV transfer' if pools[0]['role'] == 'prefill' else ''}."
+            )
+    return " ".join(parts)
 
 
 def _pool(pool: dict[str, Any]) -> list[str]:
@@ -96,28 +136,18 @@ def _pool(pool: dict[str, Any]) -> list[str]:
 
 def _phase(rows: list[dict[str, Any]], what: str, pool: dict[str, Any]) -> list[str]:
     total = sum(r["seconds"] for r in rows)
-    flops, traffic = sum(r["flops"] for r in rows), sum(r["bytes"] for r in rows)
-    by_bound: dict[str, float] = {}
-    for r in rows:
-        by_bound[r["bound"]] = by_bound.get(r["bound"], 0.0) + r["seconds"]
-    bound = max(by_bound, key=lambda k: by_bound[k])
-    peak, bandwidth = pool["peak_flops_per_s"], pool["memory_bandwidth_bytes_per_s"]
-    intensity, ridge = flops / max(traffic, 1.0), peak / bandwidth
-    lines = [
-        f"  One {what}: {format_seconds(total)}, {by_bound[bound] / total:.0%} of it {bound}-bound",
-        f"    moves {traffic / 1e9:.1f} GB per GPU at {traffic / total / bandwidth:.0%} of peak "
-        f"bandwidth, computes at {flops / total / peak:.0%} of peak",
-        f"    roofline: {intensity:.0f} FLOP/B against a ridge of {ridge:.0f} FLOP/B",
-    ]
+    lines = [""]
+    for sentence in phase_sentences(rows, what, pool):
+        lines += wrapped(sentence)
     for r in rows[:_MOST_LINES]:
         lines.append(
-            f"    {r['op']:18} {format_seconds(r['seconds']):>9} {r['seconds'] / total:6.1%}  "
+            f"    {r['op']:23} {format_seconds(r['seconds']):>9} {r['seconds'] / total:6.1%}  "
             f"{r['bound']}"
         )
     rest = rows[_MOST_LINES:]
     if rest:
         seconds = sum(r["seconds"] for r in rest)
         lines.append(
-            f"    {f'{len(rest)} others':18} {format_seconds(seconds):>9} {seconds / total:6.1%}"
+            f"    {f'{len(rest)} others':23} {format_seconds(seconds):>9} {seconds / total:6.1%}"
         )
     return lines

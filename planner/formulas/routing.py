@@ -1,12 +1,18 @@
-"""Routing as a transform of traffic: the hottest replica's share, the hits caches keep (Q10)."""
+"""Routing as a transform of traffic: shares, hits of caches, and queues in common (Q10, Q11)."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import numpy as np
 
-from planner.formulas.arrays import Array
+from planner.formulas.arrays import Array, Real
+
+#: How the replicas of a pool share its requests: drawn at random, in turns, the less loaded of two
+#: drawn at random, the least loaded of all.
+Routing = Literal["random", "round-robin", "two-choices", "least-loaded"]
+ROUTINGS: tuple[Routing, ...] = get_args(Routing)
 
 
 def hottest_share(popularity: Array, replicas: int, choices: int) -> float:
@@ -84,3 +90,84 @@ def kept_hits(popularity: Array, replicas: int, choices: int, cached: int) -> fl
     """
     held = min(len(popularity), replicas * cached // max(1, min(choices, replicas)))
     return float(np.sort(np.asarray(popularity))[::-1][:held].sum())
+
+
+def local_cv(arrival_cv: Real, replicas: Real, routing: Routing) -> Array:
+    """Return the CV of the times between the arrivals at one of equal replicas.
+
+    Parameters
+    ----------
+    arrival_cv : float or array
+        CV c of the intervals of the whole stream, a renewal process [-].
+    replicas : float or array
+        Replicas n [-].
+    routing : str
+        Rule by which they share the requests.
+
+    Returns
+    -------
+    array
+        √(1 + (c² − 1)/n) where each draws its part at random; c/√n where they take turns, and
+        where the least loaded is next, which in a busy pool is nearly a turn; with two choices
+        the mean of both squares [-].
+
+    References
+    ----------
+    .. [1] Q10, derived: a geometric number of intervals, or exactly n. With two choices half of
+       the requests have a choice worth making.
+
+    Examples
+    --------
+    >>> float(local_cv(3.0, 4.0, "random")), float(local_cv(3.0, 4.0, "round-robin"))
+    (1.7320508075688772, 1.5)
+    """
+    square, n = np.asarray(arrival_cv, dtype=np.float64) ** 2, np.asarray(replicas)
+    drawn, turns = 1.0 + (square - 1.0) / n, square / n
+    mean = {"random": drawn, "two-choices": 0.5 * (drawn + turns)}.get(routing, turns)
+    return np.asarray(np.sqrt(mean))
+
+
+def pooling(waiting: Real, replicas: Real, routing: Routing) -> tuple[Array, Array]:
+    """Return what queues in common leave of a queue's chance to wait, and of its mean wait.
+
+    Parameters
+    ----------
+    waiting : float or array
+        Probability σ to wait at one replica of its own, with the whole stream's burstiness [-].
+    replicas : float or array
+        Replicas n [-].
+    routing : str
+        Rule by which they share the requests.
+
+    Returns
+    -------
+    tuple of array
+        Factors on σ and on the mean wait [-].
+
+    Notes
+    -----
+    Least loaded: M/G/n, whose wait is σ^(√(2(n+1)) − 1)/(n(1 − σ)) service times against σ/(1 − σ)
+    of one. Two choices: k or more are at a replica with probability σ^(2^k − 1), so both drawn are
+    busy with σ² and the wait is Σ_{k ≥ 2} σ^(2^k − 2); one request in n draws the same replica
+    twice. Both are laws for Poisson arrivals, where σ = ρ; bursts enter by σ.
+
+    References
+    ----------
+    .. [1] Q11; Sakasegawa, Annals of the Institute of Statistical Mathematics 29 (1977) 67, and
+       Allen–Cunneen; Vvedenskaya, Dobrushin, Karpelevich 1996; Mitzenmacher 2001.
+
+    Examples
+    --------
+    >>> [round(float(x), 3) for x in pooling(0.5, 4.0, "least-loaded")]
+    [0.447, 0.112]
+    """
+    s, n = np.clip(np.asarray(waiting, dtype=np.float64), 1e-12, 1.0), np.asarray(replicas)
+    one = np.ones(np.broadcast(s, n).shape)
+    if routing == "least-loaded":
+        chance = s ** (np.sqrt(2.0 * (n + 1.0)) - 2.0)
+        return one * chance, one * chance / n
+    if routing == "two-choices":
+        tail = sum(s ** (2.0**k - 2.0) for k in range(2, 9))
+        same = 1.0 / n
+        return same + (1.0 - same) * s, same + (1.0 - same) * tail * (1.0 - s) / s
+    return one, one

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from planner.ingest import hf_more as more
 from planner.ingest.hf_config import Config
 from planner.ingest.hf_hybrid import (
     jamba,
@@ -288,8 +289,35 @@ def _phi(c: Config) -> Decoder:
 #: model_type → reader; multimodal types are looked up by the type of their text_config first.
 READERS: dict[str, Reader] = {
     **dict.fromkeys(("llama", "mistral", "ministral", "mistral3", "phi3", "granite"), _llama),
-    **dict.fromkeys(("qwen2", "mimo"), partial(_llama, qkv_bias=True)),
+    **dict.fromkeys(("ministral3", "internlm2", "smollm3", "baichuan", "ernie4_5"), _llama),
+    **dict.fromkeys(("qwen2", "mimo", "seed_oss"), partial(_llama, qkv_bias=True)),
+    **dict.fromkeys(
+        ("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"),
+        partial(_llama, qkv_bias=True),
+    ),
     **dict.fromkeys(("qwen3", "qwen3_vl", "qwen3_vl_text"), partial(_llama, qk_norm=True)),
+    "exaone4": partial(_llama, qk_norm=True),
+    "deepseek": _qwen_moe,
+    "dots1": partial(_qwen_moe, qk_norm=True),
+    "granitemoe": _mixtral,
+    "gemma": more.gemma,
+    "glm": partial(more.glm4, norms=2),
+    **dict.fromkeys(("glm4", "glm4v", "glm4v_text"), more.glm4),
+    "chatglm": more.chatglm,
+    **dict.fromkeys(("glm4v_moe", "glm4v_moe_text"), _glm4_moe),
+    "cohere": more.cohere,
+    "cohere2": partial(more.cohere, every=4),
+    "starcoder2": more.starcoder2,
+    "stablelm": more.stablelm,
+    **dict.fromkeys(("olmo2", "olmo3"), more.olmo2),
+    "phimoe": more.phimoe,
+    "gpt2": more.gpt2,
+    "gpt_bigcode": partial(more.gpt2, multi_query=True),
+    "bloom": more.bloom,
+    "mpt": more.mpt,
+    "mamba": more.mamba1,
+    "falcon_mamba": partial(more.mamba1, tied=False),
+    **dict.fromkeys(("minimax", "minimax_text_01"), more.minimax_01),
     "qwen2_moe": partial(_qwen_moe, qkv_bias=True),
     **dict.fromkeys(
         ("qwen3_moe", "qwen3_vl_moe", "qwen3_vl_moe_text", "minimax_m2", "step3p5", "step3p7"),
@@ -304,7 +332,15 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(("llama4", "llama4_text"), _llama4),
     "gpt_oss": _gpt_oss,
     **dict.fromkeys(
-        ("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_k25", "glm_moe_dsa"),
+        (
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "kimi_k2",
+            "kimi_k25",
+            "glm_moe_dsa",
+            "glm4_moe_lite",
+        ),
         _deepseek,
     ),
     **dict.fromkeys(("deepseek_v4", "deepseek_ref"), _deepseek_v4),

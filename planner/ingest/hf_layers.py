@@ -37,7 +37,7 @@ class Decoder:
 
 def hidden_size(c: Config) -> int:
     """Return the width of the residual stream."""
-    return c.count("hidden_size", "n_embd", "d_model")
+    return c.count("hidden_size", "n_embd", "d_model", "n_embed")
 
 
 def gqa(c: Config, window: int | None = None, bias: bool | None = None, **differs: Any) -> Gqa:

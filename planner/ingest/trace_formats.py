@@ -12,44 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.catalog.text import read_text
 from planner.errors import CatalogError, Mistake
-
-Floats = NDArray[np.float64]
+from planner.ingest.trace import Floats, Trace
+from planner.ingest.vllm_log import is_vllm_log, read_vllm_log
 
 MOST_MISTAKES = 20
 MOST_TOKENS = 1e8  # the largest length a workload can hold
 FEW = 0.01  # share of requests without lengths that is dropped rather than refused
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Requests in order of arrival; the first arrives at 0 s."""
-
-    arrival_s: Floats
-    prompt_tokens: Floats
-    output_tokens: Floats
-    block_ids: tuple[tuple[int, ...], ...] | None
-    format: str
-    has_time: bool
-    dropped: int = 0
-    """Requests left out because they failed or have no lengths."""
-
-    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Trace:
-        """Return the requests at an index array or where a mask is true."""
-        where = np.flatnonzero(index) if index.dtype == np.bool_ else index
-        blocks = self.block_ids
-        return Trace(
-            self.arrival_s[where],
-            self.prompt_tokens[where],
-            self.output_tokens[where],
-            None if blocks is None else tuple(blocks[i] for i in where),
-            self.format,
-            self.has_time,
-            self.dropped,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +125,8 @@ def read_trace(path: Path) -> Trace:
         raise _refused(path, "found binary data, expected a trace in CSV or JSON lines")
     if not text.strip():
         raise _refused(path, "found nothing, expected a trace in CSV or JSON lines")
+    if is_vllm_log(text):
+        return read_vllm_log(text, path)
     jsonl = text.lstrip().startswith("{")
     table = _json_table(str(path), text) if jsonl else _csv_table(str(path), text)
     if jsonl:  # keys of rows that cannot be read are unknown, a CSV header stands on its own

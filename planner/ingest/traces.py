@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import InputError
-from planner.ingest.trace_formats import MOST_TOKENS, Floats, Trace, read_trace
+from planner.ingest.reuse import reuse_curve
+from planner.ingest.trace import Floats, Trace
+from planner.ingest.trace_formats import MOST_TOKENS, read_trace
 from planner.spec.workload import Bucket, TrafficClass, Workload
 
 __all__ = ["Trace", "fixed_workload", "read_trace", "workload_from_trace", "workload_to_yaml"]
@@ -53,11 +56,13 @@ def workload_from_trace(
     gaps = np.diff(trace.arrival_s)
     timed = trace.has_time and len(gaps) > 0 and trace.arrival_s[-1] > 0
     cv = float(np.std(gaps, ddof=1) / np.mean(gaps)) if timed and len(gaps) > 1 else 1.0
+    ids = trace.block_ids
     requests = TrafficClass(
         name="default",
         rate_per_s=_significant(len(gaps) / float(trace.arrival_s[-1])) if timed else None,
         arrival_cv=_significant(cv),
         lengths=lengths,
+        prefix_reuse=() if ids is None else reuse_curve(ids, BLOCK_TOKENS),
     )
     return Workload(
         name=name,
@@ -256,11 +261,14 @@ def _class_lines(traffic: TrafficClass) -> list[str]:
         lines.append(f"    slo: {{{bounds}}}")
     if traffic.prefix_hit:
         lines.append(f"    prefix_hit: {_number(traffic.prefix_hit)}")
+    if traffic.prefix_reuse:
+        lines.append("    prefix_reuse: # [tokens that an LRU cache holds, share it finds]")
+        lines += [f"      - {_flow(row)}" for row in traffic.prefix_reuse]
     lines.append("    lengths: # [prompt tokens, output tokens, share of requests]")
     return lines + [f"      - {_flow(row)}" for row in traffic.lengths]
 
 
-def _flow(numbers: tuple[float, ...]) -> str:
+def _flow(numbers: Sequence[float]) -> str:
     return f"[{', '.join(_number(n) for n in numbers)}]"
 
 

@@ -41,6 +41,13 @@ def print_simulation(result: Simulation, out: Console) -> None:
         for name, one, other in list(uses)[_first_use(p) :]:
             form = ".1f" if name == "batch" else ".0%"
             table.add_row(f"{_POOL[p.role]}: {name}", format(one, form), format(other, form), "")
+        if p.preemptions:
+            table.add_row(f"{_POOL[p.role]}: preempted", f"{p.preemptions:,}", "-", "")
+        if result.prefix_hit and p.hottest_share is not None and p.replicas > 1:
+            even = f"{1.0 / p.replicas:.1%}"
+            table.add_row(f"{_POOL[p.role]}: hottest", f"{p.hottest_share:.1%}", even, "")
+    if result.prefix_hit:
+        table.add_row("prompt tokens cached", f"{result.prefix_hit:.1%}", "", "")
     out.print()
     out.print(table)
     out.print()
@@ -74,11 +81,11 @@ def _course(result: Simulation, rows: int = 6) -> Table:
     """Return the series over time in a few rows."""
     course, size = result.series, len(result.series.time_s) // rows
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("time", justify="right")
-    table.add_column("waiting", justify="right")
+    table.add_column("\ntime", justify="right")
+    table.add_column("\nwaiting", justify="right")
     for p in result.pools:
-        for name in _USES[_first_use(p) :]:
-            table.add_column(f"{_POOL[p.role]} {name}", justify="right")
+        for k, name in enumerate(_USES[_first_use(p) :]):
+            table.add_column(f"{'' if k else _POOL[p.role]}\n{name}", justify="right")
     for k in range(rows):
         part = slice(k * size, (k + 1) * size)
 

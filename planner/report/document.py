@@ -34,6 +34,7 @@ VALIDATE_SCHEMA = "planner/validate/1"
 SIMULATE_SCHEMA = "planner/simulate/1"
 MIX_SCHEMA = "planner/mix/1"
 DEPLOY_SCHEMA = "planner/deploy/1"
+EXPLAIN_SCHEMA = "planner/explain/1"
 VERIFY_SCHEMA = "planner/verify/1"
 
 
@@ -63,11 +64,14 @@ def plain(value: Any) -> Any:
 
 def plan_document(result: PlanSet, inputs: Mapping[str, Any], provenance: Any) -> dict[str, Any]:
     """Return the document of ``planner plan --json`` (schema in docs/json.md)."""
+    from planner.search.plans import SHARES
+
     return {
         "schema": PLAN_SCHEMA,
         "planner_version": planner.__version__,
         "inputs": plain(inputs),
         "objective": result.objective,
+        "quantiles": list(SHARES),
         "plans": [_plan(p) for p in result.plans],
         "binding": result.binding,
         "enumerated": plain(result.enumerated),
@@ -76,22 +80,41 @@ def plan_document(result: PlanSet, inputs: Mapping[str, Any], provenance: Any) -
         "optimality": result.optimality,
         "relative_error": plain(result.relative_error),
         "basis": result.basis,
+        "gap": result.gap,
+        "limits": plain(result.limits),
+        "prices": plain(result.prices),
+        "tradeoff": _tradeoff(result),
         "assumptions": list(result.assumptions),
+        "techniques": result.techniques,
+        "savings": plain(result.savings),
         "provenance": plain(provenance),
     }
+
+
+def _tradeoff(result: PlanSet) -> dict[str, Any] | None:
+    if result.tradeoff is None:
+        return None
+    points = [
+        {"values": plain(p.values), "knee": p.knee, "plan": _plan(p.plan)}
+        for p in result.tradeoff.points
+    ]
+    return {"objectives": list(result.tradeoff.objectives), "points": points}
 
 
 def _plan(plan: Plan) -> dict[str, Any]:
     document = {
         f.name: plain(getattr(plan, f.name))
         for f in fields(plan)
-        if f.name not in ("pools", "ttft_s", "tpot_s", "e2e_s")
+        if f.name not in ("pools", "ttft_s", "tpot_s", "e2e_s", "quantiles_s")
     }
     document["pools"] = [_pool(p) for p in plan.pools]
     document["metrics"] = {
         "ttft_s": plain(plan.ttft_s),
         "tpot_s": plain(plan.tpot_s),
         "e2e_s": plain(plan.e2e_s),
+        "quantiles_s": {
+            m: [plain(float(f"{v:.5g}")) for v in values] for m, values in plan.quantiles_s.items()
+        },
         "goodput_per_s": plan.goodput_per_s,
         "requests_per_s": plan.rate_per_s,
         "output_tokens_per_s": plan.output_tokens_per_s,
@@ -116,6 +139,17 @@ def evaluate_document(result: Evaluation, inputs: Mapping[str, Any]) -> dict[str
         "inputs": plain(inputs),
     }
     return {**head, **body}
+
+
+def explain_document(text: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner explain --json``: the story line by line."""
+    return {
+        "schema": EXPLAIN_SCHEMA,
+        "planner_version": planner.__version__,
+        "inputs": plain(inputs),
+        "plan": text.partition(":")[0].removeprefix("Plan "),
+        "lines": text.split("\n"),
+    }
 
 
 def simulate_document(result: Simulation, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +224,7 @@ def dumps(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def require_writable(path: str) -> None:
+def require_writable(path: str, option: str = "--json") -> None:
     """Raise before any work is done if a document could not be written there.
 
     Raises
@@ -202,13 +236,13 @@ def require_writable(path: str) -> None:
         return
     target = Path(path)
     if is_directory(target):
-        raise InputError(f"--json: found a directory at {path!r}, expected a file to write")
+        raise InputError(f"{option}: found a directory at {path!r}, expected a file to write")
     if not target.parent.is_dir():
-        raise InputError(f"--json: no such directory {str(target.parent)!r}")
+        raise InputError(f"{option}: no such directory {str(target.parent)!r}")
     if not os.access(target.parent, os.W_OK) or (
         target.exists() and not os.access(target, os.W_OK)
     ):
-        raise InputError(f"--json: cannot write {path!r}: permission denied")
+        raise InputError(f"{option}: cannot write {path!r}: permission denied")
 
 
 def require_directory(path: str | None, option: str) -> Path:

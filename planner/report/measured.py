@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 import planner
-from planner.report.document import VERIFY_SCHEMA, plain, write_text
+from planner.report.document import VERIFY_SCHEMA, plain
 from planner.report.table import console
 from planner.units import format_seconds
 
+RUNS_SCHEMA = "planner/runs/1"
 METRICS = ("ttft", "tpot", "itl", "e2e")
 
 
@@ -31,13 +32,19 @@ def verify_document(found: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {**head, **body}
 
 
-def write_runs(found: Any, path: str) -> None:
-    """Write the runs as rows of the run schema, whole or not at all."""
+def runs_csv(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return rows of the run schema as a table."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(found.rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found.rows)
-    write_text(text.getvalue(), path, "--csv")
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def runs_document(rows: Sequence[Mapping[str, str]], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of ``planner runs import --json``."""
+    head = {"schema": RUNS_SCHEMA, "planner_version": planner.__version__, "inputs": plain(inputs)}
+    return {**head, "rows": plain(rows)}
 
 
 def print_verification(found: Any, plan: str, results: str, csv_path: str | None) -> None:

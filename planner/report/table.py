@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from planner.report.routing import print_routing
+from planner.report.worth import print_prices, print_proof, print_tradeoff
 from planner.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:  # a table of one verb needs nothing of the others
@@ -15,7 +17,6 @@ if TYPE_CHECKING:  # a table of one verb needs nothing of the others
     from planner.search.plans import Plan, PlanSet, Pool
     from planner.serving.evaluate import Evaluation
 
-T = TypeVar("T")
 _ROLE = {"both": "", "prefill": "P ", "decode": "D "}
 
 
@@ -33,6 +34,7 @@ def pools_text(pools: Sequence[Pool]) -> str:
     parts = []
     for p in pools:
         device = f" {p.accelerator}" if len(kinds) > 1 else ""
+        device += f" @{p.region}" if p.region else ""
         parts.append(f"{_ROLE[p.role]}{p.replicas}×{p.layout} {p.precision}{device}")
     return " + ".join(parts)
 
@@ -141,7 +143,11 @@ def print_plan(result: PlanSet, top: int, out: Console) -> None:
     if plot:
         out.print(plot, markup=False, overflow="crop", no_wrap=True)
         out.print()
+    print_routing(result.recommended, out)
+    print_prices(result, out)
+    print_tradeoff(result, lambda p: pools_text(p.pools), out)
     out.print(f"Binds: {result.binding}.")
+    print_proof(result, out)
     out.print(
         f"Knee: {result.knee.id} ({pools_text(result.knee.pools)}), nearest to the best cost, "
         "TTFT, TPOT and goodput at once."
@@ -228,11 +234,6 @@ def print_mix(result: Mix, out: Console) -> None:
     out.print(f"Found in {format_seconds(result.seconds)}.")
 
 
-def tracked(what: str) -> Callable[[Iterable[int]], Iterable[int]]:
-    """Return :func:`progress` with its words given."""
-    return lambda rows: progress(rows, what)
-
-
 def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Console) -> None:
     """Print a plain table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -247,14 +248,6 @@ def print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], out: Cons
     for row in rows:
         table.add_row(*row)
     out.print(table)
-
-
-def progress(items: Iterable[T], what: str) -> Iterator[T]:
-    """Yield items while a bar on stderr shows how many are done (only on a terminal)."""
-    from rich.progress import track
-
-    shown = console(stderr=True)
-    yield from track(items, what, console=shown, transient=True, disable=not shown.is_terminal)
 
 
 def print_record(record: Mapping[str, Any], out: Console) -> None:

@@ -13,15 +13,9 @@ from planner.search.drafts import Draft, capacity_per_s
 from planner.serving.attainment import Constraint, Traffic
 from planner.serving.open_loop import solve
 from planner.serving.outcome import transfer_s
-from planner.serving.state import (
-    Mix,
-    State,
-    cdf,
-    handed_over,
-    metric_mean_s,
-    metric_quantiles_s,
-    stack,
-)
+from planner.serving.prepared import Prepared
+from planner.serving.routed import routed_share, routed_statistics_s
+from planner.serving.state import Mix, State, cdf, handed_over, stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +26,12 @@ class Assessed:
     ----------
     pools
         State of every (draft, pool), stacked.
-    pool_row
-        Row of ``pools`` of each (draft, position in the draft).
+    pool_row, pool_share
+        Row of ``pools`` of each (draft, position in the draft), and its share of the requests.
     paths, mix
         State of every path a request can take, and the draft it belongs to.
+    route
+        ``[paths, b]`` share of each bucket's requests that take a path.
     rate_per_s, goodput_per_s
         Per draft.
     """
@@ -45,50 +41,51 @@ class Assessed:
     pool_share: dict[tuple[int, int], float]
     paths: State
     mix: Mix
+    route: Array
     rate_per_s: Array
     goodput_per_s: Array
 
 
 def assess(
-    found: Enumeration, drafts: Sequence[Draft], traffic: Traffic, rate_per_s: float | None
+    found: Enumeration,
+    drafts: Sequence[Draft],
+    traffic: Traffic,
+    rate_per_s: float | None,
+    *,
+    spare: int = 0,
+    sure: bool = False,
 ) -> Assessed:
     """Return the states of all pools and request paths; without a rate, each at its goodput.
 
-    Requests spread over pools in proportion to their goodput, over replicas evenly and at random.
+    Requests spread over replicas evenly and at random, and over pools in proportion to their
+    goodput or as the pools' sizes have it. ``sure`` takes the step times that hold with the
+    confidence asked for.
     """
     columns = found.columns
-    capacity = [capacity_per_s(columns, d) for d in drafts]
+    weight = traffic.lengths.weight
+    capacity = [capacity_per_s(columns, d, spare, weight) for d in drafts]
     rates = np.array([c[0] if rate_per_s is None else rate_per_s for c in capacity])
-    jobs: dict[tuple[int, str], list[tuple[int, int, int, float, float]]] = {}
+    jobs: dict[int, tuple[Prepared, list[tuple[int, int, int, float, float]]]] = {}
     pool_share: dict[tuple[int, int], float] = {}
     for k, draft in enumerate(drafts):
-        whole, split = capacity[k]
-        sums = {"prefill": 0.0, "decode": 0.0}
-        for i, n in draft:
-            if columns[i].role != "both":
-                sums[columns[i].role] += n * columns[i].goodput_per_s
         for position, (i, n) in enumerate(draft):
-            column = columns[i]
-            part = n * column.goodput_per_s / whole
-            if column.role != "both":
-                part = n * column.goodput_per_s / sums[column.role] * split / whole
+            part = capacity[k][1][position]
             pool_share[k, position] = part
-            jobs.setdefault((column.group, column.role), []).append(
-                (k, position, column.row, rates[k] * part / n, n / part)
-            )
+            at, row = found.queue(columns[i], sure=sure)
+            rows = jobs.setdefault(id(at), (at, []))[1]
+            rows.append((k, position, row, rates[k] * part / n, n / max(part, 1e-300)))
     states: list[State] = []
     pool_row: dict[tuple[int, int], int] = {}
-    offset = 0
-    for (group, role), rows in jobs.items():
-        at = found.groups[group].prepared[role].take(np.array([r[2] for r in rows]))  # type: ignore[index]
-        at = at.among(np.array([r[4] for r in rows]))  # each replica sees one arrival in n/part
-        states.append(solve(at, np.array([r[3] for r in rows])))
+    for at, rows in jobs.values():
+        offset = sum(len(s.stable) for s in states)
+        some = at.take(np.array([r[2] for r in rows]))
+        some = some.among(np.array([r[4] for r in rows]), traffic.routing)  # one in n/part
+        states.append(solve(some, np.array([r[3] for r in rows])))
         pool_row |= {(r[0], r[1]): offset + j for j, r in enumerate(rows)}
-        offset += len(rows)
     pools = stack(states)
-    paths, mix = _paths(found, drafts, pools, pool_row, pool_share)
+    paths, mix, route = _paths(found, drafts, pools, pool_row, pool_share, len(weight))
     return Assessed(
-        pools, pool_row, pool_share, paths, mix, rates, np.array([c[0] for c in capacity])
+        pools, pool_row, pool_share, paths, mix, route, rates, np.array([c[0] for c in capacity])
     )
 
 
@@ -98,21 +95,26 @@ def _paths(
     pools: State,
     pool_row: dict[tuple[int, int], int],
     pool_share: dict[tuple[int, int], float],
-) -> tuple[State, Mix]:
+    buckets: int,
+) -> tuple[State, Mix, Array]:
     """Return one path per colocated pool and per (prefill pool, decode pool) pair."""
-    whole: list[tuple[int, int, float]] = []
-    split: list[tuple[int, int, int, float]] = []
+    whole: list[tuple[int, int, Array]] = []
+    split: list[tuple[int, int, int, Array]] = []
     ends: list[tuple[int, int, int]] = []
     for k, draft in enumerate(drafts):
         sides: dict[str, list[int]] = {"both": [], "prefill": [], "decode": []}
+        takes = {}
         for position, (i, _) in enumerate(draft):
+            part = found.columns[i].part
             sides[found.columns[i].role].append(position)
-        whole += [(k, pool_row[k, p], pool_share[k, p]) for p in sides["both"]]
-        total = sum(pool_share[k, p] for p in sides["prefill"])
+            takes[position] = (
+                np.full(buckets, pool_share[k, position]) if part is None else part.takes
+            )
+        whole += [(k, pool_row[k, p], takes[p]) for p in sides["both"]]
+        total = np.maximum(sum((takes[p] for p in sides["prefill"]), np.zeros(buckets)), 1e-300)
         for p in sides["prefill"]:
             for d in sides["decode"]:
-                part = pool_share[k, p] * pool_share[k, d] / max(total, 1e-300)
-                split.append((k, pool_row[k, p], pool_row[k, d], part))
+                split.append((k, pool_row[k, p], pool_row[k, d], takes[p] * takes[d] / total))
                 ends.append((k, draft[p][0], draft[d][0]))
     states = []
     if whole:
@@ -124,11 +126,12 @@ def _paths(
         )
         states.append(handed_over(before, pools.take(np.array([s[2] for s in split]))))
     plan = np.array([w[0] for w in whole] + [s[0] for s in split], dtype=np.int64)
-    share = np.array([w[2] for w in whole] + [s[3] for s in split])
+    route = np.array([w[2] for w in whole] + [s[3] for s in split])
     order = np.argsort(plan, kind="stable")
-    plan = plan[order]
+    plan, route = plan[order], route[order]
     starts = np.flatnonzero(np.diff(plan, prepend=-1))
-    return stack(states).take(order), Mix(plan, share[order], starts)
+    # what a path weighs is in its route
+    return stack(states).take(order), Mix(plan, np.ones(len(plan)), starts), route
 
 
 def _transfer_difference(
@@ -150,9 +153,9 @@ def _transfer_difference(
         key = (p, d, inside)
         if key not in known:
             one = group.instances.take(np.array([prompt.row]))
-            assumed = group.prepared["prefill"]
+            assumed, row = found.queue(prompt)
             moved = transfer_s(one, (decode.layout,), assumed.lengths, inside=inside)[0, 0]
-            known[key] = moved - assumed.transfer_s[prompt.row]
+            known[key] = moved - assumed.transfer_s[row]
         rows.append(known[key])
     return np.array(rows)
 
@@ -161,20 +164,63 @@ def statistics_s(
     of: Assessed,
     traffic: Traffic,
     metric: str,
-    quantiles: Sequence[float | None],
+    levels: Sequence[float | None],
     weight: Array,
 ) -> Array:
     """Return ``[Q, drafts]`` statistics of a metric: quantiles; ``None`` stands for the mean."""
-    wanted = [q for q in quantiles if q is not None]
+    return routed_statistics_s(of.paths, traffic.lengths, metric, levels, of.route * weight, of.mix)
+
+
+def curve_s(
+    of: Assessed,
+    traffic: Traffic,
+    metric: str,
+    shares: Sequence[float],
+    middle_s: Array,
+    high_s: Array,
+) -> Array:
+    """Return ``[drafts, Q]`` quantiles of a metric for a picture [s]: read off its distribution.
+
+    Interpolated in log time between 96 points from below the lowest share to ``high_s``, the
+    quantile of the highest one; ``middle_s`` is the median. Within 3 % of the bisection of
+    :func:`statistics_s` (tests/test_report_data.py), at a twentieth of its cost.
+    """
     lengths = traffic.lengths
-    found = metric_quantiles_s(of.paths, lengths, metric, wanted, weight, of.mix)
-    rows = iter(found)
-    mean = of.mix.over(metric_mean_s(of.paths, lengths, metric, weight))
-    return np.array([mean if q is None else next(rows) for q in quantiles])
+    weight = traffic.lengths.weight
+    if metric == "tpot":  # requests that decode nothing have no TPOT
+        weight = np.where(lengths.decode > 0.0, weight, 0.0)
+        if weight.sum() <= 0.0:
+            return np.zeros((len(high_s), len(shares)))
+        weight = weight / weight.sum()
+
+    def share_by(time_s: Array) -> Array:
+        within = cdf(of.paths, lengths, metric, time_s[:, of.mix.plan])
+        return of.mix.over(np.einsum("...rb,rb->...r", within, of.route * weight))
+
+    with np.errstate(invalid="ignore"):  # an unstable draft has no median
+        below = middle_s * np.geomspace(1e-2, 1.0, 24)[:, None]
+        start = np.where(share_by(below) < shares[0], below, 0.0).max(axis=0)
+        start = np.maximum(start, below[0])
+        times = np.exp(np.linspace(np.log(start), np.log(high_s), 96))
+        reached = np.maximum.accumulate(share_by(times), axis=0)
+    rows = [
+        np.exp(np.interp(shares, reached[:, k], np.log(times[:, k])))
+        if np.isfinite(times[:, k]).all() and times[0, k] > 0.0
+        else np.full(len(shares), high_s[k])
+        for k in range(times.shape[1])
+    ]
+    return np.array(rows)
 
 
 def share_within(of: Assessed, traffic: Traffic, constraint: Constraint) -> Array:
     """Return per draft the share of the bound's requests that meet it."""
-    limit = np.full(len(of.mix.plan), constraint.bound.limit_s)
-    met = cdf(of.paths, traffic.lengths, constraint.bound.metric, limit) @ constraint.weight
-    return of.mix.over(met)
+    return routed_share(of.paths, traffic.lengths, constraint, of.route, of.mix)
+
+
+def meets(of: Assessed, traffic: Traffic) -> Array:
+    """Return per draft whether it meets every bound, as plans are judged (to 1e-4)."""
+    ok = np.ones(len(of.mix.starts), dtype=bool)
+    for c in traffic.constraints:
+        value = statistics_s(of, traffic, c.bound.metric, [c.bound.quantile], c.weight)[0]
+        ok &= value <= c.bound.limit_s * (1.0 + 1e-4)
+    return ok

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from planner.cost.breakdown import Phase, compute_shares
+from planner.cost.laws import slow_factors, slowed, stacked
 from planner.cost.layouts import legal_layouts
-from planner.cost.price import Hardware
+from planner.cost.memory import kv_request_bytes
+from planner.cost.price import SEND_EFFICIENCY, Hardware
 from planner.cost.step import Instances, Law, law
-from planner.formulas.arrays import Array
+from planner.cost.work import Split
+from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.energy import power_w
+from planner.search.buckets import Cells, one_cell
 from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.open_loop import goodput_among, solve
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared, Role, prepare
+from planner.serving.routed import only, without_empty
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model
@@ -27,6 +32,9 @@ _PHASES: dict[Role, tuple[Phase, ...]] = {
     "prefill": ("prefill",),
     "decode": ("decode",),
 }
+#: Rounds of bisection for a goodput: 1e-8 of saturation; for that of a cell alone 6e-5, for the
+#: exactness loop prices what is chosen again.
+_ROUNDS, _ROUNDS_OF_A_CELL = 22, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,12 @@ class Stock:
     count: int
     usd_per_hour: float | None
     """Price per device."""
+    owned: int = 0
+    """Devices of it already paid for."""
+    carbon_g_per_kwh: float | None = None
+    """Carbon intensity of the power here."""
+    region: str = ""
+    """Where they stand."""
 
     @property
     def name(self) -> str:
@@ -47,18 +61,44 @@ class Stock:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Candidates of one device type and precision, with their law and their role's queues."""
+    """Candidates of one device type and precision: rows ``first`` … of the law of all."""
 
     instances: Instances
     stock: int
     """Index of the stock they draw from."""
     law: Law
+    first: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pricing:
+    """The law of all candidates under some traffic, with the queues of every role.
+
+    ``sure`` are the queues at the confidence asked for; the same as ``prepared`` without one.
+    """
+
+    law: Law
+    traffic: Traffic
     prepared: dict[Role, Prepared]
+    sure: dict[Role, Prepared]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a pool takes of the traffic: ``[b]`` shares of each bucket, and its own queues."""
+
+    takes: Array
+    pricing: Pricing
+    """Of the one instance, under the requests it takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One instance in one role: what a plan can hold a number of."""
+    """One instance in one role: what a plan can hold a number of.
+
+    ``cell_goodput_per_s`` is empty for a column that serves all sizes alike; else the column may
+    serve any mixture of cells, at the goodput of each alone.
+    """
 
     group: int
     row: int
@@ -70,6 +110,9 @@ class Column:
     usd_per_hour: float | None
     power_w: float
     """Power of one replica at its goodput."""
+    cell_goodput_per_s: tuple[float, ...] = ()
+    part: Part | None = field(default=None, compare=False)
+    """Set once it is known which requests it serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,91 +121,244 @@ class Enumeration:
 
     groups: tuple[Group, ...]
     columns: tuple[Column, ...]
+    pricing: Pricing | None
+    cells: Cells
+    inside: bool = False
+    """Whether the whole inventory is one scale-up domain."""
+    confidence: float | None = None
+    regions: tuple[str, ...] = ()
+    """Where each stock stands."""
     counts: dict[str, int] = field(default_factory=dict)
+
+    def queue(self, column: Column, *, sure: bool = False) -> tuple[Prepared, int]:
+        """Return the queues that hold a column, and its row there."""
+        part = column.part
+        pricing = self.pricing if part is None else part.pricing
+        assert pricing is not None
+        row = self.groups[column.group].first + column.row if part is None else 0
+        return (pricing.sure if sure else pricing.prepared)[column.role], row
 
 
 def enumerate_candidates(
-    model: Model, stocks: Sequence[Stock], engine: Engine, traffic: Traffic, roles: Sequence[Role]
+    model: Model,
+    stocks: Sequence[Stock],
+    engine: Engine,
+    traffic: Traffic,
+    roles: Sequence[Role],
+    cells: Cells | None = None,
+    confidence: float | None = None,
 ) -> Enumeration:
     """Return the columns of every legal instance that fits and meets its SLOs at some rate.
+
+    With more than one cell, every instance also becomes a column that serves cells by choice.
 
     Prefill columns assume that KV crosses to the smallest decode replica that fits, over the
     scale-up link only if the whole inventory is one domain: pessimistic for larger ones.
     """
-    groups: list[Group] = []
+    cells = cells or one_cell(traffic.lengths)
+    groups, counts = _groups(model, stocks, engine, traffic, roles)
+    if not groups:
+        return Enumeration((), (), None, cells, counts=dict(counts))
+    everything = [g.instances for g in groups]
+    inside = _one_domain(stocks)
+    pricing = price_all(
+        everything, [g.law for g in groups], traffic, roles, inside=inside, confidence=confidence
+    )
+    links = link_limits(everything, traffic, inside)
     columns: list[Column] = []
+    able = {r: _runs(groups, engine, r) for r in roles}
+    by_cell: dict[Role, Array] = {}
+    if len(cells.cells) > 1:
+        by_cell = _cell_goodputs(everything, traffic, cells, able, inside, confidence)
+    for role, runs in able.items():
+        rates = _goodputs(pricing, role, runs, _ROUNDS)
+        counts["unsupported"] += int((~runs).sum())
+        counts["slo_unmet"] += int((runs & (rates <= 0.0)).sum())
+        limit = np.inf if role == "both" else links
+        rate = np.where(runs, np.minimum(rates, limit), 0.0)
+        cell_rates = None
+        if by_cell:
+            cell_rates = np.minimum(by_cell[role], _column(limit)) * runs[:, None]
+        power = _power_w(groups, pricing, role, rate, traffic)
+        columns += _columns(groups, stocks, role, rate, power, cell_rates)
+    whole = sum(not c.cell_goodput_per_s for c in columns)
+    counts["kept"] = whole
+    return Enumeration(
+        tuple(groups),
+        tuple(columns),
+        pricing,
+        cells,
+        inside,
+        confidence,
+        tuple(s.region for s in stocks),
+        dict(counts),
+    )
+
+
+def _groups(
+    model: Model, stocks: Sequence[Stock], engine: Engine, traffic: Traffic, roles: Sequence[Role]
+) -> tuple[list[Group], Counter[str]]:
+    """Return the legal instances that hold a request, by device type and precision."""
+    groups: list[Group] = []
     counts: Counter[str] = Counter()
-    total = sum(s.count for s in stocks)
+    first = 0
     for index, stock in enumerate(stocks):
         for hardware in stock.hardware:
             layouts = legal_layouts(model, stock.count, hardware.scale_up_devices)
-            everything = Instances(model, hardware, engine, layouts)
             counts["enumerated"] += len(layouts) * len(roles)
             if not layouts:
                 continue
+            everything = Instances(model, hardware, engine, layouts)
             found = law(everything, traffic.lengths)
             fits = np.flatnonzero(found.places >= 1.0)
             counts["too_large"] += (len(layouts) - len(fits)) * len(roles)
-            if not len(fits):
-                continue
-            kept, kept_law = everything.take(fits), found.take(fits)
-            inside = total <= hardware.scale_up_devices and len(stocks) == 1
-            group = Group(kept, index, kept_law, _prepare(kept, kept_law, traffic, roles, inside))
-            groups.append(group)
-            for role in roles:
-                staged = np.array([x.pp > 1 for x in kept.layouts])
-                runs = ~staged | (role in engine.staged_roles)
-                counts["unsupported"] += int((~runs).sum())
-                rates = goodput_per_s(group.prepared[role], traffic.constraints)
-                counts["slo_unmet"] += int((runs & (rates <= 0.0)).sum())
-                rates = np.where(runs, rates, 0.0)
-                columns += _columns(len(groups) - 1, group, role, rates, stock, traffic)
-    counts["kept"] = len(columns)
-    return Enumeration(tuple(groups), tuple(columns), dict(counts))
+            if len(fits):
+                groups.append(Group(everything.take(fits), index, found.take(fits), first))
+                first += len(fits)
+    return groups, counts
 
 
-def _prepare(
-    instances: Instances, found: Law, traffic: Traffic, roles: Sequence[Role], inside: bool
-) -> dict[Role, Prepared]:
-    prepared: dict[Role, Prepared] = {}
-    for role in roles:
-        moved = None
-        if role == "prefill":
-            smallest = min(instances.layouts, key=lambda x: x.devices)
-            moved = transfer_s(instances, (smallest,), traffic.lengths, inside=inside)[0]
-        prepared[role] = prepare(found, role, traffic, moved)
-    return prepared
+def _one_domain(stocks: Sequence[Stock]) -> bool:
+    """Return whether all devices are of one type and stand in one scale-up domain."""
+    devices = sum(s.count for s in stocks)
+    return len(stocks) == 1 and devices <= stocks[0].hardware[0].scale_up_devices
+
+
+def price_all(
+    instances: Sequence[Instances],
+    laws: Sequence[Law],
+    traffic: Traffic,
+    roles: Sequence[Role],
+    *,
+    inside: bool,
+    confidence: float | None,
+) -> Pricing:
+    """Return the queues of groups of instances, given their laws under the traffic's lengths."""
+    found = stacked(laws)
+    moved = None
+    if "prefill" in roles:
+        moves = []
+        for one in instances:
+            smallest = min(one.layouts, key=lambda x: x.devices)
+            moves.append(transfer_s(one, (smallest,), traffic.lengths, inside=inside)[0])
+        moved = np.concatenate(moves)
+
+    def queues(at: Law) -> dict[Role, Prepared]:
+        return {r: prepare(at, r, traffic, moved if r == "prefill" else None) for r in roles}
+
+    prepared = sure = queues(found)
+    if confidence is not None:
+        factors = [slow_factors(x, traffic.lengths, confidence) for x in instances]
+        decode, prompt = (np.concatenate(x) for x in zip(*factors, strict=True))
+        sure = queues(slowed(found, decode, prompt))
+    return Pricing(found, traffic, prepared, sure)
+
+
+def _goodputs(pricing: Pricing, role: Role, runs: BoolArray, rounds: int) -> Array:
+    """Return ``[C]`` goodputs in a role; 0 where the engine does not run a candidate in it."""
+    rates = np.zeros(len(runs))
+    rows = np.flatnonzero(runs)
+    if len(rows):
+        queue = pricing.sure[role].take(rows)
+        of = pricing.traffic
+        rates[rows] = goodput_among(queue, of.constraints, of.rate_per_s, of.routing, rounds)
+    return rates
+
+
+def _cell_goodputs(
+    instances: Sequence[Instances],
+    traffic: Traffic,
+    cells: Cells,
+    able: Mapping[Role, BoolArray],
+    inside: bool,
+    confidence: float | None,
+) -> dict[Role, Array]:
+    """Return ``[C, cells]`` goodputs by role, each cell's requests alone."""
+    roles = tuple(able)
+    found: dict[Role, list[Array]] = {r: [] for r in roles}
+    for k in range(len(cells.cells)):
+        alone = without_empty(only(traffic, (cells.of == k).astype(np.float64)))
+        laws = [law(x, alone.lengths) for x in instances]
+        pricing = price_all(instances, laws, alone, roles, inside=inside, confidence=confidence)
+        for role in roles:
+            found[role].append(_goodputs(pricing, role, able[role], _ROUNDS_OF_A_CELL))
+    return {role: np.stack(rates, axis=1) for role, rates in found.items()}
+
+
+def _column(limit: Array | float) -> Array:
+    return np.asarray(limit)[..., None]
+
+
+def link_limits(instances: Sequence[Instances], traffic: Traffic, inside: bool) -> Array:
+    """Return ``[C]`` the requests per second whose KV a replica's links carry (E15)."""
+    limits = []
+    one = Split(*(np.ones(()) for _ in range(4)))
+    for group in instances:
+        hardware = group.hardware
+        link = hardware.scale_up if inside else hardware.scale_out
+        moved = kv_request_bytes(group.model, one, hardware.kv_bytes, traffic.lengths.prompt)
+        contention = 1.0 if inside else hardware.contention
+        lanes = np.array([x.tp * x.pp * x.dp for x in group.layouts], dtype=np.float64)
+        bytes_per_s = SEND_EFFICIENCY * link.bandwidth_bytes_per_s / contention * lanes
+        limits.append(bytes_per_s / np.maximum(float(traffic.lengths.mean(moved)), 1e-9))
+    return np.concatenate(limits)
+
+
+def _runs(groups: Sequence[Group], engine: Engine, role: Role) -> BoolArray:
+    """Return ``[C]`` whether the engine runs a candidate's pipeline stages in a role."""
+    staged = np.array([x.pp > 1 for g in groups for x in g.instances.layouts])
+    return np.asarray(~staged | (role in engine.staged_roles))
+
+
+def _power_w(
+    groups: Sequence[Group], pricing: Pricing, role: Role, rates: Array, traffic: Traffic
+) -> Array:
+    """Return ``[C]`` the power of one device of each candidate at its goodput."""
+    state = solve(pricing.prepared[role], np.maximum(rates, 1e-9))
+    batch = np.maximum(state.batch_mean, 1.0)
+    found = []
+    for g in groups:
+        device = g.instances.hardware.accelerator
+        rows = slice(g.first, g.first + len(g.instances.layouts))
+        shares = compute_shares(g.instances, traffic.lengths, _PHASES[role], batch[rows])
+        busy = g.instances.hardware.calibration.power.busy_fraction
+        power = power_w(1.0, shares, idle_w=device.idle_w, tdp_w=device.tdp_w, busy_fraction=busy)
+        found.append(np.broadcast_to(np.asarray(power), len(g.instances.layouts)))
+    return np.concatenate(found)
 
 
 def _columns(
-    index: int, group: Group, role: Role, rates: Array, stock: Stock, traffic: Traffic
+    groups: Sequence[Group],
+    stocks: Sequence[Stock],
+    role: Role,
+    rates: Array,
+    power: Array,
+    by_cell: Array | None,
 ) -> list[Column]:
-    """Return a column per candidate that meets its SLOs at some rate, with its power there."""
-    batch = np.maximum(solve(group.prepared[role], np.maximum(rates, 1e-9)).batch_mean, 1.0)
-    device = group.instances.hardware.accelerator
-    power = power_w(
-        1.0,
-        compute_shares(group.instances, traffic.lengths, _PHASES[role], batch),
-        idle_w=device.idle_w,
-        tdp_w=device.tdp_w,
-        busy_fraction=group.instances.hardware.calibration.power.busy_fraction,
-    )
+    """Return a column per candidate that meets its SLOs at some rate, for all sizes or for some."""
     columns = []
-    for row in np.flatnonzero(rates > 0.0):
-        layout = group.instances.layouts[int(row)]
-        columns.append(
-            Column(
-                group=index,
-                row=int(row),
-                role=role,
-                layout=layout,
-                devices=layout.devices,
-                stock=group.stock,
-                goodput_per_s=float(rates[row]),
-                usd_per_hour=(
-                    None if stock.usd_per_hour is None else stock.usd_per_hour * layout.devices
-                ),
-                power_w=layout.devices * float(np.asarray(power)[row]),
-            )
-        )
+    for index, g in enumerate(groups):
+        usd = stocks[g.stock].usd_per_hour
+        for row, layout in enumerate(g.instances.layouts):
+            k = g.first + row
+            offers: list[tuple[float, tuple[float, ...]]] = []
+            if rates[k] > 0.0:
+                offers.append((float(rates[k]), ()))
+            if by_cell is not None and by_cell[k].any():
+                offers.append((float(rates[k]), tuple(by_cell[k].tolist())))
+            columns += [
+                Column(
+                    group=index,
+                    row=row,
+                    role=role,
+                    layout=layout,
+                    devices=layout.devices,
+                    stock=g.stock,
+                    goodput_per_s=rate,
+                    usd_per_hour=None if usd is None else usd * layout.devices,
+                    power_w=layout.devices * float(power[k]),
+                    cell_goodput_per_s=cells,
+                )
+                for rate, cells in offers
+            ]
     return columns

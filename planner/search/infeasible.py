@@ -11,7 +11,7 @@ from planner.cost.layouts import legal_layouts, smallest_fit
 from planner.cost.memory import memory_map
 from planner.cost.step import Instances
 from planner.search.candidates import Enumeration, Stock
-from planner.search.mix import best_mix
+from planner.search.mix import Terms, best_mix
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import saturation_per_s, solve
 from planner.serving.prepared import Role
@@ -36,8 +36,10 @@ def explain_unmet(
     for group in found.groups:
         role: Role = "both" if "both" in roles else "prefill"
         sides: list[Role] = ["both"] if role == "both" else ["prefill", "decode"]
+        rows = group.first + np.arange(len(group.instances.layouts))
         for side in sides:
-            at = group.prepared[side]
+            assert found.pricing is not None
+            at = found.pricing.sure[side].take(rows)
             state = solve(at, saturation_per_s(at) * 1e-6)
             for c in traffic.constraints:
                 metric, q = c.bound.metric, c.bound.quantile
@@ -98,19 +100,20 @@ def _too_large(model: Model, stocks: Sequence[Stock], engine: Engine, traffic: T
 
 
 def explain_shortage(
-    model: Model, stocks: Sequence[Stock], found: Enumeration, traffic: Traffic
+    model: Model, stocks: Sequence[Stock], found: Enumeration, traffic: Traffic, terms: Terms
 ) -> str:
     """Return how much the inventory sustains and how many devices the rate needs."""
-    stock = [s.count for s in stocks]
     rate = traffic.rate_per_s or 0.0
-    most = best_mix(found.columns, stock, "goodput", None)
+    columns = [c for c in found.columns if not c.cell_goodput_per_s and c.part is None]
+    free = Terms(terms.stock, None)
+    most = best_mix(columns, free, "goodput")
     sustained = 0.0 if most.termination == "infeasible" else most.objective
-    needed = best_mix(found.columns, [None] * len(stock), "gpus", rate)
+    needed = best_mix(columns, Terms((None,) * len(stocks), rate), "gpus")
     devices: dict[str, int] = {}
     for i, n in enumerate(needed.replicas):
         if n:
-            name = stocks[found.columns[i].stock].name
-            devices[name] = devices.get(name, 0) + n * found.columns[i].devices
+            name = stocks[columns[i].stock].name
+            devices[name] = devices.get(name, 0) + n * columns[i].devices
     inventory = " + ".join(f"{s.count} × {s.name}" for s in stocks)
     asked = " + ".join(f"{n} × {name}" for name, n in devices.items())
     return (

@@ -28,8 +28,10 @@ class Outcome:
     bound: float
 
 
-def run(problem: pulp.LpProblem, time_limit_s: float, feasibility: float = 1e-6) -> Outcome:
-    """Solve a problem to a relative gap of 1e-9; its variables then hold the solution.
+def run(
+    problem: pulp.LpProblem, time_limit_s: float, feasibility: float = 1e-6, gap: float = 1e-9
+) -> Outcome:
+    """Solve a problem to a relative gap; its variables then hold the solution.
 
     Parameters
     ----------
@@ -39,6 +41,8 @@ def run(problem: pulp.LpProblem, time_limit_s: float, feasibility: float = 1e-6)
         Wall time after which the best solution so far counts [s].
     feasibility
         How far a row may be missed, in the row's unit (HiGHS's own default is 1e-6).
+    gap
+        Relative difference of value and bound at which the value counts as optimal.
     """
     # PuLP swallows whatever stops its own import of the solver, Ctrl-C too: import it first
     import highspy  # noqa: F401
@@ -46,7 +50,7 @@ def run(problem: pulp.LpProblem, time_limit_s: float, feasibility: float = 1e-6)
 
     solver = pulp.HiGHS(
         msg=False,
-        gapRel=1e-9,
+        gapRel=gap,
         timeLimit=time_limit_s,
         threads=1,
         mip_feasibility_tolerance=feasibility,

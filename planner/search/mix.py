@@ -6,19 +6,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from planner.formulas.arrays import Array
 from planner.search.candidates import Column
+from planner.search.dominated import undominated
 from planner.search.milp import run
+from planner.search.takes import takes_of
+from planner.spec.limits import UNBOUNDED, Limits
 
 if TYPE_CHECKING:
     import pulp
 
-Objective = Literal["cost", "gpus", "goodput", "energy"]
-#: Distinct replica shapes in one plan: operations teams want few (design.md §7.3).
-MOST_SHAPES = 3
+Objective = Literal["cost", "gpus", "goodput", "energy", "carbon"]
+Goals = tuple[Objective, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a mix has to do and to stay within.
+
+    Attributes
+    ----------
+    stock
+        Devices of each type; ``None``: as many as it takes.
+    rate_per_s
+        Requests to serve, headroom included; ``None``: as many as possible.
+    limits
+        What else bounds it.
+    shares
+        Share of the requests in each cell of sizes.
+    owned
+        Devices of each type that cost nothing.
+    carbon_g_per_kwh
+        Carbon intensity at each type.
+    now
+        Replicas of each column that run already.
+    region
+        Of each type; split pools of a plan are all in one.
+    """
+
+    stock: tuple[int | None, ...]
+    rate_per_s: float | None
+    limits: Limits = UNBOUNDED
+    shares: tuple[float, ...] = (1.0,)
+    owned: tuple[int, ...] = ()
+    carbon_g_per_kwh: tuple[float, ...] = ()
+    now: tuple[int, ...] = ()
+    region: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +72,41 @@ class Solution:
         ``optimal``, ``feasible`` (stopped early) or ``infeasible``.
     objective, bound
         Value found and proved bound, in the objective's unit.
+    takes
+        ``[columns, cells]`` share of each cell's requests that a column takes, where some column
+        serves sizes by choice.
     """
 
     replicas: tuple[int, ...]
     termination: Literal["optimal", "feasible", "infeasible"]
     objective: float
     bound: float
+    takes: Array = field(default_factory=lambda: np.zeros((0, 0)), compare=False)
 
 
-def _most(column: Column, available: int | None, rate_per_s: float | None) -> int:
+def nothing(columns: Sequence[Column]) -> Solution:
+    """Return the lack of a mix."""
+    return Solution((0,) * len(columns), "infeasible", math.inf, math.inf)
+
+
+def most_replicas(column: Column, terms: Terms) -> int:
     """Return the most replicas of a column that any plan can use: by stock, else by demand."""
+    available, limit = terms.stock[column.stock], terms.limits.most_replicas
     if available is not None:
-        return available // column.devices
-    return math.ceil((rate_per_s or 0.0) / column.goodput_per_s)
+        most = available // column.devices
+    else:
+        slowest = min((g for g in column.cell_goodput_per_s if g > 0), default=0.0)
+        each = slowest or column.goodput_per_s
+        most = math.ceil((terms.rate_per_s or 0.0) / each) + terms.limits.spare_replicas
+        most = max(most, terms.limits.least_replicas)
+    return most if limit is None else min(most, limit)
 
 
-def coefficient(column: Column, objective: Objective) -> float:
-    """Return what one replica of a column adds to the objective that is minimised."""
+def coefficient(column: Column, objective: Objective, carbon_g_per_kwh: float = 0.0) -> float:
+    """Return what one replica of a column adds to the objective that is minimised.
+
+    Carbon is in g/h; owned devices and switches are counted apart.
+    """
     match objective:
         case "cost":
             return math.inf if column.usd_per_hour is None else column.usd_per_hour
@@ -57,24 +114,25 @@ def coefficient(column: Column, objective: Objective) -> float:
             return float(column.devices)
         case "energy":
             return column.power_w
+        case "carbon":
+            return column.power_w / 1e3 * carbon_g_per_kwh
         case "goodput":
             return 0.0
 
 
 def build(
     columns: Sequence[Column],
-    stock: Sequence[int | None],
+    terms: Terms,
     objective: Objective,
-    rate_per_s: float | None,
-    ceiling: float | None = None,
-    ceiling_of: Objective = "cost",
-    most_shapes: int = MOST_SHAPES,
+    ceilings: Sequence[tuple[Objective, float]] = (),
 ) -> pulp.LpProblem:
-    """Return the fleet problem: integer replicas y, rate through colocated and split pools.
+    """Return the fleet problem: integer replicas y, rates through colocated and split pools.
 
     Rows: ``demand`` (colocated + split capacity ≥ rate), ``prompt`` and ``decode`` (split rate ≤
     capacity of each side), ``stock_i`` (devices of a type), ``used_i`` and ``shapes``
-    (few distinct columns), ``ceiling`` (another objective kept).
+    (few distinct columns), ``ceiling`` (another objective kept); with cells of sizes demand,
+    prompt and decode stand per cell, and ``load_i`` keeps Σ x/goodput ≤ y. A pool of y replicas
+    counts for y − k where k may be away (N+k).
     """
     # PuLP swallows whatever stops its own import of the solver, Ctrl-C too: import it first
     import highspy  # noqa: F401
@@ -82,104 +140,256 @@ def build(
 
     sense = pulp.LpMaximize if objective == "goodput" else pulp.LpMinimize
     problem = pulp.LpProblem("fleet", sense)
-    most = [_most(c, stock[c.stock], rate_per_s) for c in columns]
+    most = [most_replicas(c, terms) for c in columns]
     y = [
         problem.add_variable(f"y{i}_{c.role}", 0, m, cat="Integer")
         for i, (c, m) in enumerate(zip(columns, most, strict=True))
     ]
-    split = problem.add_variable("split_rate", 0, None)
+    able = _counted(problem, columns, terms, most, y)
     served = problem.add_variable("served_rate", 0, None)
-
-    def capacity(role: str) -> pulp.LpAffineExpression:
-        return pulp.lpSum(
-            c.goodput_per_s * v for c, v in zip(columns, y, strict=True) if c.role == role
-        )
-
-    problem += served <= capacity("both") + split, "demand"
-    problem += split <= capacity("prefill"), "prompt"
-    problem += split <= capacity("decode"), "decode"
-    for s, available in enumerate(stock):
+    _coverage(problem, columns, terms, able, served)
+    for s, available in enumerate(terms.stock):
         if available is not None:
             used = pulp.lpSum(
                 c.devices * v for c, v in zip(columns, y, strict=True) if c.stock == s
             )
             problem += used <= available, f"stock_{s}"
-    if rate_per_s is not None:
-        problem += served >= rate_per_s, "rate"
-    if len(columns) > most_shapes:
-        z = [problem.add_variable(f"z{i}", 0, 1, cat="Integer") for i in range(len(columns))]
-        for i, m in enumerate(most):
-            problem += y[i] <= m * z[i], f"used_{i}"
-        problem += pulp.lpSum(z) <= most_shapes, "shapes"
-    spent = [coefficient(c, objective) for c in columns]
+    if terms.rate_per_s is not None:
+        problem += served >= terms.rate_per_s, "rate"
+    _one_region(problem, columns, terms, most, y)
+    sums = _sums(problem, columns, terms, y)
     if objective == "goodput":
         # a vanishing price per device breaks ties between equal goodputs towards fewer devices
-        problem.setObjective(
-            served - 1e-7 * pulp.lpSum(c.devices * v for c, v in zip(columns, y, strict=True))
-        )
+        problem.setObjective(served - 1e-7 * sums("gpus"))
     else:
-        problem.setObjective(pulp.lpSum(a * v for a, v in zip(spent, y, strict=True)))
-    if ceiling is not None:
-        kept = [coefficient(c, ceiling_of) for c in columns]
-        problem += pulp.lpSum(a * v for a, v in zip(kept, y, strict=True)) <= ceiling, "ceiling"
+        problem.setObjective(sums(objective))
+    if terms.limits.budget_usd_per_hour is not None:
+        problem += sums("cost") <= terms.limits.budget_usd_per_hour, "budget"
+    if terms.limits.power_w is not None:
+        problem += sums("energy") <= terms.limits.power_w, "power"
+    for k, (name, most_of) in enumerate(ceilings):
+        bound = served >= most_of if name == "goodput" else sums(name) <= most_of
+        problem += bound, f"ceiling_{k}" if k else "ceiling"
     return problem
 
 
+def _one_region(
+    problem: pulp.LpProblem,
+    columns: Sequence[Column],
+    terms: Terms,
+    most: Sequence[int],
+    y: Sequence[pulp.LpVariable],
+) -> None:
+    """Keep all split pools in one region, for KV never crosses regions."""
+    import pulp
+
+    regions = sorted(set(terms.region))
+    if len(regions) < 2:
+        return
+    here = {
+        r: problem.add_variable(f"split_in_{k}", 0, 1, "Integer") for k, r in enumerate(regions)
+    }
+    problem += pulp.lpSum(here.values()) <= 1, "one_region"
+    for i, c in enumerate(columns):
+        if c.role != "both":
+            problem += y[i] <= most[i] * here[terms.region[c.stock]], f"region_{i}"
+
+
+def _counted(
+    problem: pulp.LpProblem,
+    columns: Sequence[Column],
+    terms: Terms,
+    most: Sequence[int],
+    y: Sequence[pulp.LpVariable],
+) -> list[pulp.LpAffineExpression]:
+    """Return the replicas of each column that count, y − k·z, with z whether any is used."""
+    import pulp
+
+    limits = terms.limits
+    few = len(columns) > limits.shapes
+    if not (few or limits.spare_replicas or limits.least_replicas > 1):
+        return [1 * v for v in y]
+    z = [problem.add_variable(f"z{i}", 0, 1, cat="Integer") for i in range(len(columns))]
+    for i, m in enumerate(most):
+        problem += y[i] <= m * z[i], f"used_{i}"
+        if limits.least_replicas > 1:
+            problem += y[i] >= limits.least_replicas * z[i], f"least_{i}"
+    if few:
+        problem += pulp.lpSum(z) <= limits.shapes, "shapes"
+    k = limits.spare_replicas
+    return [v - k * one if k else 1 * v for v, one in zip(y, z, strict=True)]
+
+
+def _coverage(
+    problem: pulp.LpProblem,
+    columns: Sequence[Column],
+    terms: Terms,
+    able: Sequence[pulp.LpAffineExpression],
+    served: pulp.LpVariable,
+) -> None:
+    """Add the rows that carry the served rate through colocated and split pools."""
+    import pulp
+
+    whole = {r: pulp.LpAffineExpression() for r in ("both", "prefill", "decode")}
+    chosen: dict[str, list[list[pulp.LpVariable]]] = {r: [] for r in whole}
+    sized = any(c.cell_goodput_per_s for c in columns)
+    for i, (c, n) in enumerate(zip(columns, able, strict=True)):
+        if not c.cell_goodput_per_s:
+            whole[c.role] += c.goodput_per_s * n
+            continue
+        x = [
+            problem.add_variable(f"x{i}_{g}", 0, None if rate > 0.0 else 0.0)
+            for g, rate in enumerate(c.cell_goodput_per_s)
+        ]
+        rates = zip(x, c.cell_goodput_per_s, strict=True)
+        problem += pulp.lpSum((1.0 / r) * v for v, r in rates if r > 0.0) <= n, f"load_{i}"
+        chosen[c.role].append(x)
+    if sized:
+        for role, capacity in whole.items():
+            rate = problem.add_variable(f"whole_{role}", 0, None)
+            problem += rate <= capacity, f"capacity_{role}"
+            whole[role] = 1 * rate
+    for g, share in enumerate(terms.shares if sized else (1.0,)):
+        tail = f"_{g}" if sized else ""
+        split = problem.add_variable(f"split_rate{tail}", 0, None)
+        for role, name in (("both", "demand"), ("prefill", "prompt"), ("decode", "decode")):
+            offered = share * whole[role] + pulp.lpSum(x[g] for x in chosen[role])
+            if role == "both":
+                problem += share * served <= offered + split, f"{name}{tail}"
+            else:
+                problem += split <= offered, f"{name}{tail}"
+
+
+def _sums(
+    problem: pulp.LpProblem,
+    columns: Sequence[Column],
+    terms: Terms,
+    y: Sequence[pulp.LpVariable],
+) -> Callable[[Objective], pulp.LpAffineExpression]:
+    """Return the function that adds up an objective over a mix; cost knows what is owned."""
+    import pulp
+
+    made: dict[Objective, pulp.LpAffineExpression] = {}
+    carbon = terms.carbon_g_per_kwh or (0.0,) * len(terms.stock)
+
+    def total(name: Objective) -> pulp.LpAffineExpression:
+        if name not in made:
+            each = [coefficient(c, name, carbon[c.stock]) for c in columns]
+            made[name] = pulp.lpSum(a * v for a, v in zip(each, y, strict=True))
+            if name == "cost":
+                made[name] += _owned(problem, columns, terms, y)
+                made[name] += _switching(problem, columns, terms, y)
+        return made[name]
+
+    return total
+
+
+def _owned(
+    problem: pulp.LpProblem,
+    columns: Sequence[Column],
+    terms: Terms,
+    y: Sequence[pulp.LpVariable],
+) -> pulp.LpAffineExpression:
+    """Return what devices already paid for take off the cost."""
+    import pulp
+
+    saved = pulp.LpAffineExpression()
+    for s, owned in enumerate(terms.owned):
+        price = next(
+            (c.usd_per_hour / c.devices for c in columns if c.stock == s and c.usd_per_hour), 0.0
+        )
+        if owned and price:
+            free = problem.add_variable(f"owned_{s}", 0, owned)
+            used = [c.devices * v for c, v in zip(columns, y, strict=True) if c.stock == s]
+            problem += free <= pulp.lpSum(used), f"owned_{s}_used"
+            saved -= price * free
+    return saved
+
+
+def _switching(
+    problem: pulp.LpProblem,
+    columns: Sequence[Column],
+    terms: Terms,
+    y: Sequence[pulp.LpVariable],
+) -> pulp.LpAffineExpression:
+    """Return the hourly part of what it costs to start and stop replicas."""
+    import pulp
+
+    spent, rate = pulp.LpAffineExpression(), terms.limits.switch_usd_per_hour
+    if not rate:
+        return spent
+    for i, (c, v) in enumerate(zip(columns, y, strict=True)):
+        now = terms.now[i] if terms.now else 0
+        if not now:
+            spent += rate * c.devices * v
+            continue
+        changed = problem.add_variable(f"changed_{i}", 0, None)
+        problem += changed >= v - now, f"started_{i}"
+        problem += changed >= now - v, f"stopped_{i}"
+        spent += rate * c.devices * changed
+    return spent
+
+
 def solve(
-    problem: pulp.LpProblem, columns: Sequence[Column], time_limit_s: float = 30.0
+    problem: pulp.LpProblem,
+    columns: Sequence[Column],
+    terms: Terms | None = None,
+    time_limit_s: float = 30.0,
 ) -> Solution:
     """Return the best replica counts (HiGHS, deterministic, gap 1e-9)."""
     outcome = run(problem, time_limit_s)
     if outcome.termination != "optimal" and outcome.termination != "feasible":
-        return Solution((0,) * len(columns), "infeasible", math.inf, math.inf)
-    values = problem.variablesDict()
-    replicas = tuple(round(values[f"y{i}_{c.role}"].value() or 0.0) for i, c in enumerate(columns))
-    return Solution(replicas, outcome.termination, outcome.objective, outcome.bound)
-
-
-def undominated(columns: Sequence[Column], objective: Objective) -> list[int]:
-    """Return the columns worth offering to the solver.
-
-    A column is dropped when another of the same stock and role gives at least its goodput for at
-    most its devices, price and power: replacing one by the other keeps every plan feasible.
-    """
-    kept: list[int] = []
-    order = sorted(
-        range(len(columns)),
-        key=lambda i: (columns[i].devices, -columns[i].goodput_per_s, columns[i].power_w, i),
+        return nothing(columns)
+    values = {name: v.value() or 0.0 for name, v in problem.variablesDict().items()}
+    replicas = tuple(round(values[f"y{i}_{c.role}"]) for i, c in enumerate(columns))
+    found = Solution(replicas, outcome.termination, outcome.objective, outcome.bound)
+    if terms is None or not any(c.cell_goodput_per_s for c in columns):
+        return found
+    return replace(
+        found, takes=takes_of(values, columns, terms.shares, terms.limits.spare_replicas, replicas)
     )
-    for i in order:
-        c = columns[i]
-        if not any(
-            columns[k].stock == c.stock
-            and columns[k].role == c.role
-            and columns[k].devices <= c.devices
-            and columns[k].goodput_per_s >= c.goodput_per_s
-            and (objective != "energy" or columns[k].power_w <= c.power_w)
-            for k in kept
-        ):
-            kept.append(i)
-    return sorted(kept)
 
 
-def best_mix(
-    columns: Sequence[Column],
-    stock: Sequence[int | None],
-    objective: Objective,
-    rate_per_s: float | None,
-) -> Solution:
-    """Return the optimal mix, ties broken by goodput (a second solve at the first one's value)."""
-    offered = undominated(columns, objective)
-    chosen = [columns[i] for i in offered]
-    first = solve(build(chosen, stock, objective, rate_per_s), chosen)
+def offered(columns: Sequence[Column], terms: Terms, goals: Goals) -> list[int]:
+    """Return the columns that a problem needs: the undominated ones, and those that run now."""
+    if terms.limits.most_replicas is not None:  # then a worse shape may add what the best cannot
+        return list(range(len(columns)))
+    power = terms.limits.power_w is not None or bool({"energy", "carbon"} & set(goals))
+    kept = set(undominated(columns, goals[0], power=power))
+    return sorted(kept | {i for i, n in enumerate(terms.now) if n})
+
+
+def best_mix(columns: Sequence[Column], terms: Terms, goals: Goals | Objective) -> Solution:
+    """Return the optimal mix: goals in their order, then ties broken by goodput.
+
+    Every further goal is a solve at the values of those before it.
+    """
+    ranked: Goals = (goals,) if isinstance(goals, str) else goals
+    kept = offered(columns, terms, ranked)
+    chosen = [columns[i] for i in kept]
+    at = replace(terms, now=tuple(terms.now[i] for i in kept) if terms.now else ())
+    first = solve(build(chosen, at, ranked[0]), chosen, at)
     if first.termination == "infeasible":
-        return Solution((0,) * len(columns), "infeasible", math.inf, math.inf)
-    if objective != "goodput" and all(s is not None for s in stock):
-        ceiling = first.objective * (1.0 + 1e-9)
-        again = solve(build(chosen, stock, "goodput", rate_per_s, ceiling, objective), chosen)
-        if again.termination == "optimal":
-            first = Solution(again.replicas, first.termination, first.objective, first.bound)
+        return nothing(columns)
+    last, ceilings = first, [_kept_value(ranked[0], first.objective)]
+    more: list[Objective] = [g for g in ranked[1:] if g != ranked[0]]
+    if "goodput" not in ranked and all(s is not None for s in terms.stock):
+        more.append("goodput")
+    for goal in more:
+        again = solve(build(chosen, at, goal, ceilings), chosen, at)
+        if again.termination != "optimal":
+            break
+        last = again
+        ceilings.append(_kept_value(goal, again.objective))
     replicas = [0] * len(columns)
-    for i, n in zip(offered, first.replicas, strict=True):
-        replicas[i] = n
-    return Solution(tuple(replicas), first.termination, first.objective, first.bound)
+    takes = np.zeros((len(columns), len(terms.shares))) if last.takes.size else last.takes
+    for j, i in enumerate(kept):
+        replicas[i] = last.replicas[j]
+        if last.takes.size:
+            takes[i] = last.takes[j]
+    return Solution(tuple(replicas), first.termination, first.objective, first.bound, takes)
+
+
+def _kept_value(goal: Objective, value: float) -> tuple[Objective, float]:
+    """Return the value that later solves must keep, with room for the solver's rounding."""
+    return goal, value * (1.0 - 1e-6 if goal == "goodput" else 1.0 + 1e-9)

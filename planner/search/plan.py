@@ -2,67 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
-from planner.search.assess import Assessed, assess, statistics_s
-from planner.search.candidates import Column, Enumeration, Stock, enumerate_candidates
+from planner.search.assess import Assessed, assess, meets, statistics_s
+from planner.search.candidates import Enumeration
+from planner.search.conflicts import conflict
 from planner.search.describe import binding, plans_of
-from planner.search.drafts import Draft, drafts, fits
-from planner.search.infeasible import explain_shortage, explain_unmet
-from planner.search.mix import Objective, Solution, best_mix
+from planner.search.dominated import undominated
+from planner.search.drafts import Draft, drafts, spent
+from planner.search.infeasible import explain_shortage
+from planner.search.job import Job, enumerated, optimum
+from planner.search.mix import Goals, Objective, Terms
 from planner.search.pareto import knee, pareto_front
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic
-from planner.serving.prepared import Role
-from planner.spec.engine import Engine
-from planner.spec.model import Model
 
 #: Plans that get every statistic; the rest of a very large Pareto set is counted, not listed.
 LISTED = 24
 
 
-def search(
-    model: Model,
-    stocks: Sequence[Stock],
-    engine: Engine,
-    traffic: Traffic,
-    *,
-    modes: Sequence[str] = ("colocated", "disaggregated"),
-    objective: Objective = "cost",
-) -> PlanSet:
+def search(job: Job) -> PlanSet:
     """Return the Pareto set of plans, the recommended one first.
 
     Raises
     ------
     InfeasibleError
-        If no instance meets the SLOs, or the inventory cannot carry the rate.
+        If no instance meets the SLOs, or the inventory cannot carry the rate within the limits.
     """
-    roles: list[Role] = ["both"] if "colocated" in modes else []
-    if "disaggregated" in modes:
-        roles += ["prefill", "decode"]
-    found = enumerate_candidates(model, stocks, engine, traffic, roles)
-    if not _complete(found.columns):
-        raise InfeasibleError(explain_unmet(model, stocks, engine, traffic, found, roles))
-    stock = [s.count for s in stocks]
-    offered, solution = _drafts(found, stock, traffic.rate_per_s, objective)
+    found, terms = enumerated(job)
+    return plan_set(job, found, terms)
+
+
+def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
+    """Return the plans of an enumeration.
+
+    Raises
+    ------
+    InfeasibleError
+        If no mix carries the rate within the limits.
+    """
+    traffic, rate, spare = job.traffic, job.traffic.rate_per_s, job.limits.spare_replicas
+    best = optimum(job, found, terms)
+    found, offered = best.found, list(best.drafts)
     if not offered:
-        raise InfeasibleError(explain_shortage(model, stocks, found, traffic))
-    assessed = assess(found, offered, traffic, traffic.rate_per_s)
-    keep, values = _pareto(found, offered, assessed, traffic)
-    goal: Objective = "goodput" if traffic.rate_per_s is None else objective
-    order = _ranked(found, offered, assessed, keep, values, goal)
+        raise _shortage(job, found, terms)
+    offered = list(dict.fromkeys((*offered, *drafts(found.columns, terms))))
+    assessed = assess(found, offered, traffic, rate, spare=spare)
+    keep, values = _pareto(found, offered, assessed, traffic, terms)
+    order = _ranked(found, offered, assessed, keep, values, job.goals, terms)
     listed = order[:LISTED]
-    final = assess(found, [offered[k] for k in listed], traffic, traffic.rate_per_s)
     chosen = [offered[k] for k in listed]
-    described = plans_of(found, chosen, final, traffic)
-    plans = [(k, plan) for k, plan in zip(listed, described, strict=True) if plan.meets_slo]
+    final = assess(found, chosen, traffic, rate, spare=spare)
+    holds = np.ones(len(chosen), dtype=bool)
+    if terms.rate_per_s != rate or job.limits.confidence is not None:
+        at = assess(found, chosen, traffic, terms.rate_per_s, spare=spare, sure=True)
+        holds = meets(at, traffic)
+    described = plans_of(found, chosen, final, traffic, terms)
+    plans = [
+        (k, plan)
+        for k, plan, ok in zip(listed, described, holds, strict=True)
+        if plan.meets_slo and ok
+    ]
     if not plans:
-        raise InfeasibleError(explain_shortage(model, stocks, found, traffic))
+        raise _shortage(job, found, terms)
     middle = knee(values[[k for k, _ in plans]])
     numbered = [
         replace(p, id=f"P{i + 1}", recommended=i == 0, knee=i == middle)
@@ -70,56 +76,38 @@ def search(
     ]
     calibrations = [g.instances.hardware.calibration for g in found.groups]
     widest = max(calibrations, key=lambda c: c.relative_error.median)
+    whole = [c for c in found.columns if not c.cell_goodput_per_s and c.part is None]
+    dominated = len(whole) - len(undominated(whole, job.goals[0]))
+    value = _goal_value(found, offered[plans[0][0]], assessed, plans[0][0], job.goals[0], terms)
     return PlanSet(
         tuple(numbered),
-        objective,
+        ",".join(job.goals),
         binding(found, offered[plans[0][0]], numbered[0].pools, traffic),
-        found.counts,
+        {**found.counts, "dominated": dominated},
         len(offered),
         len(keep),
-        solution.termination,
+        best.termination,
         {"median": widest.relative_error.median, "p90": widest.relative_error.p90},
         "fit" if all(c.basis == "fit" for c in calibrations) else "default",
+        max(0.0, (value - best.bound) / max(abs(value), 1e-12)),
+        job.limits,
     )
 
 
-def _complete(columns: Sequence[Column]) -> bool:
-    """Whether some plan exists at some rate: a colocated column, or both sides of a split one."""
-    roles = {c.role for c in columns}
-    return "both" in roles or {"prefill", "decode"} <= roles
+def _shortage(job: Job, found: Enumeration, terms: Terms) -> InfeasibleError:
+    """Return why no mix of columns will do, and what would resolve it."""
+    first = explain_shortage(job.model, job.stocks, found, job.traffic, terms)
+    return InfeasibleError(first if job.traffic.rate_per_s is None else conflict(job, first))
 
 
-def _drafts(
-    found: Enumeration, stock: list[int], rate: float | None, objective: Objective
-) -> tuple[list[Draft], Solution]:
-    """Return every draft worth assessing, the optimal mixes first, without repeats."""
-    columns = found.columns
-    goal: Objective = "goodput" if rate is None else objective
-    best = best_mix(columns, stock, goal, rate)
-    mixes = [best]
-    if rate is not None and goal != "goodput":
-        mixes.append(best_mix(columns, stock, "goodput", rate))
-    offered: dict[Draft, None] = {}
-    for mix in mixes:
-        draft = tuple((i, n) for i, n in enumerate(mix.replicas) if n)
-        if draft and mix.termination != "infeasible":
-            offered[draft] = None
-    if offered:
-        for draft in drafts(columns, stock, rate):
-            offered[draft] = None
-    return [d for d in offered if fits(columns, d, stock)], best
-
-
-def _cost(found: Enumeration, draft: Draft) -> float:
+def _cost(found: Enumeration, draft: Draft, terms: Terms) -> float:
     """Return $/h, or devices where a price is unknown."""
-    prices = [found.columns[i].usd_per_hour for i, _ in draft]
-    if any(p is None for p in prices):
-        return float(sum(n * found.columns[i].devices for i, n in draft))
-    return float(sum(n * (found.columns[i].usd_per_hour or 0.0) for i, n in draft))
+    usd = spent(found.columns, draft, terms, "cost")
+    return usd if np.isfinite(usd) else spent(found.columns, draft, terms, "gpus")
 
 
 def _pareto(
-    found: Enumeration, offered: list[Draft], of: Assessed, traffic: Traffic
+    found: Enumeration, offered: list[Draft], of: Assessed, traffic: Traffic, terms: Terms
 ) -> tuple[list[int], Array]:
     """Return the drafts no other dominates in (cost, TTFT, TPOT, goodput), and those values."""
     statistic: dict[str, float | None] = {"ttft": 0.9, "tpot": 0.9}
@@ -128,7 +116,7 @@ def _pareto(
     weight = traffic.lengths.weight
     values = np.column_stack(
         [
-            [_cost(found, d) for d in offered],
+            [_cost(found, d, terms) for d in offered],
             statistics_s(of, traffic, "ttft", [statistic["ttft"]], weight)[0],
             statistics_s(of, traffic, "tpot", [statistic["tpot"]], weight)[0],
             -of.goodput_per_s,
@@ -141,44 +129,49 @@ def _pareto(
     return [int(finite[k]) for k in pareto_front(rounded)], values
 
 
+def _goal_value(
+    found: Enumeration, draft: Draft, of: Assessed, k: int, goal: Objective, terms: Terms
+) -> float:
+    """Return a draft's value of an objective; smaller is better."""
+    if goal == "goodput":
+        return -float(of.goodput_per_s[k])
+    if goal == "cost":
+        return _cost(found, draft, terms)
+    return spent(found.columns, draft, terms, goal)
+
+
 def _ranked(
     found: Enumeration,
     offered: list[Draft],
     of: Assessed,
     keep: list[int],
     values: Array,
-    objective: Objective,
+    goals: Goals,
+    terms: Terms,
 ) -> list[int]:
-    """Return the Pareto set in order of the objective, the recommended plan first.
+    """Return the Pareto set in order of the objectives, the recommended plan first.
 
     Recommended is the plan with the fewest shapes, then the fewest pipeline stages, among those
     within 1 % of the best objective (for goodput) or at the best objective (else) and then within
     1 % of the best goodput there: model error is far above 1 %, and every further shape is work
     for the people who run it. Where the inventory's goodput is asked for, idle devices count first.
     """
+    first = {k: [_goal_value(found, offered[k], of, k, g, terms) for g in goals] for k in keep}
 
     def key(k: int) -> tuple[float, ...]:
-        devices = sum(n * found.columns[i].devices for i, n in offered[k])
-        power = sum(n * found.columns[i].power_w for i, n in offered[k])
-        first = {
-            "cost": values[k, 0],
-            "gpus": float(devices),
-            "energy": power,
-            "goodput": values[k, 3],
-        }[objective]
-        return (round(first, 6), values[k, 3], float(len(offered[k])), values[k, 0], float(k))
+        rest = (values[k, 3], float(len(offered[k])), values[k, 0], float(k))
+        return (*(round(v, 6) for v in first[k]), *rest)
 
     order = sorted(keep, key=key)
-    best = key(order[0])[0]
-    near = [
-        k
-        for k in order
-        if key(k)[0] <= best + (0.01 * abs(best) if objective == "goodput" else 1e-6)
-    ]
+    near = order
+    for j, goal in enumerate(goals):
+        best = min(first[k][j] for k in near)
+        slack = 0.01 * abs(best) if goal == "goodput" else 1e-6
+        near = [k for k in near if round(first[k][j], 6) <= best + slack]
     most = max(of.goodput_per_s[k] for k in near)
     simple = [k for k in near if of.goodput_per_s[k] >= 0.99 * most]
     stages = {k: sum(found.columns[i].layout.pp for i, _ in offered[k]) for k in simple}
     used = {k: sum(n * found.columns[i].devices for i, n in offered[k]) for k in simple}
-    idle = {k: -used[k] if objective == "goodput" else 0 for k in simple}
-    first = min(simple, key=lambda k: (idle[k], len(offered[k]), stages[k], order.index(k)))
-    return [first, *(k for k in order if k != first)]
+    idle = {k: -used[k] if goals[0] == "goodput" else 0 for k in simple}
+    best_k = min(simple, key=lambda k: (idle[k], len(offered[k]), stages[k], order.index(k)))
+    return [best_k, *(k for k in order if k != best_k)]

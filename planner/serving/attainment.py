@@ -10,8 +10,14 @@ import numpy as np
 
 from planner.cost.step import Lengths
 from planner.formulas.arrays import Array
-from planner.spec.slo import Bound
-from planner.spec.workload import Workload
+from planner.formulas.routing import Routing
+from planner.spec.slo import Bound, parse_bound
+from planner.spec.workload import TrafficClass, Workload
+
+#: How many prompt tokens take as long as an output token: where a deadline is divided among stages.
+#: A dense bf16 model on an H100: 2 bytes per weight at 3.35 TB/s against 2 FLOP per weight at half
+#: of 989 TFLOP/s make 148 (derived; without queueing).
+PROMPT_TOKENS_PER_OUTPUT = 150.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +32,33 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What arrives: lengths, burstiness, and the bounds that must hold."""
+    """What arrives: lengths, burstiness, and the bounds that must hold.
+
+    ``reuse`` holds, per class, what prefix caches of rising size find: rows of (tokens, share).
+    """
 
     lengths: Lengths
     arrival_cv: float
     constraints: tuple[Constraint, ...]
     rate_per_s: float | None
+    reuse: tuple[tuple[tuple[float, float], ...], ...] = ()
+    routing: Routing = "random"
+
+    def reused_tokens(self, cache_tokens: Array | float) -> Array:
+        """Return ``[b]`` the prompt tokens that an LRU cache of a size finds, by length bucket.
+
+        Between the sizes known, shares are interpolated in the logarithm of the size; a smaller
+        cache than the least finds in proportion to its size, a larger one than the largest no more.
+        """
+        size = float(np.max(cache_tokens))
+        shares = np.zeros(len(self.reuse) + 1)
+        for k, rows in enumerate(self.reuse):
+            if rows and size > 0.0:
+                sizes, found = np.array(rows).T
+                at_least = np.interp(np.log(size), np.log(sizes), found)
+                shares[k] = at_least * min(1.0, size / sizes[0])
+        each = shares[np.minimum(self.lengths.cls.astype(np.int64), len(self.reuse))]
+        return np.asarray(each * self.lengths.prompt)
 
 
 def traffic_of(
@@ -39,13 +66,12 @@ def traffic_of(
 ) -> Traffic:
     """Return the traffic of a workload; given bounds replace those of its classes.
 
-    Class rates weigh the classes (equally where a class has none); the superposed stream's
-    squared CV is the rate-weighted mean of theirs.
+    Class rates weigh the classes (those that requests enter by equally where one has none); the
+    superposed stream's squared CV is the rate-weighted mean of theirs. ``rate_per_s`` counts
+    requests that enter; the traffic's own rate their calls, so many more where classes call others.
+    A deadline of a chain becomes an E2E bound on each of its stages (:func:`stage_bounds`).
     """
-    rates = [c.rate_per_s for c in workload.classes]
-    known = all(r is not None for r in rates)
-    shares = np.array([float(r or 1.0) if known else 1.0 for r in rates])
-    shares = shares / shares.sum()
+    shares = class_shares(workload)
     columns: list[Array] = []
     for k, (share, cls) in enumerate(zip(shares, workload.classes, strict=True)):
         rows = np.array(cls.lengths, dtype=np.float64)
@@ -60,10 +86,58 @@ def traffic_of(
         for k, traffic_class in enumerate(workload.classes):
             mask = np.where(cls_of == k, lengths.weight, 0.0)
             name = traffic_class.name if len(workload.classes) > 1 else ""
-            constraints += [Constraint(b, mask / mask.sum(), name) for b in traffic_class.bounds]
+            bounds = [*traffic_class.bounds, *stage_bounds(workload, traffic_class)]
+            constraints += [Constraint(b, mask / mask.sum(), name) for b in bounds]
     cv2 = sum(s * c.arrival_cv**2 for s, c in zip(shares, workload.classes, strict=True))
     rate = rate_per_s if rate_per_s is not None else workload.rate_per_s
-    return Traffic(lengths, float(np.sqrt(cv2)), tuple(constraints), rate)
+    calls = None if rate is None else rate * workload.calls_per_request
+    reuse = tuple(c.prefix_reuse for c in workload.classes)
+    return Traffic(lengths, float(np.sqrt(cv2)), tuple(constraints), calls, reuse)
+
+
+def class_shares(workload: Workload) -> Array:
+    """Return ``[classes]`` the share of each class in all calls."""
+    rates = workload.class_rates()
+    if any(r is None for r in rates):
+        visits = workload.visits
+        rates = tuple(visits[c.name][1] for c in workload.classes)
+    shares = np.array(rates, dtype=np.float64)
+    return np.asarray(shares / shares.sum())
+
+
+def stage_bounds(workload: Workload, stage: TrafficClass) -> list[Bound]:
+    """Return the E2E bounds on a stage that together imply the deadlines of its chain.
+
+    Each call gets a part of the deadline in proportion to its mean tokens, at the deadline's own
+    quantile: sums of the high quantiles of independent latencies lie above the quantile of their
+    sum (safe; seeds.md §7.2), and sums of means are exact.
+    """
+    by_name = {c.name: c for c in workload.classes}
+
+    def tokens(name: str) -> float:
+        rows = np.array(by_name[name].lengths, dtype=np.float64)
+        prompt, output = rows[:, :2].T @ rows[:, 2] / rows[:, 2].sum()
+        return float(output + prompt / PROMPT_TOKENS_PER_OUTPUT)
+
+    def below(name: str) -> dict[str, float]:
+        found = {name: 1.0}
+        for call in by_name[name].then:
+            for other, count in below(call.name).items():
+                found[other] = count * call.calls
+        return found
+
+    bounds = []
+    for top in workload.classes:
+        calls = below(top.name)
+        if not top.deadline or stage.name not in calls:
+            continue
+        whole = parse_bound("e2e", top.deadline)
+        if whole.quantile is not None:  # a call that may come needs its part
+            calls = {name: float(np.ceil(count)) for name, count in calls.items()}
+        total = sum(count * tokens(name) for name, count in calls.items())
+        limit = whole.limit_s * tokens(stage.name) / total
+        bounds.append(Bound("e2e", limit, whole.quantile))
+    return bounds
 
 
 def quantiles(

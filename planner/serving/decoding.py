@@ -7,8 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.formulas import occupancy
-from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.arrays import Array, BoolArray, along
+from planner.formulas.renewal import arrivals_after
 from planner.serving.prepared import Prepared
+from planner.serving.slots import beside
+
+#: Least peakedness of decoding: beneath it the diffusion's weights would no longer be finite.
+LEAST_SPREAD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +55,27 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     tokens = float(at.lengths.mean(at.lengths.decode))
     if tokens <= 0.0:  # one-token answers never decode
         return no_decoding(len(rate_per_s))
-    taken = taken_share(rate_per_s[:, None], at.step_s, at.marginal_s, at.crowded_s)
+    gathered = _gathered(at, rate_per_s, tokens)[:, None]
+    prices = at.marginal_s, at.crowded_s, gathered
+    if at.law.apart:
+        taken = paused_share(rate_per_s[:, None], at.step_s, *prices, at.law.lost)
+    else:
+        taken = taken_share(rate_per_s[:, None], at.step_s, *prices)
+    # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
+    swing = _swing(at, taken)
+    if at.slots is not None:
+        several = at.slots.count[:, None] > 1.0
+        part, noise = beside(at.slots, rate_per_s, at.law.decode_s, _square(at))
+        taken = np.where(several, along(at.law.batch, part, at.inside), taken)
+        swing = np.where(several, along(at.law.batch, noise, at.inside), swing)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
     full = slowed > at.capped_s  # at most a full token budget per step
     slowed = np.minimum(slowed, at.capped_s)
-    taken = np.where(full, 1.0 - at.step_s / slowed, taken)
-    # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
-    swing = at.arrival_cv[:, None] ** 2 + (taken * at.prompt_cv) ** 2
-    spread = 1.0 + (swing / (1.0 - taken) ** 2 - 1.0) * at.overlap
+    swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
+    # even perfectly paced arrivals of equal lengths leave a little noise, and no division by zero
+    spread = np.maximum(1.0 + (swing - 1.0) * at.overlap, LEAST_SPREAD)
+    # loads that a router keeps even move together, by a part of what the pool's does (Q11)
+    spread = spread / at.pool[:, None]
     weights = occupancy.occupancy_log_weights(
         slowed, tokens, at.counts, at.widths, rate_per_s, spread
     )
@@ -90,17 +108,85 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0)
 
 
-def taken_share(rate: Array, step: Array, alone: Array, crowded: Array) -> Array:
+def _square(at: Prepared) -> Array:
+    """Return ``[C]`` c² of the arrivals that move the occupancy: the pool's, where it is even."""
+    return np.asarray(np.where(at.pool > 1.0, at.stream_cv, at.arrival_cv) ** 2)
+
+
+def _swing(at: Prepared, taken: Array) -> Array:
+    """Return A, the noise per arrival where prompts take this share of the time."""
+    swing = _square(at)[:, None] + (taken * at.prompt_cv) ** 2
+    return np.asarray(swing / (1.0 - taken) ** 2)
+
+
+def taken_share(
+    rate: Array, step: Array, alone: Array, crowded: Array, gathered: Array | float = 1.0
+) -> Array:
     """Return the share of time that prompts take from decoding.
 
-    A step of length L meets n = λL prompts: L = T + (n·alone + n²·crowded)/(1 + n). The first
-    prompt hides behind the weights that the step reads anyway, the others pay in full. The
-    positive root gives u = T/L, and 1 − u is the share; it rises with the rate.
+    A step of length L meets n = λL prompts, each with κn others, κ = ``gathered`` (1 for Poisson
+    arrivals): L = T + n·(alone + κn·crowded)/(1 + κn). The first prompt hides behind the weights
+    that the step reads anyway, the others pay in full. The positive root gives u = T/L, and 1 − u
+    is the share; it rises with the rate.
     """
-    b = 1.0 - rate * (step + alone)
+    met = gathered * step
+    b = 1.0 - rate * (met + alone)
     left = np.maximum(1.0 - rate * crowded, 0.0)
-    share = 1.0 - 0.5 * (b + np.sqrt(b * b + 4.0 * rate * step * left))
+    share = 1.0 - 0.5 * (b + np.sqrt(b * b + 4.0 * rate * met * left))
     return np.asarray(np.clip(share, 0.0, 1.0 - 1e-6))
+
+
+def paused_share(
+    rate: Array, step: Array, alone: Array, crowded: Array, gathered: Array | float, lost: float
+) -> Array:
+    """Return the share of time that prompts in steps of their own take from decoding.
+
+    A prompt's step begins when the step it came in ends, and takes along who came in that one: of
+    decoding, T, or, with the probability f that prompts run, of prompts, P. Each adds ``crowded``,
+    and the rest of ``alone`` is paid once per step that holds any: with n = λ·T or λ·P mean
+    arrivals of index of dispersion I = 1 + (κ − 1)n (negative binomial, Poisson for κ = 1) that is
+    h = (1 − I^(−n/(I − 1)))/n steps per prompt. Where prompts run beside decoding (``lost`` below
+    1) only their own steps gather them.
+    """
+    if lost <= 0.0:
+        return np.zeros_like(step)
+    fixed, more = (alone - crowded) / lost, crowded / lost
+    turn = step if lost >= 1.0 else np.zeros_like(step)
+    per_turn = _steps_per_prompt(rate * turn, gathered)
+    running, part = fixed + more, np.clip(rate * (fixed + more), 0.0, 1.0 - 1e-6)
+    for _ in range(4):
+        shared = (1.0 - part) * per_turn + part * _steps_per_prompt(rate * running, gathered)
+        met = gathered * rate * ((1.0 - part) * turn + part * running)
+        running = fixed + more * (1.0 + met)
+        part = np.clip(rate * (more + fixed * shared), 0.0, 1.0 - 1e-6)
+    return np.asarray(lost * part)
+
+
+def _steps_per_prompt(met: Array, gathered: Array | float) -> Array:
+    """Return (1 − I^(−n/(I − 1)))/n: the chance that any comes, per arrival."""
+    n = np.maximum(met, 1e-9)
+    over = np.maximum((gathered - 1.0) * n, 1e-9)
+    return np.asarray(-np.expm1(-n * np.log1p(over) / over) / n)
+
+
+def gathering(rate: Array, step_s: Array, arrival_cv: Array) -> Array:
+    """Return κ: how many prompts come in the step of another, relative to Poisson arrivals.
+
+    Seen from a prompt, half a step lies on either side of it on average: 2·m(L/2)/(λL) with the
+    renewal function m.
+    """
+    met = np.maximum(rate * step_s, 1e-12)
+    return np.asarray(2.0 * arrivals_after(rate, 0.5 * step_s, arrival_cv) / met)
+
+
+def _gathered(at: Prepared, rate: Array, tokens: float) -> Array:
+    """Return ``[C]`` κ in the step at the occupancy that sustains the rate without prompts."""
+    middles = occupancy.grid_middles(at.counts)
+    enough = middles >= rate[:, None] * tokens * at.step_s
+    enough[:, -1] = True
+    row, k = np.arange(len(rate)), enough.argmax(axis=1)
+    free = 1.0 - np.minimum(rate * at.crowded_s[row, k], 0.9)
+    return gathering(rate, at.step_s[row, k] / free, at.arrival_cv)
 
 
 def tpot_variance_s2(
@@ -126,4 +212,6 @@ def tpot_variance_s2(
 def swelling(at: Prepared) -> Array:
     """Return ``[C]`` (c² + v²)/(1 + v²): how bursts swell the variance of prompt work (Q6)."""
     v = at.prompt_cv[:, 0] ** 2
-    return np.asarray((at.arrival_cv**2 + v) / (1.0 + v))
+    swollen = (at.arrival_cv**2 + v) / (1.0 + v)
+    # the variance of steps of several slots holds the bursts already
+    return np.asarray(swollen if at.slots is None else np.where(at.slots.count > 1, 1.0, swollen))

@@ -10,7 +10,9 @@ import numpy as np
 from planner.cost.step import Law, Lengths
 from planner.formulas import occupancy
 from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.routing import Routing, local_cv
 from planner.serving.attainment import Traffic
+from planner.serving.slots import Slots, slots_of
 
 Role = Literal["both", "prefill", "decode"]
 
@@ -24,6 +26,11 @@ class Prepared:
     lengths: Lengths
     arrival_cv: Array
     """``[C]`` coefficient of variation of the times between a replica's arrivals."""
+    stream_cv: Array
+    """``[C]`` the same of the whole stream, before replicas share it."""
+    pool: Array
+    """``[C]`` replicas whose loads a router keeps even; 1 where it does not look at them."""
+    routing: Routing
     transfer_s: Array
     """``[C, b]`` KV transfer before the first token; zeros when colocated."""
     counts: Array
@@ -44,15 +51,30 @@ class Prepared:
     """``[C, Y]`` waits behind other prompts at which the pipeline's table is held."""
     ahead_work_s: Array
     """``[C, 2, Y]`` E[(time ahead − wait)⁺] of a prompt in the first stage and in all."""
+    inside: Array
+    """``[C, K − 1]`` occupancies of the grid's middles that have places."""
+    slots: Slots | None
+    """Ranks and micro-batches that decode beside prompts; ``None`` where there is one of them."""
 
-    def among(self, replicas: Array | float) -> Prepared:
-        """Return the same with the arrivals split at random over ``[C]`` equal replicas each.
+    @property
+    def apart_s(self) -> Array:
+        """``[C, b]`` time before the first token that takes no replica's: KV moved or fetched."""
+        fetched = self.law.fetched_s
+        if fetched is None or self.role == "decode":
+            return self.transfer_s
+        return self.transfer_s + fetched
 
-        Thinning a renewal stream to one in n leaves c² = 1 + (c² − 1)/n (Q10; derived in
-        docs/model.md).
-        """
-        square = 1.0 + (self.arrival_cv**2 - 1.0) / replicas
-        return replace(self, arrival_cv=np.sqrt(square))
+    def among(self, replicas: Array | float, routing: Routing = "random") -> Prepared:
+        """Return the same with the arrivals shared by ``[C]`` equal replicas each (Q10, Q11)."""
+        cv = local_cv(self.stream_cv, replicas, routing)
+        shared = routing in ("least-loaded", "two-choices")
+        return replace(
+            self,
+            arrival_cv=cv,
+            pool=np.broadcast_to(replicas if shared else 1.0, cv.shape),
+            routing=routing,
+            slots=self.slots and self.slots.among(cv),
+        )
 
     def take(self, rows: IntArray) -> Prepared:
         """Return the candidates at the given rows, in that order."""
@@ -65,9 +87,13 @@ class Prepared:
             crowded_s=self.crowded_s[rows],
             capped_s=self.capped_s[rows],
             arrival_cv=self.arrival_cv[rows],
+            stream_cv=self.stream_cv[rows],
+            pool=self.pool[rows],
             prompt_cv=self.prompt_cv[rows],
             ahead_s=self.ahead_s[rows],
             ahead_work_s=self.ahead_work_s[rows],
+            inside=self.inside[rows],
+            slots=self.slots and self.slots.take(rows),
         )
 
 
@@ -78,8 +104,9 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
     middles = np.broadcast_to(occupancy.grid_middles(counts), (len(law.places), len(counts) - 1))
     step = law.decode_at(middles)
     alone, crowded, capped = np.zeros_like(step), np.zeros_like(step), np.full_like(step, np.inf)
+    inside = np.minimum(middles, law.places[:, None])
+    cv = np.full(len(law.places), traffic.arrival_cv)
     if role == "both":
-        inside = np.minimum(middles, law.places[:, None])
         alone, crowded = (
             law.lost * along(law.batch, lengths.mean(table), inside)
             for table in (law.marginal_s, law.crowded_s)
@@ -99,11 +126,16 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         marginal_s=alone,
         crowded_s=crowded,
         capped_s=capped,
-        arrival_cv=np.full(len(law.places), traffic.arrival_cv),
+        arrival_cv=cv,
+        stream_cv=cv,
+        pool=np.ones_like(cv),
+        routing="random",
         prompt_cv=_prompt_cv(law, role, lengths),
         overlap=_overlap(lengths),
         ahead_s=ahead,
         ahead_work_s=ahead_work,
+        inside=inside,
+        slots=slots_of(law, role, lengths, cv),
     )
 
 

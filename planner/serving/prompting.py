@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, along
-from planner.serving.decoding import Decoding, swelling, taken_share, tpot_variance_s2
+from planner.formulas.renewal import arrivals_after
+from planner.formulas.routing import pooling
+from planner.serving.decoding import (
+    Decoding,
+    gathering,
+    paused_share,
+    swelling,
+    taken_share,
+    tpot_variance_s2,
+)
 from planner.serving.prepared import Prepared
+from planner.serving.slots import turn
 
 #: Largest share of time that prompts may take before the forms leave their range.
 MOST_TAKEN = 0.98
+#: Largest elasticity of steps to which the linear feedback of delays is followed.
+MOST_CROWDED = 0.9
+#: How sharply the longer of two waits is taken: the power of their ratio that weighs them.
+PASSAGE = 8.0
 #: Wait of an unstable queue.
 FOREVER_S = 1e9
 
@@ -34,7 +48,10 @@ class Prompting:
     busy
         Share of time a step runs.
     taken, square_taken_s2
-        Share of time taken from decoding, and second moment of one prompt's part.
+        Share of time taken from decoding per prompt that comes (the last one's part, times the
+        rate), and second moment of one prompt's part.
+    wait_factor
+        ``[C, b]`` a bucket's wait relative to ``wait_mean_s``.
     """
 
     prompt_s: Array
@@ -45,6 +62,7 @@ class Prompting:
     busy: Array
     taken: Array
     square_taken_s2: Array
+    wait_factor: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +110,13 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         running = 1.0 - decoding.idle
         fixed = along(law.batch, law.boundary_s, batch[:, None])[:, 0]
         vacation, busy = fixed, 1.0 - decoding.idle * (1.0 - np.minimum(load, 1.0))
-    taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded))
+    gathered: Array | float = 1.0
+    if not own_steps:
+        free = 1.0 - np.minimum(rate * lengths.mean(crowded), 0.9)
+        gathered = gathering(rate, fixed / free, at.arrival_cv)
+    taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded), gathered)
     taken = np.minimum(taken, MOST_TAKEN)
-    others = (rate * fixed / (1.0 - taken))[:, None]
+    others = (gathered * rate * fixed / (1.0 - taken))[:, None]
     square_taken = lengths.mean(((alone + others * crowded) / (1.0 + others)) ** 2)
     even = fixed / (1.0 - taken)
     # Prompts that arrive in one step share the next. Its length is a branching of Poisson
@@ -108,7 +130,49 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     step, sigma, wait = _wait(at, rate, work, running * even)
     if law.apart and not prefill:  # what decoding loses, not prompts from each other
         taken, square_taken = _lost(at, rate, batch, alone, crowded)
-    return Prompting(prompt, step + pause, sigma, wait, load, busy, taken, square_taken)
+    alike = np.broadcast_to(1.0, prompt.shape)
+    found = Prompting(prompt, step + pause, sigma, wait, load, busy, taken, square_taken, alike)
+    return found if at.slots is None else _in_slots(at, rate, batch, running, found)
+
+
+def _in_slots(
+    at: Prepared, rate: Array, batch: Array, running: Array, found: Prompting
+) -> Prompting:
+    """Return the prompt side of replicas of several slots, the others' as it is.
+
+    A prompt waits at least as long as slots that fill evenly would make it wait, and at least as
+    long as steps that end with their fullest slot. Whichever takes longer on average is taken,
+    with a smooth passage from one to the other, so that latencies rise with the rate.
+    """
+    if at.slots is None:
+        return found
+    step_s = along(at.law.batch, at.law.boundary_s, batch[:, None])[:, 0]
+    own = turn(at.slots, rate, at.law.batch, batch, step_s, running)
+    several = at.slots.count > 1.0
+    mean = at.lengths.mean(own.wait_s)
+
+    even_s = found.step_s / 2.0 + found.wait_mean_s + at.lengths.mean(found.prompt_s)
+    fullest_s = own.even_s / 2.0 + mean + at.lengths.mean(own.own_s)
+    ratio = np.clip(fullest_s / np.maximum(np.minimum(even_s, FOREVER_S), 1e-30), 1e-2, 1e2)
+    whole = several.astype(np.float64)
+    weight = np.asarray(whole / (1.0 + ratio**-PASSAGE))
+
+    def chosen(slots: Array, others: Array, part: Array = weight) -> Array:
+        part = part.reshape(-1, *[1] * (others.ndim - 1))
+        return np.where(part > 0.0, part * slots + (1.0 - part) * others, others)
+
+    return replace(
+        found,
+        prompt_s=chosen(own.own_s, found.prompt_s),
+        step_s=chosen(np.maximum(own.even_s, 1e-6), found.step_s),
+        wait_probability=chosen(np.clip(own.some, 1e-12, 1.0), found.wait_probability),
+        wait_mean_s=chosen(mean, found.wait_mean_s),
+        taken=chosen(np.minimum(rate * own.met.slope_s, MOST_TAKEN), found.taken, whole),
+        square_taken_s2=chosen(
+            own.met.variance_s2 / np.maximum(own.met.number, 1e-9), found.square_taken_s2, whole
+        ),
+        wait_factor=chosen(own.wait_s / np.maximum(mean, 1e-30)[:, None], found.wait_factor),
+    )
 
 
 def _room(at: Prepared, batch: Array, mean: Array) -> Array:
@@ -127,9 +191,12 @@ def _lost(
     """Return share and square of what decoding loses to prompts in steps of their own."""
     law, mean = at.law, at.lengths.mean
     step_s = along(law.batch, law.decode_s, batch[:, None])[:, 0]
-    taken = taken_share(rate, step_s, law.lost * mean(alone), law.lost * mean(crowded))
+    free = 1.0 - np.minimum(rate * law.lost * mean(crowded), 0.9)
+    gathered = gathering(rate, step_s / free, at.arrival_cv)
+    prices = law.lost * mean(alone), law.lost * mean(crowded), gathered
+    taken = paused_share(rate, step_s, *prices, law.lost)
     taken = np.minimum(taken, MOST_TAKEN)
-    others = (rate * step_s / (1.0 - taken))[:, None]
+    others = (gathered * rate * step_s / (1.0 - taken))[:, None]
     return taken, mean((law.lost * (alone + others * crowded) / (1.0 + others)) ** 2)
 
 
@@ -166,13 +233,21 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
     most = work.service * (0.5 * (1.0 + 1.0 / np.maximum(work.load, 1e-9)))[:, None]  # stable
 
     def queue(used: Array) -> tuple[Array, Array]:
-        return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
+        if at.role != "prefill" or at.routing not in ("least-loaded", "two-choices"):
+            return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
+        # a prompt goes where few prompts are: one queue for all replicas of the pool (Q11)
+        sigma, wait = queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.stream_cv)
+        chance, part = pooling(sigma, at.pool, at.routing)
+        return sigma * chance, wait * part
 
     def companions(start: Array) -> Array:
-        ahead = 2.0 * rate * np.minimum(start, FOREVER_S) / (1.0 + work.load)
+        waits = np.minimum(start, FOREVER_S) / (1.0 + work.load)
+        ahead = 2.0 * some * arrivals_after(rate, waits / some, at.arrival_cv)
         return np.asarray(work.room * -np.expm1(-ahead / np.maximum(work.room, 1e-9)))
 
     sigma, least = queue(work.service)
+    # who finds no step running takes none along; beside decoding one always runs
+    some = np.maximum(sigma, 1e-9) if work.own_steps else np.ones_like(sigma)
     least = np.minimum(least + work.delay_s, FOREVER_S)
     start, met = least, companions(least)
     if not work.own_steps:
@@ -209,12 +284,22 @@ def slowed_decoding(
     taken = prompting.taken
     wait = np.where(np.isfinite(prompting.wait_mean_s), prompting.wait_mean_s, 0.0)
     sojourn = wait + prompting.step_s / 2.0 + at.lengths.mean(prompting.prompt_s)
-    behind = (taken * sojourn / (1.0 - taken))[:, None]
+    came = arrivals_after(rate, sojourn, at.arrival_cv)
+    stay = tokens * decoding.tpot_s[:, None]
+    cv, per = at.arrival_cv[:, None], rate[:, None]
+    later = arrivals_after(per, sojourn[:, None] + stay, cv) - came[:, None] - per * stay
+    delayed = (taken / np.maximum(rate, 1e-300) / (1.0 - taken))[:, None]
+    behind = delayed * np.maximum(came[:, None] + later, 1e-12)
     full = along(at.law.batch, at.law.mixed_s, decoding.batch[:, None])
     delay = np.minimum(behind / tokens, np.maximum(full - decoding.tpot_s[:, None], 0.0))
     waited = wait**2 * (2.0 / prompting.wait_probability - 1.0)
-    work = rate * prompting.square_taken_s2 * swelling(at) * sojourn
+    work = came * prompting.square_taken_s2 * swelling(at)
     left = (work + taken**2 * waited) / (1.0 - taken) ** 2
     variance = tpot_variance_s2(at, rate, decoding, prompting.square_taken_s2, taken)
     variance = variance + left[:, None] * (delay / np.maximum(behind, 1e-30)) ** 2
-    return decoding.tpot_s[:, None] + delay, variance
+    # delays lengthen stays, more requests share steps, and steps grow by ε per relative delay
+    shared = at.lengths.mean(delay * tokens) / np.maximum(at.lengths.mean(tokens), 1.0)
+    crowding = decoding.elasticity / (1.0 - np.minimum(decoding.elasticity, MOST_CROWDED))
+    mean = decoding.tpot_s[:, None] + delay
+    mean = mean + np.minimum((crowding * shared)[:, None], np.maximum(full - mean, 0.0))
+    return mean, variance

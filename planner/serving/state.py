@@ -107,7 +107,7 @@ def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
         result = gamma_cdf(t, state.tpot_mean_s, state.tpot_var_s2)
         result = np.where(lengths.decode > 0.0, result, 1.0)
     else:
-        result = gamma_cdf(t, *_e2e_moments(state, lengths))
+        result = gamma_cdf(t, *e2e_moments(state, lengths))
     return np.where(state.stable[:, None], result, 0.0)
 
 
@@ -123,7 +123,8 @@ def _ttft_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:
     return mean_by_bucket, (state.step_s**2 / 12.0)[:, None] + queued_var + placed_var[:, None]
 
 
-def _e2e_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:
+def e2e_moments(state: State, lengths: Lengths) -> tuple[Array, Array]:
+    """Return ``[C, b]`` mean [s] and variance [s²] of the time to the last token, by bucket."""
     mean, variance = _ttft_moments(state, lengths)
     decode = lengths.decode
     return mean + decode * state.tpot_mean_s, variance + decode**2 * state.tpot_var_s2
@@ -135,7 +136,7 @@ def metric_mean_s(state: State, lengths: Lengths, metric: str, weight: Array) ->
         decoding = np.where(lengths.decode > 0.0, weight, 0.0)
         mean = (state.tpot_mean_s * decoding).sum(axis=-1) / max(float(decoding.sum()), 1e-300)
     else:
-        moments = _ttft_moments if metric == "ttft" else _e2e_moments
+        moments = _ttft_moments if metric == "ttft" else e2e_moments
         mean = (moments(state, lengths)[0] * weight).sum(axis=-1)
     return np.where(state.stable, mean, np.inf)
 

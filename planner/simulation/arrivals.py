@@ -26,6 +26,10 @@ class Requests:
         Class of traffic.
     priority
         Urgency, lower first (one number stands for all).
+    bucket
+        Bucket of the histogram it was drawn from; 0 in a trace.
+    blocks
+        Ids of the blocks of each prompt, if they are known: equal prefixes have equal ids.
     """
 
     arrival_s: Array
@@ -34,11 +38,14 @@ class Requests:
     prefix: IntArray
     cls: IntArray
     priority: IntArray = field(default_factory=lambda: np.zeros((), dtype=np.int64))
+    blocks: tuple[tuple[int, ...], ...] | None = None
+    bucket: IntArray = field(default_factory=lambda: np.zeros((), dtype=np.int64))
 
     def __post_init__(self) -> None:
-        """Give every request a priority."""
-        each = np.broadcast_to(self.priority, np.shape(self.arrival_s))
-        object.__setattr__(self, "priority", each)
+        """Give every request a priority and a bucket."""
+        for name in ("priority", "bucket"):
+            each = np.broadcast_to(getattr(self, name), np.shape(self.arrival_s))
+            object.__setattr__(self, name, each)
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -75,10 +82,17 @@ def draw(lengths: Lengths, rate_per_s: float, cv: float, count: int, seed: int) 
         np.minimum(prefix, prompt - 1),
         lengths.cls[kind].astype(np.int64),
         lengths.priority[kind].astype(np.int64),
+        bucket=kind.astype(np.int64),
     )
 
 
-def replay(arrival_s: Array, prompt: Array, output: Array, stretch: float = 1.0) -> Requests:
+def replay(
+    arrival_s: Array,
+    prompt: Array,
+    output: Array,
+    stretch: float = 1.0,
+    blocks: tuple[tuple[int, ...], ...] | None = None,
+) -> Requests:
     """Return the requests of a trace, its time stretched by a factor; no prefix is cached."""
     none = np.zeros(len(arrival_s), dtype=np.int64)
     return Requests(
@@ -87,4 +101,5 @@ def replay(arrival_s: Array, prompt: Array, output: Array, stretch: float = 1.0)
         np.asarray(output, dtype=np.int64),
         none,
         none,
+        blocks=blocks,
     )

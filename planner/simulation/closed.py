@@ -8,36 +8,58 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.cost.step import Instances, Law, Lengths, law
-from planner.formulas.arrays import Array
+from planner.formulas.arrays import Array, IntArray
 from planner.serving.attainment import Constraint, Traffic
 from planner.serving.latency import Statistics
 from planner.serving.open_loop import solve
 from planner.serving.prepared import Role, prepare
-from planner.serving.state import (
-    METRICS,
-    Mix,
-    State,
-    cdf,
-    handed_over,
-    metric_mean_s,
-    metric_quantiles_s,
-    stack,
-)
+from planner.serving.routed import only, routed_share, routed_statistics_s
+from planner.serving.state import METRICS, Mix, State, handed_over, stack
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A share of the requests of more than ``…_from`` and at most ``…_to`` tokens."""
+
+    prompt_from: float
+    prompt_to: float
+    output_from: float
+    output_to: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
     """A pool of a plan, resolved: equal replicas of one instance (``instances`` holds one).
 
-    ``share`` is the part of the plan's requests that pass through it.
+    ``share`` is the part of the plan's requests that pass through it, ``takes`` that of each size,
+    where it does not serve all sizes alike.
     """
 
     role: Role
     instances: Instances
     replicas: int
     share: float
+    takes: tuple[Sizes, ...] = ()
+
+    def shares(self, prompt: Array | IntArray, output: Array | IntArray) -> Array:
+        """Return the part of requests of given sizes that pass through the pool."""
+        if not self.takes:
+            return np.full(np.shape(prompt), self.share)
+        found = np.zeros(np.shape(prompt))
+        for s in self.takes:
+            inside = (prompt > s.prompt_from) & (prompt <= s.prompt_to)
+            inside &= (output > s.output_from) & (output <= s.output_to)
+            found = np.where(inside, s.share, found)
+        return found
+
+    def own(self, traffic: Traffic) -> Traffic:
+        """Return the pool's part of the traffic."""
+        if not self.takes:
+            return traffic
+        return only(traffic, self.shares(traffic.lengths.prompt, traffic.lengths.output))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +73,11 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Latencies, the share of requests within each bound, and the use of each pool."""
+    """Latencies, the use of each pool, and of each bound its statistic and the share within it."""
 
     latencies: dict[str, Statistics]
     shares: tuple[float, ...]
+    values_s: tuple[float, ...]
     pools: tuple[PoolUse, ...]
 
 
@@ -78,43 +101,56 @@ def predict(
         ``[b]`` KV transfer between each (prefill, decode) pair of pools [s].
     """
     lengths = traffic.lengths
-    laws = [law(p.instances, lengths) for p in pools]
+    own = [p.own(traffic) for p in pools]
+    laws = [law(p.instances, t.lengths) for p, t in zip(pools, own, strict=True)]
+    takes = [p.shares(lengths.prompt, lengths.output) for p in pools]
+    # of the traffic at hand: a trace's sizes may differ from those of the plan
+    parts = [
+        float((t * lengths.weight).sum()) if p.takes else p.share
+        for p, t in zip(pools, takes, strict=True)
+    ]
     states = [
         solve(
-            prepare(x, p.role, traffic).among(p.replicas / p.share),
-            np.array([rate_per_s * p.share / p.replicas]),
+            prepare(x, p.role, t).among(p.replicas / part, traffic.routing),
+            np.array([rate_per_s * part / p.replicas]),
         )
-        for p, x in zip(pools, laws, strict=True)
+        for p, x, t, part in zip(pools, laws, own, parts, strict=True)
     ]
-    paths = [(states[k], p.share) for k, p in enumerate(pools) if p.role == "both"]
-    split = sum(p.share for p in pools if p.role == "prefill")
+    paths = [(states[k], takes[k]) for k, p in enumerate(pools) if p.role == "both"]
+    split = [takes[k] for k, p in enumerate(pools) if p.role == "prefill"]
     for (p, d), seconds in moved.items():
         before = replace(states[p], prompt_s=states[p].prompt_s + seconds)
-        share = pools[p].share * pools[d].share / split
+        share = takes[p] * takes[d] / np.maximum(sum(split), 1e-300)
         paths.append((handed_over(before, states[d]), share))
-    shares = np.array([share for _, share in paths])
+    route = np.array([share for _, share in paths])
+    route = route / np.maximum(route.sum(axis=0), 1e-300)
     none = np.zeros(len(paths), dtype=np.int64)
-    mix = Mix(none, shares / shares.sum(), none[:1])
+    mix = Mix(none, np.ones(len(paths)), none[:1])
     state = stack([s for s, _ in paths])
     return Prediction(
-        {m: _statistics(state, lengths, m, mix) for m in METRICS},
-        tuple(_share(state, lengths, c, mix) for c in traffic.constraints),
-        tuple(_use(s, x, p.role, lengths) for s, x, p in zip(states, laws, pools, strict=True)),
+        {m: _statistics(state, lengths, m, route, mix) for m in METRICS},
+        tuple(float(routed_share(state, lengths, c, route, mix)[0]) for c in traffic.constraints),
+        tuple(_value_s(state, lengths, c, route, mix) for c in traffic.constraints),
+        tuple(
+            _use(s, x, p.role, t.lengths)
+            for s, x, p, t in zip(states, laws, pools, own, strict=True)
+        ),
     )
 
 
-def _statistics(state: State, lengths: Lengths, metric: str, mix: Mix) -> Statistics:
-    weight = lengths.weight
-    mean = float(mix.over(metric_mean_s(state, lengths, metric, weight))[0])
-    levels = [q for _, q in QUANTILES]
-    values = metric_quantiles_s(state, lengths, metric, levels, weight, mix)[:, 0]
-    return {"mean": mean} | {n: float(v) for (n, _), v in zip(QUANTILES, values, strict=True)}
+def _statistics(state: State, lengths: Lengths, metric: str, route: Array, mix: Mix) -> Statistics:
+    levels = [None, *(q for _, q in QUANTILES)]
+    names = ["mean", *(n for n, _ in QUANTILES)]
+    values = routed_statistics_s(state, lengths, metric, levels, route * lengths.weight, mix)
+    return dict(zip(names, values[:, 0].tolist(), strict=True))
 
 
-def _share(state: State, lengths: Lengths, constraint: Constraint, mix: Mix) -> float:
-    limit = np.full(len(mix.plan), constraint.bound.limit_s)
-    met = cdf(state, lengths, constraint.bound.metric, limit) @ constraint.weight
-    return float(mix.over(met)[0])
+def _value_s(
+    state: State, lengths: Lengths, constraint: Constraint, route: Array, mix: Mix
+) -> float:
+    bound, routed = constraint.bound, route * constraint.weight
+    found = routed_statistics_s(state, lengths, bound.metric, [bound.quantile], routed, mix)
+    return float(found[0, 0])
 
 
 def _use(state: State, found: Law, role: Role, lengths: Lengths) -> PoolUse:

@@ -7,7 +7,7 @@ from array import array
 from bisect import insort
 from collections import deque
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from planner.serving.prepared import Role
@@ -50,6 +50,10 @@ class Steps(Protocol):
         """Rule by which prompts and decoding share steps."""
 
     @property
+    def preempts(self) -> bool:
+        """Whether KV is promised for prompts only, and requests are stopped when it runs out."""
+
+    @property
     def operators(self) -> float:
         """Operators that a step runs."""
 
@@ -76,7 +80,7 @@ class Book:
 
     ``new`` are the prompt tokens to compute and ``left`` those still to, ``steps`` decode steps
     (the first token comes with the prompt), ``need`` the KV that admission reserves, ``priority``
-    the urgency.
+    the urgency. A request that loses its KV becomes one whose prompt holds what it had generated.
     """
 
     prompt: list[int]
@@ -96,7 +100,10 @@ class Replica:
     Every step takes one token of each request in decode; what they leave of each slot's budget
     goes to prompts, first come first served. A request is admitted when the KV it holds on
     average over its stay, prompt + output/2, fits beside that of the others: the closed form's
-    places, counted in tokens. Until then it waits, and those behind it. With priorities, more
+    places, counted in tokens. Until then it waits, and those behind it. An engine that preempts
+    admits by the prompt alone; when the next token of all finds no room, the latest request loses
+    its KV, goes back to the head of the queue and computes all of it anew (vLLM's recompute;
+    not in decode pools, which have no way to). With priorities, more
     urgent prompts are taken first; equals in order of arrival. Runs of steps that
     nothing interrupts are taken in one go: k steps from T on, each longer than the last by g,
     last k·T + g·k·(k − 1)/2.
@@ -111,6 +118,8 @@ class Replica:
         Prompts of a prefill replica that are done, and when; the caller takes them away.
     log
         Per run of steps: start, end, requests in decode, their context at its middle.
+    preempted
+        How often a request has lost its KV.
     """
 
     __slots__ = (
@@ -125,6 +134,7 @@ class Replica:
         "_jump",
         "_longest",
         "_partial",
+        "_preempts",
         "_queue",
         "_reserved",
         "_role",
@@ -139,6 +149,7 @@ class Replica:
         "handed",
         "load",
         "log",
+        "preempted",
     )
 
     def __init__(self, steps: Steps, role: Role, book: Book, longest: int) -> None:
@@ -157,6 +168,7 @@ class Replica:
         self._finishing: list[tuple[int, int]] = []
         self._count, self._context, self._taken = 0, 0.0, 0
         self._held, self._reserved = 0, 0.0
+        self._preempts, self.preempted = steps.preempts and role == "both", 0
         self._start, self._chunked = 0.0, False
         self._jump = (0.0, 0.0, 0)
         self.due_s: float | None = None
@@ -170,10 +182,8 @@ class Replica:
         waiting = bool(self._queue)
         if self._role == "decode" and not waiting and self._fits(request):
             self._admit(request, now)
-        elif self._rule is None:
-            self._queue.append(request)
         else:
-            insort(self._queue, request, key=lambda r: (self.rank(r), r))
+            self._enqueue(request)
         if self.due_s is None:
             self._begin(now)
         elif not self._chunked and not waiting:
@@ -196,7 +206,9 @@ class Replica:
             if self._role == "prefill":
                 self.load -= 1
                 continue
-            book.first_s[request] = now
+            book.first_s[request] = book.first_s[request] or now
+            if self._preempts:
+                self._reserved -= book.prompt[request]
             if book.steps[request]:
                 self._join(request)
             else:
@@ -206,6 +218,8 @@ class Replica:
 
     def _begin(self, now: float) -> None:
         self._start, self.due_s = now, None
+        if self._preempts:
+            self._make_room()
         if self._role == "decode":
             while self._queue and self._fits(self._queue[0]):
                 self._admit(self._queue.popleft(), now)
@@ -220,6 +234,9 @@ class Replica:
         if self._count:
             seconds, growth = self._steps.decode(self._count, self._context)
             k = min(self._finishing[0][0] - self._taken, self._longest)
+            if self._preempts:
+                room = self._steps.kv_tokens - self._reserved - self._context
+                k = min(k, max(int(room / self._count), 1))
             self._jump = (seconds, growth, k)
             self.due_s = now + k * seconds + 0.5 * growth * k * (k - 1)
 
@@ -318,17 +335,48 @@ class Replica:
             return True
         if self._held >= self._steps.sequences:
             return False
-        needed = self._reserved + self._book.need[request]
+        if self._preempts:  # with the next token of everybody, or it would be stopped at once
+            needed = self._reserved + self._context + self._count + self._book.prompt[request] + 1
+        else:
+            needed = self._reserved + self._book.need[request]
         return not self._held or needed <= self._steps.kv_tokens
+
+    def _make_room(self) -> None:
+        """Take the KV of the latest requests until the next token of the others has room."""
+        book, capacity = self._book, self._steps.kv_tokens
+        while self._context + self._count + self._reserved > capacity and (
+            self._count > 1 or (self._count and self._reserved > 0.0)
+        ):
+            last = max(self._finishing, key=lambda x: x[1])
+            self._finishing.remove(last)
+            heapify(self._finishing)
+            request, left = last[1], last[0] - self._taken
+            known = book.prompt[request] + 1 + book.steps[request] - left
+            # computing all that is known anew gives the next token, as a prompt does
+            book.prompt[request] = book.new[request] = book.left[request] = known
+            book.steps[request] = left - 1
+            self._count -= 1
+            self._context -= known
+            self._held -= 1
+            self.preempted += 1
+            self._enqueue(request, first=True)
+
+    def _enqueue(self, request: int, *, first: bool = False) -> None:
+        if self._rule is not None:
+            insort(self._queue, request, key=lambda r: (self.rank(r), r))
+        elif first:
+            self._queue.appendleft(request)
+        else:
+            self._queue.append(request)
 
     def _admit(self, request: int, now: float) -> None:
         book = self._book
         self._held += 1
-        self._reserved += book.need[request]
+        self._reserved += book.prompt[request] if self._preempts else book.need[request]
         if self._role == "decode":
             book.first_s[request] = now
             self._joining.append(request)
-        else:
+        elif not book.first_s[request]:
             book.admitted_s[request] = now
 
     def _join(self, request: int) -> None:
@@ -339,5 +387,5 @@ class Replica:
     def _leave(self, request: int, now: float) -> None:
         self._book.last_s[request] = now
         self._held -= 1
-        self._reserved -= self._book.need[request]
+        self._reserved -= 0.0 if self._preempts else self._book.need[request]
         self.load -= 1

@@ -43,13 +43,19 @@ class BoundResult:
 
 @dataclass(frozen=True, slots=True)
 class PoolResult:
-    """One pool as simulated and as the closed form has it."""
+    """One pool as simulated and as the closed form has it.
+
+    ``hottest_share`` is the share of its prompts that its most loaded replica got (``None``: it
+    takes none), ``preemptions`` how often a request lost its KV.
+    """
 
     role: str
     replicas: int
     simulated: PoolUse
     kv_use_peak: float
     closed_form: PoolUse
+    hottest_share: float | None
+    preemptions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class Simulation:
 
     ``relative_difference`` is closed form over simulation less one, per metric and statistic
     (``None`` where the closed form has no stable answer). ``attained`` is the share of measured
-    requests within every bound that applies to them, ``goodput_per_s`` those per second.
+    requests within every bound that applies to them, ``goodput_per_s`` those per second,
+    ``prefix_hit`` the share of all prompt tokens that caches held.
     """
 
     plan: str
@@ -87,6 +94,7 @@ class Simulation:
     output_tokens_per_s: float
     attained: float
     goodput_per_s: float
+    prefix_hit: float
     simulated: dict[str, Statistics]
     closed_form: dict[str, Statistics]
     relative_difference: dict[str, dict[str, float | None]]
@@ -142,6 +150,19 @@ def usage(outcome: Outcome, pools: Sequence[Pool], edges: Array) -> list[list[Ar
     return found
 
 
+def hit_share(outcome: Outcome) -> float:
+    """Return the share of all prompt tokens that the replicas they were sent to held."""
+    return float(outcome.hit.sum()) / float(outcome.requests.prompt.sum())
+
+
+def hottest_share(outcome: Outcome, pool: int, of: Pool) -> float | None:
+    """Return the share of a pool's prompts that its most loaded replica got."""
+    mine = outcome.replica[outcome.entered == pool]
+    if not len(mine):
+        return None
+    return float(np.bincount(mine, minlength=of.replicas).max()) / len(mine)
+
+
 def measured_part(count: int, *, whole: bool) -> slice:
     """Return the requests to measure: all of a trace, the steady part of what was drawn."""
     return slice(0, count) if whole else slice(int(WARM_UP * count), count - int(TAIL * count))
@@ -188,6 +209,7 @@ def compare(
         output_tokens_per_s=float(of.output[part].sum()) / span,
         attained=float(all_met.mean()),
         goodput_per_s=float(all_met.sum()) / span,
+        prefix_hit=hit_share(outcome),
         simulated=simulated,
         closed_form=closed.latencies,
         relative_difference={
@@ -195,21 +217,23 @@ def compare(
             for m in simulated
         },
         slo=results,
-        pools=tuple(
-            PoolResult(
-                p.role,
-                p.replicas,
-                PoolUse(*(float(x[0]) for x in now)),
-                float(runs[:, 3].max(initial=0.0)) / max(p.steps.kv_tokens, 1.0),
-                predicted,
-            )
-            for p, now, runs, predicted in zip(
-                pools, steady, outcome.runs, closed.pools, strict=True
-            )
-        ),
+        pools=_pool_results(outcome, pools, steady, closed),
         series=_series(outcome, pools, edges),
         assumptions=tuple(assumptions),
     )
+
+
+def _pool_results(
+    outcome: Outcome, pools: Sequence[Pool], steady: list[list[Array]], closed: Prediction
+) -> tuple[PoolResult, ...]:
+    """Return what each pool did; ``steady`` is its use over the time that is measured."""
+    found = []
+    for k, (p, now, predicted) in enumerate(zip(pools, steady, closed.pools, strict=True)):
+        peak = float(outcome.runs[k][:, 3].max(initial=0.0)) / max(p.steps.kv_tokens, 1.0)
+        use = PoolUse(*(float(x[0]) for x in now))
+        hottest, stopped = hottest_share(outcome, k, p), outcome.preempted[k]
+        found.append(PoolResult(p.role, p.replicas, use, peak, predicted, hottest, stopped))
+    return tuple(found)
 
 
 def _relative(closed: float, simulated: float) -> float | None:

@@ -177,6 +177,7 @@ class Beside:
     """
 
     __slots__ = ("_book", "_decode", "_prompts", "_steps", "_waiting", "handed", "load", "log")
+    preempted = 0
 
     def __init__(self, steps: Steps, book: Book, longest: int) -> None:
         rule = steps.scheduler

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,12 +12,11 @@ from planner.formulas.arrays import Array, IntArray
 from planner.serving.prepared import Role
 from planner.simulation.arrivals import Requests
 from planner.simulation.replica import Book, Replica, Steps
+from planner.simulation.routing import PrefixCache, Prefixes, Route, Router
 from planner.simulation.rules import Beside, replica_of
 from planner.spec.scheduler import LengthPools
 
-Route = Literal["least-loaded", "two-choices", "random", "round-robin"]
 AnyReplica = Replica | Beside
-ROUTES: tuple[Route, ...] = get_args(Route)
 #: Arrivals between two reports of progress.
 _REPORT = 2000
 #: Steps that are taken in one go at most, unless a test asks for fewer.
@@ -27,12 +25,31 @@ LONGEST = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Equal replicas in one role, and their share of the requests that this role serves."""
+    """Equal replicas in one role, and their share of the requests that this role serves.
+
+    One number, or one for each request ``[r]`` where sizes go to different pools.
+    """
 
     role: Role
     steps: Steps
     replicas: int
-    share: float = 1.0
+    share: float | Array = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetches:
+    """Stored KV that a pool's prompts wait for, ``[r]`` each.
+
+    Attributes
+    ----------
+    wait_s
+        From arrival until the prompt may run [s].
+    left
+        Tokens of the prefix that are computed instead, as that is quicker [tok].
+    """
+
+    wait_s: Array
+    left: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,12 @@ class Outcome:
         ``[r]`` start of the first step, first token and last token [s].
     pool
         ``[r]`` pool that decodes it (that processes its prompt, where one token is all).
+    entered, replica
+        ``[r]`` pool that takes its prompt, and the replica there.
+    hit
+        ``[r]`` tokens of its prompt that this replica held [tok].
+    preempted
+        Per pool how often a request lost its KV.
     runs
         Per pool ``[k, 4]``: start and end of runs of steps of its replicas, requests in decode
         and their context.
@@ -57,48 +80,11 @@ class Outcome:
     first_s: Array
     last_s: Array
     pool: IntArray
+    entered: IntArray
+    replica: IntArray
+    hit: IntArray
+    preempted: tuple[int, ...]
     runs: tuple[Array, ...]
-
-
-class _Router:
-    """Chooses a pool by share and a replica by policy."""
-
-    def __init__(
-        self,
-        pools: Sequence[Pool],
-        roles: tuple[Role, ...],
-        count: int,
-        route: Route,
-        rng: np.random.Generator,
-    ) -> None:
-        self.members = [k for k, p in enumerate(pools) if p.role in roles]
-        self._route: Route = route
-        self._next = [0] * len(pools)
-        if not self.members:
-            return
-        shares = np.array([pools[k].share for k in self.members])
-        chosen = rng.choice(len(self.members), size=count, p=shares / shares.sum())
-        self._pool: list[int] = [self.members[k] for k in chosen.tolist()]
-        draws = {"random": 1, "two-choices": 2}.get(route, 0)
-        self._uniform = rng.random((draws, count)).tolist()
-
-    def pool(self, request: int) -> int:
-        return self._pool[request]
-
-    def replica(self, request: int, pool: int, replicas: Sequence[AnyReplica]) -> AnyReplica:
-        if len(replicas) == 1:
-            return replicas[0]
-        if self._route in ("random", "two-choices"):
-            drawn = [replicas[int(u[request] * len(replicas))] for u in self._uniform]
-            return min(drawn, key=lambda x: x.load)
-        if self._route == "round-robin":
-            self._next[pool] = (self._next[pool] + 1) % len(replicas)
-            return replicas[self._next[pool] - 1]
-        best = replicas[0]
-        for one in replicas:
-            if one.load < best.load:
-                best = one
-        return best
 
 
 def run(
@@ -108,6 +94,8 @@ def run(
     route: Route = "least-loaded",
     seed: int = 0,
     transfer_s: Mapping[tuple[int, int], Array] | None = None,
+    prefixes: Prefixes | None = None,
+    fetches: Mapping[int, Fetches] | None = None,
     longest: int = LONGEST,
     progress: Callable[[int], None] | None = None,
 ) -> Outcome:
@@ -122,37 +110,42 @@ def run(
         What arrives.
     route
         How a pool's replicas share its requests: to the one with the fewest unfinished ones, to
-        the less loaded of two drawn at random, at random, or in turns.
+        the less loaded of two drawn at random, at random, in turns, to the one that its prefix
+        hashes to, or to the less loaded of two that it hashes to (DualMap; seeds.md §4.1).
     seed
         Of the choice of pools and of random routing.
     transfer_s
         ``[r]`` KV transfer of each request between (prefill, decode) pools; none by default [s].
+    prefixes
+        Blocks of the prompts: each replica that takes prompts keeps those used last, and computes
+        only what follows those it holds. By default ``requests.prefix`` is what caches hold.
+    fetches
+        Per pool that takes prompts what each of them waits for a store before it may run.
     longest
         Most steps taken in one go; 1 simulates step by step.
     progress
         Told the number of arrivals so far, now and then.
     """
-    count = len(requests)
-    rng = np.random.default_rng([seed, 1])
+    count, rng = len(requests), np.random.default_rng([seed, 1])
     book = _book(requests)
     fleet = [[replica_of(p.steps, p.role, book, longest) for _ in range(p.replicas)] for p in pools]
-    entry = _Router(pools, ("both", "prefill"), count, route, rng)
-    onward = _Router(pools, ("decode",), count, route, rng)
+    akin = None if prefixes is None else prefixes.kinship()
+    entry, onward = (
+        Router([p.share if p.role in roles else None for p in pools], count, route, rng, akin)
+        for roles in (("both", "prefill"), ("decode",))
+    )
+    door = _Door(pools, fleet, entry if entry.members else onward, requests, book, prefixes)
     moves = {k: v.tolist() for k, v in (transfer_s or {}).items()}
-    arrival = requests.arrival_s.tolist()
-    delay = [p.steps.request_s for p in pools]
-    served = [0] * count
+    served = door.pool.copy()
+    ready, turn = _ready(requests, book, served, fetches or {})
     heap: list[tuple[float, int, AnyReplica | None, int]] = []
     serial, nxt = 0, 0
     while nxt < count or heap:
-        if nxt < count and (not heap or arrival[nxt] <= heap[0][0]):
-            request, now = nxt, arrival[nxt]
+        if nxt < count and (not heap or ready[nxt] <= heap[0][0]):
+            request, now = turn[nxt], ready[nxt]
             nxt += 1
-            if progress is not None and nxt % _REPORT == 0:
-                progress(nxt)
-            k = served[request] = entry.pool(request) if entry.members else onward.pool(request)
-            able = serving(pools[k], book.new[request], fleet[k])
-            replica = (entry if entry.members else onward).replica(request, k, able)
+            _report(progress, nxt)
+            replica = door.replica_for(request)
             before = replica.due_s
             replica.submit(request, now)
         else:
@@ -180,8 +173,80 @@ def run(
             serial += 1
             heappush(heap, (done + moved, serial, None, request))
         replica.handed.clear()
-    late = np.array([delay[k] for k in (entry if entry.members else onward).members]).max()
-    return _outcome(requests, book, served, fleet, float(late))
+    return _outcome(requests, book, served, door, fleet)
+
+
+def _ready(
+    requests: Requests, book: Book, pools: list[int], fetches: Mapping[int, Fetches]
+) -> tuple[list[float], list[int]]:
+    """Return when requests may run, in order, and which these are; fetches take no replica's time.
+
+    What is computed rather than fetched is added to the book.
+    """
+    late = np.zeros(len(requests))
+    for k, found in fetches.items():
+        mine = np.array(pools) == k
+        late[mine] = found.wait_s[mine]
+        for request in np.flatnonzero(mine & (found.left > 0)).tolist():
+            most = book.prompt[request]
+            new = min(book.new[request] + int(found.left[request]), most)
+            book.new[request] = book.left[request] = new
+    at = requests.arrival_s + late
+    order = np.argsort(at, kind="stable")
+    return at[order].tolist(), order.tolist()
+
+
+def _report(progress: Callable[[int], None] | None, arrived: int) -> None:
+    if progress is not None and arrived % _REPORT == 0:
+        progress(arrived)
+
+
+class _Door:
+    """Sends every request to the replica that takes it first; computes what that does not hold.
+
+    Attributes
+    ----------
+    pool, replica
+        Of each request.
+    hit
+        Tokens of its prompt that the replica held [tok].
+    late_s
+        Fixed time per request before its first step [s].
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        fleet: Sequence[Sequence[AnyReplica]],
+        router: Router,
+        requests: Requests,
+        book: Book,
+        prefixes: Prefixes | None,
+    ) -> None:
+        self._pools, self._fleet, self._router = pools, fleet, router
+        self._prefixes, self._book = prefixes, book
+        self._number = {x: j for replicas in fleet for j, x in enumerate(replicas)}
+        self._cache: dict[AnyReplica, PrefixCache] = {}
+        if prefixes is not None:
+            kept = zip(fleet, prefixes.kept, strict=True)
+            self._cache = {x: PrefixCache(most) for replicas, most in kept for x in replicas}
+        self.pool = [router.pool(k) for k in range(len(requests))]
+        self.replica = [0] * len(requests)
+        self.hit: list[int] = requests.prefix.tolist()
+        self.late_s = max(pools[k].steps.request_s for k in router.members)
+
+    def replica_for(self, request: int) -> AnyReplica:
+        """Return where a request that arrives goes."""
+        book, of, k = self._book, self._prefixes, self.pool[request]
+        able = serving(self._pools[k], book.new[request], self._fleet[k])
+        replica = self._router.replica(request, k, able)
+        self.replica[request] = self._number[replica]
+        if of is not None:
+            blocks = self._cache[replica].use(of.blocks[request])
+            hit = min(blocks * of.block_tokens, book.prompt[request] - 1)
+            self.hit[request] = hit
+            book.new[request] = book.left[request] = book.prompt[request] - hit
+        return replica
 
 
 def serving(pool: Pool, new_tokens: int, replicas: Sequence[AnyReplica]) -> Sequence[AnyReplica]:
@@ -214,16 +279,20 @@ def _outcome(
     requests: Requests,
     book: Book,
     served: list[int],
+    door: _Door,
     fleet: Sequence[Sequence[AnyReplica]],
-    late_s: float,
 ) -> Outcome:
     """Gather the results; the fixed time per request shifts everything after its arrival."""
     logs = [np.concatenate([np.frombuffer(x.log) for x in replicas]) for replicas in fleet]
     return Outcome(
         requests,
-        np.array(book.admitted_s) + late_s,
-        np.array(book.first_s) + late_s,
-        np.array(book.last_s) + late_s,
+        np.array(book.admitted_s) + door.late_s,
+        np.array(book.first_s) + door.late_s,
+        np.array(book.last_s) + door.late_s,
         np.array(served, dtype=np.int64),
+        np.array(door.pool, dtype=np.int64),
+        np.array(door.replica, dtype=np.int64),
+        np.array(door.hit, dtype=np.int64),
+        tuple(sum(x.preempted for x in replicas) for replicas in fleet),
         tuple(x.reshape(-1, 4) for x in logs),
     )

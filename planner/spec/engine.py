@@ -58,6 +58,9 @@ class Engine(Named):
     """Deployments the engine supports."""
     staged_roles: tuple[Literal["both", "prefill", "decode"], ...] = ("both", "prefill", "decode")
     """Roles whose replicas it can split into pipeline stages."""
+    preemption: Literal["none", "recompute"] = "none"
+    """What happens when KV runs out: nothing, since the stay of every request is reserved on
+    average, or the latest request loses its KV and computes it anew."""
     scheduler: Scheduler = Chunked()
     """How prompts and decoding share steps."""
     speculation: Speculation | None = None

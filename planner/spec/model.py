@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from planner.spec.record import Count, Named, NonNegative, Positive, Record
+from planner.spec.record import Count, NonNegative, Positive, Record
+from planner.spec.rewrite import Rewritable
 
 
 class Gqa(Record):
@@ -308,7 +309,7 @@ class LayerGroup(Record):
     ffn: FeedForward
 
 
-class Model(Named):
+class Model(Rewritable):
     """A decoder: everything its cost depends on."""
 
     kind: Literal["model"] = "model"

@@ -12,10 +12,12 @@ from planner.serving.evaluate import Evaluation, evaluate_groups
 from planner.serving.outcome import Group
 from planner.spec.accelerator import Accelerator
 from planner.spec.engine import Engine
+from planner.spec.layout import Layout
 from planner.spec.model import Model
 from planner.spec.slo import parse_slo
 from planner.spec.workload import Workload
 from planner.wiring.load import Catalog, load_accelerator, load_engine, load_model
+from planner.wiring.precisions import precision_of
 from planner.wiring.resolve import (
     DEFAULT_SLO,
     evaluated_traffic,
@@ -24,9 +26,10 @@ from planner.wiring.resolve import (
     load_of,
     modes_of,
     parse_side,
-    precision_of,
     require_layout,
+    within_context,
 )
+from planner.wiring.techniques import parse_techniques, rewritten
 from planner.wiring.tuning import best_groups, tuned
 
 
@@ -55,6 +58,7 @@ def evaluate(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    techniques: str | None = None,
     catalog: Catalog = None,
 ) -> Evaluation:
     """Return the predicted behaviour of one configuration under one load (memoised).
@@ -80,6 +84,8 @@ def evaluate(
     chunk, speculate, scheduler
         As for :func:`plan`; ``chunk="auto"`` takes the token budget that sustains the largest
         rate within the SLO of the workload, or else the default one.
+    techniques
+        Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     catalog
         Directory whose entries override the shipped ones.
 
@@ -95,6 +101,9 @@ def evaluate(
     device = load_accelerator(gpu, catalog) if isinstance(gpu, str) else gpu
     load = load_of(concurrency, rate, static_batch)
     traffic = evaluated_traffic(the_model, workload, prompt, output, catalog)
+    given = parse_techniques(techniques, catalog)
+    changes = [rewritten(the_model, e, traffic, given) for e in engines]
+    the_model, traffic = changes[0].model, within_context(the_model, changes[0].traffic)[0]
     hardware = hardware_of(
         device,
         precision_of(the_model, device, precision, catalog),
@@ -104,24 +113,32 @@ def evaluate(
         catalog,
         the_engine.kernels,
     )
-    if (prefill is None) != (decode is None):
-        raise InputError("a disaggregated deployment needs both prefill and decode layouts")
-    if prefill is not None and decode is not None:
-        modes_of("disaggregated", the_engine)
-        sides = [
-            parse_side(name, text) for name, text in (("prefill", prefill), ("decode", decode))
-        ]
-    else:
-        modes_of("colocated", the_engine)
-        sides = [(layout_of(tp, pp, ep, dp), replicas)]
+    own = (layout_of(tp, pp, ep, dp), replicas)
+    sides = _sides(the_engine, own, prefill, decode)
     for layout, count in sides:
         require_layout(the_model, layout, hardware, count)
     options = [
-        [Group(Instances(the_model, hardware, e, (layout,)), count) for layout, count in sides]
-        for e in engines
+        [
+            Group(Instances(c.model, c.on(hardware), c.engine, (layout,)), count)
+            for layout, count in sides
+        ]
+        for c in changes
     ]
     groups = best_groups(options, _bounded(traffic))
     return evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)
+
+
+def _sides(
+    engine: Engine, own: tuple[Layout, int], prefill: str | None, decode: str | None
+) -> list[tuple[Layout, int]]:
+    """Return layout and replicas of the deployment, or of its prefill and decode side."""
+    if (prefill is None) != (decode is None):
+        raise InputError("a disaggregated deployment needs both prefill and decode layouts")
+    if prefill is None or decode is None:
+        modes_of("colocated", engine)
+        return [own]
+    modes_of("disaggregated", engine)
+    return [parse_side(name, text) for name, text in (("prefill", prefill), ("decode", decode))]
 
 
 def _bounded(traffic: Traffic) -> Traffic:

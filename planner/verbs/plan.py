@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from planner.errors import InfeasibleError
-from planner.search.candidates import Stock
-from planner.search.plan import search
 from planner.search.plans import PlanSet
-from planner.serving.attainment import Traffic, traffic_of
+from planner.search.prices import prices_of
+from planner.search.tradeoff import trade_off
+from planner.serving.attainment import Traffic
 from planner.serving.refereed import outside
+from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
+from planner.spec.limits import UNBOUNDED, Limits
 from planner.spec.model import Model
 from planner.spec.record import Named
-from planner.spec.slo import Bound, parse_slo
+from planner.spec.slo import Bound
 from planner.spec.workload import Workload
+from planner.wiring.asked import Asked, objectives_of, resolved
+from planner.wiring.considered import answer, answer_with_choice, job_with, offered
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -26,16 +30,10 @@ from planner.wiring.load import (
     load_model,
     load_workload,
 )
-from planner.wiring.resolve import (
-    DEFAULT_SLO,
-    modes_of,
-    objective_of,
-    parse_gpus,
-    require_rate,
-    stocks_of,
-    within_context,
-)
-from planner.wiring.tuning import best_plans, tuned
+from planner.wiring.prices import Pricing, pricing_of
+from planner.wiring.resolve import parse_gpus
+from planner.wiring.techniques import parse_techniques
+from planner.wiring.tuning import tuned
 
 
 def plan(
@@ -52,8 +50,17 @@ def plan(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    techniques: str | None = None,
+    consider: str | None = None,
     mode: str = "auto",
     objective: str = "cost",
+    gpu_price: str | Mapping[str, float] | None = None,
+    provider: str | None = None,
+    term: str | None = None,
+    limits: Limits = UNBOUNDED,
+    carbon: float | None = None,
+    prices: bool = False,
+    pareto: str | Sequence[str] | None = None,
     catalog: Catalog = None,
 ) -> PlanSet:
     """Return the Pareto set of deployment plans, the recommended one first.
@@ -83,10 +90,30 @@ def plan(
         Speculative decoding, such as ``"k=3,acceptance=0.8,draft=0.05,auto"``.
     scheduler
         Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``.
+    techniques
+        Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
+    consider
+        ``all``, or names of techniques: the search takes those that pay.
     mode
         ``auto``, ``colocated`` or ``disaggregated``.
     objective
-        ``cost``, ``gpus``, ``goodput`` or ``energy``.
+        ``cost``, ``gpus``, ``goodput``, ``energy`` or ``carbon``, or several in order:
+        ``"cost,energy"``.
+    gpu_price
+        ``"h100=1.9,l40s=0.8"`` or a mapping of names: prices of your own, before any other [$/h].
+    provider, term
+        Whose price of the catalogue counts (beginning of the name), and on what terms
+        (``on-demand``, ``spot``, ``reserved``, ``list``); by default the first on-demand one.
+    limits
+        Budget, power, spares, headroom, confidence, … (:class:`planner.spec.limits.Limits`); its
+        quality loss bounds precisions and considered techniques.
+    carbon
+        Carbon intensity of the power, by default the cluster's or the world's mean [g/kWh].
+    prices
+        Whether to add what relief from each constraint is worth.
+    pareto
+        Two or three of cost, energy, goodput, ttft, tpot and quality, ``"cost,tpot"``: adds the
+        exact trade-off over them.
     catalog
         Directory whose entries override the shipped ones.
 
@@ -102,47 +129,52 @@ def plan(
     InfeasibleError
         If no plan exists: which constraint binds and what would make it feasible.
     """
-    the_model = load_model(model, catalog) if isinstance(model, str) else model
     profile = load_engine(engine, catalog) if isinstance(engine, str) else engine
-    engines = tuned(profile, chunk, speculate, scheduler)
-    the_engine = engines[0]
-    the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
-    bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
-    assumptions = []
-    if not bounds and not any(c.slo for c in the_workload.classes):
-        bounds = parse_slo(DEFAULT_SLO)
-        assumptions.append(f"no SLO given: {DEFAULT_SLO} assumed")
-    if rate is not None:
-        require_rate(rate)
-    traffic = traffic_of(the_workload, bounds, rate)
-    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
-        assumptions.append(
-            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
-        )
-        traffic = replace(traffic, rate_per_s=None)
-    traffic, left_out = within_context(the_model, traffic)
-    assumptions += left_out
-    stocks = stocks_of(
-        the_model, gpus, cluster, precision, kv_precision, catalog, the_engine.kernels
+    asked = resolved(
+        model,
+        gpus=gpus,
+        cluster=cluster,
+        workload=workload,
+        rate=rate,
+        slo=slo,
+        precision=precision,
+        kv_precision=kv_precision,
+        engines=tuned(profile, chunk, speculate, scheduler),
+        mode=mode,
+        objective=objective,
+        limits=limits,
+        pricing=pricing_of(gpu_price, provider, term, catalog),
+        carbon=carbon,
+        catalog=catalog,
     )
-    goal, note = objective_of(objective, stocks, traffic)
-    assumptions += note
-    if precision == "auto":
-        assumptions.append(f"precision auto considers {', '.join(_formats(stocks))}")
-    modes = modes_of(mode, the_engine)
+    objectives = () if pareto is None else objectives_of(pareto)
+    result = _answered(asked, techniques, consider, catalog)
+    if not prices and not objectives:
+        return result
+    applied = parse_techniques(result.techniques or None, catalog)
+    job = job_with(asked, applied, result.recommended.pools[0].token_budget)
+    return replace(
+        result,
+        prices=prices_of(job, asked.looser) if prices else result.prices,
+        tradeoff=trade_off(job, objectives) if objectives else result.tradeoff,
+    )
+
+
+def _answered(
+    asked: Asked, techniques: str | None, consider: str | None, catalog: Catalog
+) -> PlanSet:
+    """Return the plans, with the techniques given and those considered that pay."""
+    given = parse_techniques(techniques, catalog)
     try:
-        result = best_plans(
-            engines,
-            lambda e: search(the_model, stocks, e, traffic, modes=modes, objective=goal),
-        )
+        if consider is None:
+            result = answer(asked, given)
+        else:
+            result = answer_with_choice(asked, given, offered(consider, catalog))
     except InfeasibleError as error:
-        assumed = [a for a in assumptions if a.startswith("no SLO")]
+        assumed = [a for a in asked.assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
-    if len(engines) > 1:
-        budget = result.recommended.pools[0].token_budget
-        assumptions.append(f"chunk auto: a token budget of {budget} has the best plan")
-    assumptions += _outside(result, traffic)
-    return replace(result, assumptions=tuple(assumptions))
+    said = [*asked.assumptions, *result.assumptions, *_outside(result, asked.traffic)]
+    return replace(result, assumptions=tuple(said))
 
 
 def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
@@ -154,12 +186,6 @@ def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
     return outside(traffic.arrival_cv, False, both, prefill)
 
 
-def _formats(stocks: Sequence[Stock]) -> list[str]:
-    """Return the precisions offered, with their declared quality loss where it is not nothing."""
-    losses = {h.precision.name: h.precision.quality_loss for s in stocks for h in s.hardware}
-    return [f"{n} (declared quality loss {x:.1%})" if x else n for n, x in losses.items()]
-
-
 def provenance(
     model: str | Model,
     *,
@@ -167,22 +193,31 @@ def provenance(
     cluster: str | None = None,
     workload: str | Workload,
     engine: str,
+    techniques: str | None = None,
+    gpu_price: str | Mapping[str, float] | None = None,
+    provider: str | None = None,
+    term: str | None = None,
     catalog: Catalog = None,
     **_: object,
 ) -> dict[str, object]:
     """Return where the numbers of a plan come from: sources of every entry it used."""
     the_model = load_model(model, catalog) if isinstance(model, str) else model
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
+    stock: list[tuple[int, int | None]]
     if cluster is not None:
-        names = [g.accelerator for g in load_cluster(cluster, catalog).groups]
+        groups = load_cluster(cluster, catalog).groups
+        names = [g.accelerator for g in groups]
+        stock = [(g.nodes * g.devices_per_node, g.devices_per_node) for g in groups]
     else:
-        names = list(parse_gpus(gpus or ""))
+        counts = parse_gpus(gpus or "")
+        names, stock = list(counts), [(n, None) for n in counts.values()]
     devices = [load_accelerator(n, catalog) for n in names]
     the_engine = load_engine(engine, catalog)
     entries: list[Named] = [
         the_model,
         the_workload,
         the_engine,
+        *(g.technique for g in parse_techniques(techniques, catalog)),
         *devices,
         *(load_calibration(d, catalog, the_engine.kernels) for d in devices),
     ]
@@ -191,19 +226,23 @@ def provenance(
             {"kind": getattr(e, "kind", ""), "name": e.name, "sources": list(e.sources)}
             for e in dict.fromkeys(entries)
         ],
-        "prices": [
+        "prices": [_price(pricing_of(gpu_price, provider, term, catalog), d) for d in devices],
+        "inventory": [
             {
                 "accelerator": d.name,
-                "usd_per_hour": d.usd_per_hour,
-                "source": next(
-                    (
-                        f"{p.provider}, {p.date}: {p.source}"
-                        for p in d.prices
-                        if p.usd_per_hour == d.usd_per_hour
-                    ),
-                    None,
-                ),
+                "gpus": count,
+                "gpus_per_node": min(count, per_node or d.node_devices),
             }
-            for d in devices
+            for d, (count, per_node) in zip(devices, stock, strict=True)
         ],
+    }
+
+
+def _price(pricing: Pricing, device: Accelerator) -> dict[str, object]:
+    price = pricing.price(device)
+    source = None if price is None else f"{price.provider}, {price.date}: {price.source}"
+    return {
+        "accelerator": device.name,
+        "usd_per_hour": pricing.usd_per_hour(device),
+        "source": "given" if device.name in pricing.own else source,
     }

@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from planner.cost.step import Lengths
-from planner.cost.table import StepTable, step_table
+from planner.cost.table import StepTable, fetching, step_table
 from planner.errors import InfeasibleError, InputError, did_you_mean
 from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.routing import ROUTINGS, Routing
 from planner.ingest.trace_formats import read_trace
-from planner.ingest.traces import workload_from_trace
+from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
 from planner.serving.attainment import Traffic, traffic_of
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
-from planner.simulation.closed import predict
-from planner.simulation.results import WARM_UP, Simulation, compare
-from planner.simulation.run import ROUTES, Pool, Route, run
+from planner.simulation.closed import Deployed, predict
+from planner.simulation.results import WARM_UP, Simulation, compare, hit_share
+from planner.simulation.routing import BY_PREFIX, ROUTES, Prefixes, Route
+from planner.simulation.run import Fetches, Pool, run
 from planner.wiring.load import Catalog
 from planner.wiring.planned import Case, constrained, read_case, transfers_s
 from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_context
@@ -29,6 +31,12 @@ from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_con
 DRAWN, STAYS = 20_000, 25.0
 MOST_REQUESTS = 10_000_000
 MOST_CV = 100.0
+#: What the closed form takes a route for: hashes draw a replica, or two.
+_FORMS: dict[Route, Routing] = {
+    **{x: x for x in ROUTINGS},
+    "one-hash": "random",
+    "affinity": "two-choices",
+}
 
 
 def simulate(
@@ -42,6 +50,7 @@ def simulate(
     requests: int | None = None,
     seed: int = 0,
     route: str = "least-loaded",
+    prefix_cache: float = 0.0,
     catalog: Catalog = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
@@ -69,7 +78,11 @@ def simulate(
     seed
         Of the draws and of random routing: the same seed gives the same result.
     route
-        ``least-loaded``, ``random`` or ``round-robin``; the closed form assumes ``random``.
+        ``least-loaded``, ``two-choices``, ``random`` (which the closed form assumes) or
+        ``round-robin``; for a trace with block ids also ``one-hash`` (to the replica that its
+        prefix hashes to) or ``affinity`` (to the less loaded of two that it hashes to).
+    prefix_cache
+        Share of a replica's KV memory that keeps prompt blocks of a trace for reuse.
     catalog
         Directory whose entries override the shipped ones; by default that of the document.
     progress
@@ -82,24 +95,34 @@ def simulate(
     InfeasibleError
         If too many requests exceed the context window or the KV memory of a replica.
     """
-    chosen = _require(trace, rate, cv, speed, requests, seed, route)
+    chosen = _require(trace, rate, cv, speed, requests, seed, route, prefix_cache)
     case = read_case(Path(path), plan_id, catalog)
     offered, traffic, wanted = _offered(case, trace, rate, cv, speed, requests, seed)
-    tables = [step_table(p.instances, traffic.lengths) for p in case.pools]
+    tables = [step_table(p.instances, p.own(traffic).lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
+    prefixes = _prefixes(offered, tables, chosen, prefix_cache)
+    notes += _unsimulated(case, trace is not None)
     moved = _transfers(case, traffic.lengths, offered)
-    pools = [Pool(p.role, t, p.replicas, p.share) for p, t in zip(case.pools, tables, strict=True)]
+    pools = [_pool(p, t, offered) for p, t in zip(case.pools, tables, strict=True)]
     outcome = run(
         pools,
         offered,
         route=chosen,
         seed=seed,
         transfer_s={k: each for k, (_, each) in moved.items()},
+        prefixes=prefixes,
+        fetches=None if trace is not None else _fetches(case, traffic.lengths, offered),
         progress=None if progress is None else lambda n: progress(n, len(offered)),
     )
+    if prefix_cache:
+        hit = hit_share(outcome)
+        lengths = replace(traffic.lengths, prefix=hit * traffic.lengths.prompt)
+        traffic = replace(traffic, lengths=lengths)
+        notes.append(f"the closed form is given the simulated share of cached prompts, {hit:.1%}")
+    traffic = replace(traffic, routing=_FORMS[chosen])
     closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
-    if chosen != "random" and any(p.replicas > 1 for p in pools):
-        notes.append(f"the closed form assumes random routing, the simulation is {chosen}")
+    if chosen != _FORMS[chosen] and any(p.replicas > 1 for p in pools):
+        notes.append(f"the closed form takes {chosen} routing for {_FORMS[chosen]}")
     found = compare(
         outcome,
         pools,
@@ -118,6 +141,12 @@ def simulate(
     return found
 
 
+def _pool(pool: Deployed, table: StepTable, offered: Requests) -> Pool:
+    """Return a pool of the simulation: it takes a share of all requests, or of some sizes."""
+    takes = pool.shares(offered.prompt, offered.output) if pool.takes else pool.share
+    return Pool(pool.role, table, pool.replicas, takes)
+
+
 def _require(
     trace: str | Path | None,
     rate: float | None,
@@ -126,6 +155,7 @@ def _require(
     requests: int | None,
     seed: int,
     route: str,
+    prefix_cache: float,
 ) -> Route:
     """Check the arguments; return the route."""
     if rate is not None:
@@ -141,6 +171,13 @@ def _require(
             f"--route: found {route!r}, expected one of {', '.join(ROUTES)}"
             f"{did_you_mean(route, ROUTES)}"
         )
+    if not 0.0 <= prefix_cache <= 1.0:
+        raise InputError(
+            f"--prefix-cache: found {prefix_cache:g}, expected a share of the KV memory, 0 to 1"
+        )
+    if trace is None and (prefix_cache or route in BY_PREFIX):
+        option = "--prefix-cache" if prefix_cache else f"--route {route}"
+        raise InputError(f"{option}: drawn prompts share no blocks, give a --trace with block ids")
     if speed is not None:
         if trace is None:
             raise InputError("--speed: a trace is replayed faster, give --trace too")
@@ -202,7 +239,7 @@ def _replayed(
     else:
         burst = 1.0 if cv is None else cv
         arrival = gamma_arrivals(rate, burst, len(arrival), np.random.default_rng(seed))
-    requests = replay(arrival, trace.prompt_tokens, trace.output_tokens, stretch)
+    requests = replay(arrival, trace.prompt_tokens, trace.output_tokens, stretch, trace.block_ids)
     fits = requests.prompt + requests.output <= case.model.context_tokens
     requests = _kept(requests, fits, f"the context window of {case.model.name}")
     everyone = tuple(replace(j, cls=-1) for j in case.judged)
@@ -217,7 +254,23 @@ def _kept(requests: Requests, keep: BoolArray, what: str) -> Requests:
     beyond = 1.0 - float(keep.mean())
     if beyond > MOST_BEYOND_CONTEXT:
         raise InfeasibleError(f"{beyond:.1%} of the requests exceed {what}")
-    return Requests(*(getattr(requests, f.name)[keep] for f in fields(requests)))
+    blocks = requests.blocks
+    kept = {f.name: getattr(requests, f.name)[keep] for f in fields(requests) if f.name != "blocks"}
+    left = None if blocks is None else tuple(x for x, k in zip(blocks, keep, strict=True) if k)
+    return Requests(**kept, blocks=left)
+
+
+def _prefixes(
+    requests: Requests, tables: list[StepTable], route: Route, kept: float
+) -> Prefixes | None:
+    """Return the blocks that prompts share, if anything is to be done with them."""
+    if not kept and route not in BY_PREFIX:
+        return None
+    if requests.blocks is None:
+        option = "--prefix-cache" if kept else f"--route {route}"
+        raise InputError(f"{option}: the trace has no block ids (hash_ids)")
+    most = tuple(int(kept * t.kv_tokens / BLOCK_TOKENS) for t in tables)
+    return Prefixes(requests.blocks, BLOCK_TOKENS, most)
 
 
 def _servable(
@@ -245,3 +298,26 @@ def _transfers(
     grid = np.unique(np.concatenate([[1.0], np.geomspace(2.0, most + 2.0, 200)]))
     by_bucket, on_grid = (transfers_s(case, x) for x in (lengths, replace(lengths, prompt=grid)))
     return {k: (v, np.interp(requests.prompt, grid, on_grid[k])) for k, v in by_bucket.items()}
+
+
+def _fetches(case: Case, lengths: Lengths, requests: Requests) -> dict[int, Fetches]:
+    """Return per pool that takes prompts what drawn requests wait for a store of KV."""
+    found = {}
+    for k, pool in enumerate(case.pools):
+        if pool.role != "decode" and lengths.fetched.any():
+            wait_s, left = fetching(pool.instances, lengths)
+            tokens = left[requests.bucket].round().astype(np.int64)
+            found[k] = Fetches(wait_s[requests.bucket], tokens)
+    return found
+
+
+def _unsimulated(case: Case, replayed: bool) -> list[str]:
+    """Return what techniques change that the simulation leaves out."""
+    lengths, notes = case.traffic.lengths, []
+    if lengths.stall_s.any():
+        notes.append("the simulation leaves out the time that swaps take from decoding")
+    if np.any(lengths.split > 1.0):
+        notes.append("the simulation computes every prompt on one replica, the closed form on more")
+    if replayed and (lengths.fetched.any() or lengths.prefix.any()):
+        notes.append("prompts of the trace are computed whole: no technique's cache or store")
+    return notes

@@ -11,6 +11,7 @@ import numpy as np
 from planner.cost.step import Lengths, law
 from planner.errors import InfeasibleError
 from planner.ingest.benchmarks import BenchmarkRun, read_benchmarks
+from planner.ingest.run_rows import measured_row, stem
 from planner.serving.evaluate import evaluate_groups
 from planner.serving.latency import Statistics
 from planner.serving.outcome import Group, Load
@@ -25,16 +26,6 @@ from planner.wiring.resolve import within_context
 ALIKE = 0.02
 #: Differences below this are not explained: kernels alone are priced less well than that.
 NOTABLE = 0.15
-#: Columns of the run schema (docs/validate.md) that a verified run fills.
-RUN_COLUMNS = (
-    "run_id,source,engine,engine_version,model,accelerator,accelerators,weight_dtype,kv_dtype,mode,"
-    "load,tp,pp,ep,attention_dp,replicas,prefill_workers,prefill_tp,prefill_ep,prefill_dp,"
-    "prefill_accelerators,decode_workers,decode_tp,decode_ep,decode_dp,decode_accelerators,"
-    "speculative,concurrency,request_rate_per_s,prompt_tokens,prompt_dist,output_tokens,"
-    "output_dist,ttft_mean_s,ttft_p50_s,ttft_p90_s,ttft_p95_s,ttft_p99_s,tpot_mean_s,tpot_p50_s,"
-    "tpot_p90_s,tpot_p99_s,itl_mean_s,e2e_mean_s,output_tokens_per_s,batch_latency_s,power_w_mean,"
-    "reference"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +259,8 @@ def _row(case: Case, point: Verified, k: int) -> dict[str, str]:
     pools = {p.role: p for p in case.pools}
     first = case.pools[0].instances
     dtype = {"fp4": "nvfp4"}.get(first.hardware.precision.name, first.hardware.precision.name)
-    row = dict.fromkeys(RUN_COLUMNS.split(","), "")
+    row = measured_row(run, f"{stem(run)}-{case.plan}-{k + 1}")
     row |= {
-        "run_id": f"{Path(run.path.partition(':')[0]).stem}-{case.plan}-{k + 1}",
-        "source": run.tool,
         "engine": first.engine.kernels,
         "model": case.model.name,
         "accelerator": first.hardware.accelerator.name,
@@ -279,17 +268,7 @@ def _row(case: Case, point: Verified, k: int) -> dict[str, str]:
         "weight_dtype": dtype,
         "kv_dtype": "fp8" if first.hardware.kv_bytes == 1.0 else "bf16",
         "mode": "disaggregated" if "prefill" in pools else "aggregated",
-        "load": {"rate": "poisson", "concurrency": "closed_loop"}.get(run.load, "offline"),
-        "prompt_tokens": f"{run.prompt_tokens:g}",
-        "output_tokens": f"{run.output_tokens:g}",
-        "output_tokens_per_s": f"{run.output_tokens_per_s:g}",
-        "speculative": "none",
-        "reference": run.path,
     }
-    if run.load == "rate":
-        row["request_rate_per_s"] = f"{run.load_value:g}"
-    else:
-        row["concurrency"] = f"{run.load_value:g}"
     for role, prefix in (("both", ""), ("prefill", "prefill_"), ("decode", "decode_")):
         if role not in pools:
             continue
@@ -302,9 +281,4 @@ def _row(case: Case, point: Verified, k: int) -> dict[str, str]:
         row["replicas" if not prefix else f"{prefix}workers"] = str(p.replicas)
         if prefix:
             row[f"{prefix}accelerators"] = str(p.replicas * layout.devices)
-    for metric, values_s in run.latencies_s.items():
-        for statistic, value in values_s.items():
-            name = f"{metric}_{statistic}_s"
-            if name in row:
-                row[name] = f"{value:.6g}"
     return row

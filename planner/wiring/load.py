@@ -16,6 +16,7 @@ from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
 from planner.spec.model import Model
 from planner.spec.precision import Precision
+from planner.spec.technique import Technique
 from planner.spec.workload import Workload
 
 Catalog = str | Path | None
@@ -57,6 +58,11 @@ def load_engine(name: str, catalog: Catalog = None) -> Engine:
 def load_precision(name: str, catalog: Catalog = None) -> Precision:
     """Return a number format by name, alias or path."""
     return cast("Precision", store.find("precision", name, catalog))
+
+
+def load_technique(name: str, catalog: Catalog = None) -> Technique:
+    """Return a technique by name, alias or path."""
+    return cast("Technique", store.find("technique", name, catalog))
 
 
 def load_cluster(name: str, catalog: Catalog = None) -> Cluster:

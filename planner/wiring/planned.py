@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from planner.cost.price import Hardware
 from planner.cost.step import Instances, Lengths
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array
+from planner.search.candidates import Stock
 from planner.serving.attainment import Constraint, Traffic, traffic_of
 from planner.serving.outcome import transfer_s
-from planner.simulation.closed import Deployed
+from planner.simulation.closed import Deployed, Sizes
 from planner.simulation.results import Judged
+from planner.spec.engine import Engine
 from planner.spec.layout import Layout
+from planner.spec.limits import Limits, Running
 from planner.spec.model import Model
 from planner.spec.slo import Bound
 from planner.wiring.load import Catalog, load_engine, load_model, load_workload
 from planner.wiring.resolve import stocks_of, within_context
+from planner.wiring.techniques import parse_techniques, rewritten
 from planner.wiring.tuning import tuned
 
 
@@ -53,12 +57,12 @@ def read_case(path: Path, plan_id: str | None, catalog: Catalog) -> Case:
 
     document = read_document(path)
     try:
-        return _resolve(document, plan_id, catalog)
+        return case_of(document, plan_id, catalog)
     except (KeyError, TypeError, IndexError, ValueError, StopIteration) as error:
         raise InputError(f"{path}: incomplete plan document, missing or wrong: {error}") from None
 
 
-def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
+def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) -> Case:
     """Return a plan of a document with everything it names looked up again."""
     inputs = document["inputs"]
     catalog = inputs["catalog"] if catalog is None else catalog
@@ -68,6 +72,10 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
     settings = [inputs.get(x) for x in ("speculate", "scheduler")]
     budget = int(plan["pools"][0]["token_budget"])
     engine = tuned(load_engine(inputs["engine"], catalog), budget, *settings)[0]
+    workload = load_workload(inputs["workload"], catalog)
+    given = parse_techniques(document.get("techniques") or inputs.get("techniques"), catalog)
+    changed = rewritten(model, engine, replace(traffic_of(workload), constraints=()), given)
+    model, engine = changed.model, changed.engine
     stocks = stocks_of(
         model,
         inputs["gpus"],
@@ -76,41 +84,80 @@ def _resolve(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog)
         inputs["kv_precision"],
         catalog,
         engine.kernels,
+        limits=Limits(quality_loss=limits_in(document).quality_loss),
     )
-    formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
-    pools, stock = [], []
-    for pool in plan["pools"]:
-        wanted = (pool["accelerator"], pool["precision"])
-        found: tuple[int, Hardware] | None = next(
-            (x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted), None
-        )
-        if found is None:
-            raise InputError(
-                f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "
-                "inventory no longer has"
-            )
-        one = Instances(model, found[1], engine, (Layout(**pool["layout"]),))
-        share, count = float(pool["traffic_share"]), int(pool["replicas"])
-        pools.append(Deployed(pool["role"], one, count, share))
-        stock.append(found[0])
-    workload = load_workload(inputs["workload"], catalog)
+    stocks = changed.stocked(stocks)
+    deployed = [_deployed(plan, k, stocks, model, engine) for k in range(len(plan["pools"]))]
     classes = [c.name for c in workload.classes]
     judged = tuple(
         Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
         for x in plan["slo"]
     )
-    traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
+    traffic = within_context(model, changed.traffic)[0]
     return Case(
         str(plan["id"]),
         str(plan["mode"]),
         float(plan["rate_per_s"]),
         float(plan["metrics"]["e2e_s"]["p99"]),
         model,
-        tuple(pools),
-        tuple(stock),
+        tuple(pool for pool, _ in deployed),
+        tuple(stock for _, stock in deployed),
         judged,
         constrained(traffic, judged),
     )
+
+
+def _deployed(
+    plan: Mapping[str, Any], k: int, stocks: Sequence[Stock], model: Model, engine: Engine
+) -> tuple[Deployed, int]:
+    """Return one pool of a plan and the stock it draws from."""
+    pool = plan["pools"][k]
+    wanted = (pool["accelerator"], pool["precision"])
+    named = [
+        (j, h)
+        for j, s in enumerate(stocks)
+        for h in s.hardware
+        if (h.accelerator.name, h.precision.name) == wanted
+    ]
+    if not named:
+        raise InputError(
+            f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "
+            "inventory no longer has"
+        )
+    there = [x for x in named if stocks[x[0]].region == pool.get("region", "")] or named
+    kept = [x for x in there if x[1].kv_bytes == pool["kv_bytes_per_element"]] or there
+    stock, hardware = kept[0]
+    one = Instances(model, hardware, engine, (Layout(**pool["layout"]),))
+    share, count = float(pool["traffic_share"]), int(pool["replicas"])
+    takes = _sizes(plan.get("routing") or (), k)
+    return Deployed(pool["role"], one, count, share, takes), stock
+
+
+def _sizes(routing: Sequence[Mapping[str, Any]], pool: int) -> tuple[Sizes, ...]:
+    """Return which sizes a plan sends to one of its pools."""
+
+    def tokens(value: float | None) -> float:
+        return math.inf if value is None else float(value)
+
+    return tuple(
+        Sizes(
+            tokens(r["prompt_from"]),
+            tokens(r["prompt_to"]),
+            tokens(r["output_from"]),
+            tokens(r["output_to"]),
+            float(r["to_pools"][pool]),
+        )
+        for r in routing
+    )
+
+
+def limits_in(document: Mapping[str, Any]) -> Limits:
+    """Return the limits that a document's plans stay within; of old versions: none."""
+    known = {f.name for f in fields(Limits)}
+    given = {k: v for k, v in (document.get("limits") or {}).items() if k in known}
+    owned = tuple((str(name), int(count)) for name, count in given.pop("owned", ()))
+    current = tuple(Running(**pool) for pool in given.pop("current", ()))
+    return Limits(**given, owned=owned, current=current)
 
 
 def chosen_plan(plans: list[dict[str, Any]], plan_id: str | None) -> dict[str, Any]:

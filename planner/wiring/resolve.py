@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import cast
 
 import numpy as np
 
-from planner.catalog import store
 from planner.cost.layouts import why_illegal
 from planner.cost.price import Hardware
 from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
 from planner.search.candidates import Stock
-from planner.search.mix import Objective
+from planner.search.mix import Goals, Objective
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.outcome import Load
 from planner.spec.accelerator import Accelerator, Link
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
 from planner.spec.layout import Layout
+from planner.spec.limits import UNBOUNDED, Limits
 from planner.spec.model import Model
 from planner.spec.precision import Precision
 from planner.spec.workload import TrafficClass, Workload
@@ -36,6 +36,8 @@ from planner.wiring.load import (
     load_precision,
     load_workload,
 )
+from planner.wiring.precisions import precisions_of
+from planner.wiring.prices import Pricing
 
 #: Rates above this are mistakes, not traffic.
 MOST_RATE_PER_S = 1e7
@@ -190,27 +192,31 @@ def modes_of(mode: str, engine: Engine) -> tuple[str, ...]:
     return (mode,)
 
 
-def objective_of(
-    name: str, stocks: Sequence[Stock], traffic: Traffic
-) -> tuple[Objective, list[str]]:
-    """Return the objective that applies, and a note where it is not the one asked for."""
-    known = ("cost", "gpus", "goodput", "energy")
-    if name not in known:
-        raise InputError(
-            f"--objective: found {name!r}, expected one of {', '.join(known)}"
-            f"{did_you_mean(name, known)}"
-        )
+def objective_of(name: str, stocks: Sequence[Stock], traffic: Traffic) -> tuple[Goals, list[str]]:
+    """Return the objectives that apply in order, and a note where they are not those asked for."""
+    known = ("cost", "gpus", "goodput", "energy", "carbon")
+    names = [x.strip() for x in name.split(",")]
+    for one in names:
+        if one not in known:
+            raise InputError(
+                f"--objective: found {one!r}, expected one of {', '.join(known)}, or several in "
+                f"order{did_you_mean(one, known)}"
+            )
+    if len(set(names)) < len(names):
+        raise InputError(f"--objective: found one twice in {name!r}")
     if traffic.rate_per_s is None:
-        return "goodput", ["no rate given: the goodput of the whole inventory is maximised"]
+        note = "no rate given: the goodput of the whole inventory is maximised"
+        return ("goodput",), [note]
     unpriced = [s.name for s in stocks if s.usd_per_hour is None]
-    if name == "cost" and unpriced:
-        if len(stocks) == 1:
-            return "gpus", [f"no price known for {unpriced[0]}: fewest GPUs instead of least cost"]
+    if "cost" in names and unpriced:
+        if names == ["cost"] and len(stocks) == 1:
+            note = f"no price known for {unpriced[0]}: fewest GPUs instead of least cost"
+            return ("gpus",), [note]
         raise InputError(
             f"no price known for {', '.join(unpriced)}: add prices to its YAML or use "
             "--objective gpus"
         )
-    return cast("Objective", name), []
+    return tuple(cast("Objective", x) for x in names), []
 
 
 def stocks_of(
@@ -221,39 +227,83 @@ def stocks_of(
     kv_precision: str,
     catalog: Catalog,
     library: str | None = None,
+    pricing: Pricing | None = None,
+    limits: Limits = UNBOUNDED,
+    carbon: float | None = None,
 ) -> list[Stock]:
     """Return the inventory as stocks of hardware in every precision to search."""
+    prices = pricing or Pricing()
     if (gpus is None) == (cluster is None):
         raise InputError("give either --gpus NAME:COUNT[,NAME:COUNT…] or --cluster, one of both")
-    rows: list[tuple[Accelerator, int, Link | None, int | None, float | None, float]] = []
+    intensity = carbon
     if cluster is not None:
         record = load_cluster(cluster, catalog) if isinstance(cluster, str) else cluster
-        for g in record.groups:
-            device = load_accelerator(g.accelerator, catalog)
-            count = g.nodes * g.devices_per_node
-            rows.append(
-                (device, count, g.nic, g.scale_up_devices, g.usd_per_hour, record.fabric_contention)
-            )
+        intensity = record.carbon_g_per_kwh if carbon is None else carbon
+        rows = _groups_of(record, catalog)
     else:
-        counts = parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {})
-        for name, count in counts.items():
-            require_count(name, count)
-            device = load_accelerator(name, catalog)
-            if any(device.name == row[0].name for row in rows):
-                raise InputError(f"--gpus: {device.name} is given twice (again as {name!r})")
-            rows.append((device, count, None, None, None, 1.0))
-    stocks = []
-    for device, count, nic, domain, usd, contention in rows:
-        formats = precisions_of(model, device, precision, catalog)
+        rows = _counted(parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {}), catalog)
+    stocks, mine = [], dict(limits.owned)
+    for row in rows:
+        device = row.device
+        formats = precisions_of(model, device, precision, catalog, limits.quality_loss)
         hardware = tuple(
             replace(
-                hardware_of(device, p, kv_precision, nic, contention, catalog, library),
-                scale_up_devices=min(domain or device.scale_up.devices, count),
+                hardware_of(device, p, kv.strip(), row.nic, row.contention, catalog, library),
+                scale_up_devices=min(row.domain or device.scale_up.devices, row.count),
             )
             for p in formats
+            for kv in kv_precision.split(",")
         )
-        stocks.append(Stock(hardware, count, usd or device.usd_per_hour))
+        owned = row.count if row.owned else min(mine.get(device.name, 0), row.count)
+        if device.name in mine:
+            mine[device.name] -= owned
+        price = prices.usd_per_hour(device, row.usd_per_hour)
+        stocks.append(Stock(hardware, row.count, price, owned, intensity, row.region))
+    missing = set(mine) - {r.device.name for r in rows}
+    if missing:
+        raise InputError(f"--owned: {', '.join(sorted(missing))} is not in the inventory")
     return stocks
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Devices of one type in an inventory."""
+
+    device: Accelerator
+    count: int
+    nic: Link | None = None
+    domain: int | None = None
+    usd_per_hour: float | None = None
+    contention: float = 1.0
+    owned: bool = False
+    region: str = ""
+
+
+def _groups_of(cluster: Cluster, catalog: Catalog) -> list[_Row]:
+    return [
+        _Row(
+            load_accelerator(g.accelerator, catalog),
+            g.nodes * g.devices_per_node,
+            g.nic,
+            g.scale_up_devices,
+            g.usd_per_hour,
+            cluster.fabric_contention,
+            g.owned,
+            g.region,
+        )
+        for g in cluster.groups
+    ]
+
+
+def _counted(counts: Mapping[str, int], catalog: Catalog) -> list[_Row]:
+    rows: list[_Row] = []
+    for name, count in counts.items():
+        require_count(name, count)
+        device = load_accelerator(name, catalog)
+        if any(device.name == row.device.name for row in rows):
+            raise InputError(f"--gpus: {device.name} is given twice (again as {name!r})")
+        rows.append(_Row(device, count))
+    return rows
 
 
 def parse_gpus(text: str) -> dict[str, int]:
@@ -284,47 +334,6 @@ def require_count(name: str, count: int) -> None:
     """Raise unless a GPU count is plausible."""
     if not 1 <= count <= MOST_GPUS:
         raise InputError(f"--gpus: found {count} × {name}, expected 1 to {MOST_GPUS} GPUs")
-
-
-def precision_of(model: Model, device: Accelerator, name: str, catalog: Catalog) -> Precision:
-    """Return the named precision, or for ``auto`` that of the published checkpoint.
-
-    ``fp8`` of a checkpoint published in blocks of it is that checkpoint's own format.
-    """
-    own = name == "auto" or model.native_precision.startswith(f"{name}-")
-    found = load_precision(model.native_precision if own else name, catalog)
-    if found.parts == ("experts",) and not model.expert_counts:
-        raise InputError(
-            f"precision {found.name} stores experts only and {model.name} has none, expected for "
-            "example bf16, fp8 or int4"
-        )
-    if not device.supports(found.compute):
-        usable = [
-            p
-            for p in store.names("precision", store.roots(catalog))
-            if device.supports(load_precision(p, catalog).compute)
-        ]
-        raise InputError(
-            f"{device.name} has no {found.compute} matrix unit for precision {found.name}, "
-            f"expected one of {', '.join(usable)}"
-        )
-    return found
-
-
-def precisions_of(
-    model: Model, device: Accelerator, name: str, catalog: Catalog
-) -> tuple[Precision, ...]:
-    """Return the precisions to search: for ``auto`` the checkpoint's, and lossless fp8 under it."""
-    if name != "auto":
-        return (precision_of(model, device, name, catalog),)
-    native = load_precision(model.native_precision, catalog)
-    found = [native] if device.supports(native.compute) else []
-    fp8 = load_precision("fp8", catalog)
-    if native.name == "bf16" and device.supports(fp8.compute):
-        found.append(fp8)
-    if not found:
-        found = [load_precision("bf16", catalog)]
-    return tuple(found)
 
 
 def hardware_of(

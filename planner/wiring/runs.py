@@ -28,7 +28,8 @@ from planner.spec.scheduler import Speculation
 from planner.spec.workload import TrafficClass, Workload
 from planner.wiring.launches import launch_of
 from planner.wiring.load import Catalog, load_accelerator, load_engine, load_model, load_workload
-from planner.wiring.resolve import hardware_of, layout_of, precision_of
+from planner.wiring.precisions import precision_of
+from planner.wiring.resolve import hardware_of, layout_of
 
 #: Weight formats that a device without their matrix unit runs as weight-only ones.
 WEIGHT_ONLY = {"fp8": "w8a16", "fp8_block": "w8a16", "nvfp4": "int4", "int8": "w8a16"}

@@ -6,7 +6,7 @@ Every mistake is one clear sentence.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +21,7 @@ from planner.serving.prepared import Role, prepare
 from planner.spec.engine import Engine
 from planner.spec.scheduler import KINDS, Scheduler, Speculation
 
+T = TypeVar("T")
 #: Token budgets that ``--chunk auto`` chooses from: multiples of a tile, in powers of two.
 BUDGETS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _SPECULATION = {"k": "k", "acceptance": "acceptance", "draft": "draft_cost", "auto": "auto"}
@@ -128,21 +129,21 @@ def _checked(option: str, values: Mapping[str, Any], adapter: TypeAdapter[Any]) 
         raise InputError(f"{option}: {where}: {given}{what}") from None
 
 
-def best_plans(engines: Sequence[Engine], search: Callable[[Engine], PlanSet]) -> PlanSet:
-    """Return the plans of the engine whose recommended one is best at the objective.
+def best_plans(options: Sequence[T], search: Callable[[T], PlanSet]) -> PlanSet:
+    """Return the plans of the option whose recommended one is best at the objective.
 
-    Ties within 0.1 % go to the larger goodput, then to the earlier engine.
+    Ties within 0.1 % go to the larger goodput, then to the earlier option.
 
     Raises
     ------
     InfeasibleError
-        If no engine has a plan: what the last one said.
+        If no option has a plan: what the last one said.
     """
     found: list[PlanSet] = []
     last: InfeasibleError | None = None
-    for engine in engines:
+    for option in options:
         try:
-            found.append(search(engine))
+            found.append(search(option))
         except InfeasibleError as error:
             last = error
     if not found:
@@ -155,9 +156,10 @@ def best_plans(engines: Sequence[Engine], search: Callable[[Engine], PlanSet]) -
 
 def objective_of_plan(plan: Plan, objective: str) -> float:
     """Return a plan's value of an objective; smaller is better."""
+    objective = objective.partition(",")[0]
     if objective == "cost" and plan.usd_per_hour is not None:
         return plan.usd_per_hour
-    if objective == "energy":
+    if objective in ("energy", "carbon"):
         return plan.energy_j_per_output_token
     return float(plan.gpus) if objective in ("gpus", "cost") else -plan.goodput_per_s
 
@@ -180,6 +182,7 @@ def best_groups(options: Sequence[list[Group]], traffic: Traffic) -> list[Group]
         each = []
         for group, role in zip(groups, roles, strict=True):
             at = prepare(law(group.instances, traffic.lengths), role, traffic)
+            at = at.among(group.replicas, traffic.routing)
             each.append(float(goodput_per_s(at, traffic.constraints)[0]) * group.replicas)
         return min(each)
 

@@ -15,6 +15,7 @@ from planner.cost.price import Hardware
 from planner.cost.step import Instances, law
 from planner.errors import InfeasibleError
 from planner.search.candidates import Stock
+from planner.search.job import job_of
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic, traffic_of
@@ -66,8 +67,7 @@ def planned(
     stock = Stock((hardware(device),), count, price)
     try:
         return search(
-            load_model(model), [stock], load_engine("vllm-v1"), of, modes=modes,
-            objective=objective,
+            job_of(load_model(model), [stock], load_engine("vllm-v1"), of, modes, objective)
         )
     except InfeasibleError:
         return None

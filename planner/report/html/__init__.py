@@ -1,0 +1,1 @@
+"""A plan document as one HTML page that needs no network."""

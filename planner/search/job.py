@@ -1,0 +1,190 @@
+"""One search as a record, its columns, and its optimum: what plans, prices and trade-offs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.errors import InfeasibleError
+from planner.search.buckets import cells_of, one_cell
+from planner.search.candidates import Column, Enumeration, Stock, enumerate_candidates
+from planner.search.drafts import Draft, allowed
+from planner.search.infeasible import explain_unmet
+from planner.search.mix import Goals, Objective, Solution, Terms, best_mix
+from planner.search.sized import ROUNDS, holds, sized_drafts, value_of
+from planner.serving.attainment import Traffic
+from planner.serving.prepared import Role
+from planner.spec.engine import Engine
+from planner.spec.limits import UNBOUNDED, Limits
+from planner.spec.model import Model
+
+#: Carbon intensity where none is given [g/kWh]: the world's electricity in 2023 (Ember, Global
+#: Electricity Review 2024).
+CARBON_G_PER_KWH = 480.0
+#: Rate asked for where a mix misses its SLOs, relative to the round before.
+_MORE = 1.01
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One search: what to serve, on what, within what."""
+
+    model: Model
+    stocks: tuple[Stock, ...]
+    engine: Engine
+    traffic: Traffic
+    roles: tuple[Role, ...]
+    goals: Goals
+    limits: Limits
+
+
+def job_of(
+    model: Model,
+    stocks: Sequence[Stock],
+    engine: Engine,
+    traffic: Traffic,
+    modes: Sequence[str],
+    objective: Objective | Goals,
+    limits: Limits = UNBOUNDED,
+) -> Job:
+    """Return the search that the arguments ask for; without a rate, goodput is the goal."""
+    roles: list[Role] = ["both"] if "colocated" in modes else []
+    if "disaggregated" in modes:
+        roles += ["prefill", "decode"]
+    goals: Goals = (objective,) if isinstance(objective, str) else objective
+    if traffic.rate_per_s is None:
+        goals = ("goodput",)
+    return Job(model, tuple(stocks), engine, traffic, tuple(roles), goals, limits)
+
+
+def enumerated(job: Job) -> tuple[Enumeration, Terms]:
+    """Return all columns, and what a mix of them has to do.
+
+    Raises
+    ------
+    InfeasibleError
+        If no instance meets the SLOs.
+    """
+    lengths = job.traffic.lengths
+    # within one device type sizes would be split for a few percent at most: not worth a router
+    cells = cells_of(lengths) if len(job.stocks) > 1 else one_cell(lengths)
+    found = enumerate_candidates(
+        job.model, job.stocks, job.engine, job.traffic, job.roles, cells, job.limits.confidence
+    )
+    if not complete(found.columns):
+        raise InfeasibleError(
+            explain_unmet(job.model, job.stocks, job.engine, job.traffic, found, job.roles)
+        )
+    return found, terms_of(job, found)
+
+
+def terms_of(job: Job, found: Enumeration) -> Terms:
+    """Return what a mix of columns has to do and to stay within."""
+    rate = job.traffic.rate_per_s
+    intensity = [s.carbon_g_per_kwh for s in job.stocks]
+    return Terms(
+        tuple(s.count for s in job.stocks),
+        None if rate is None else rate * (1.0 + job.limits.headroom),
+        job.limits,
+        found.cells.shares,
+        tuple(s.owned for s in job.stocks),
+        tuple(CARBON_G_PER_KWH if g is None else g for g in intensity),
+        tuple(_running(c, found, job.limits) for c in found.columns) if job.limits.current else (),
+        tuple(s.region for s in job.stocks),
+    )
+
+
+def _running(column: Column, found: Enumeration, limits: Limits) -> int:
+    """Return how many replicas of a column the current deployment has."""
+    hardware = found.groups[column.group].instances.hardware
+    me = (column.role, hardware.accelerator.name, str(column.layout), hardware.precision.name)
+    same = [r for r in limits.current if (r.role, r.accelerator, r.layout, r.precision) == me]
+    return sum(r.replicas for r in same) if not column.cell_goodput_per_s else 0
+
+
+def complete(columns: Sequence[Column]) -> bool:
+    """Whether some plan exists at some rate: a colocated column, or both sides of a split one."""
+    roles = {c.role for c in columns}
+    return "both" in roles or {"prefill", "decode"} <= roles
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """The best mixes of an enumeration, which grows by the pools priced for their own sizes.
+
+    Attributes
+    ----------
+    found
+        All columns.
+    drafts
+        The best mix of pools that serve all sizes alike, that of the largest goodput, and the
+        mixes of pools by size that hold; each within the limits.
+    termination
+        Of the first problem.
+    value, bound
+        Of the first goal, minimised: of the best mix that holds, and proved.
+    """
+
+    found: Enumeration
+    drafts: tuple[Draft, ...]
+    termination: str
+    value: float
+    bound: float
+
+
+def optimum(job: Job, found: Enumeration, terms: Terms) -> Optimum:
+    """Return the exact optimum of the first goal over all mixes of columns."""
+    goals = job.goals
+    alike = [i for i, c in enumerate(found.columns) if not c.cell_goodput_per_s]
+    columns = [found.columns[i] for i in alike]
+    now = tuple(terms.now[i] for i in alike) if terms.now else ()
+    whole = replace(terms, now=now)
+    best, draft = _held(job, found, alike, columns, whole)
+    mixes = [best]
+    if terms.rate_per_s is not None and goals[0] != "goodput":
+        mixes.append(best_mix(columns, whole, "goodput"))
+    sign = -1.0 if goals[0] == "goodput" else 1.0
+    weight = job.traffic.lengths.weight
+    value = value_of(found, draft, terms, goals, weight) if draft else np.inf
+    bound = sign * best.bound if best.termination != "infeasible" else np.inf
+    offered: dict[Draft, None] = {draft: None} if draft else {}
+    for mix in mixes[1:]:
+        if mix.termination != "infeasible":
+            offered[_draft(alike, mix)] = None
+    if len(alike) < len(found.columns):
+        sized = sized_drafts(found, terms, goals, job.traffic)
+        found, bound = sized.found, min(bound, sign * sized.bound)
+        offered |= dict.fromkeys(sized.drafts)
+        values = [value_of(found, d, terms, goals, weight) for d in sized.drafts]
+        value = min([value, *values])
+    kept = tuple(d for d in offered if allowed(found.columns, d, terms))
+    return Optimum(found, kept, best.termination, value, bound)
+
+
+def _draft(alike: Sequence[int], mix: Solution) -> Draft:
+    return tuple((alike[j], n) for j, n in enumerate(mix.replicas) if n)
+
+
+def _held(
+    job: Job, found: Enumeration, alike: Sequence[int], columns: Sequence[Column], terms: Terms
+) -> tuple[Solution, Draft]:
+    """Return the first problem's solution, and the best mix that holds by the exact forms.
+
+    Pools that serve all sizes alike carry their goodput by those forms already; what may be left
+    is how several pools' latencies mix. Where that misses a bound, more rate is asked for.
+    """
+    first = best_mix(columns, terms, job.goals)
+    mix, at = first, terms
+    for _ in range(ROUNDS):
+        draft = _draft(alike, mix)
+        if mix.termination == "infeasible" or not draft:
+            break
+        if holds(found, draft, terms, job.traffic):
+            return first, draft
+        if at.rate_per_s is None:
+            return first, draft
+        at = replace(at, rate_per_s=at.rate_per_s * _MORE)
+        mix = best_mix(columns, at, job.goals)
+    return first, ()

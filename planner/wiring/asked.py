@@ -1,0 +1,172 @@
+"""What a call of ``plan`` asks for, resolved: model, traffic, inventory, goals and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from planner.errors import InputError, did_you_mean
+from planner.search.candidates import Stock
+from planner.search.job import CARBON_G_PER_KWH, Job, job_of
+from planner.search.mix import Goals
+from planner.search.tradeoff import OBJECTIVES
+from planner.serving.attainment import Traffic, traffic_of
+from planner.spec.accelerator import Accelerator
+from planner.spec.cluster import Cluster
+from planner.spec.engine import Engine
+from planner.spec.limits import UNBOUNDED, Limits
+from planner.spec.model import Model
+from planner.spec.slo import Bound, parse_slo
+from planner.spec.workload import Workload
+from planner.wiring.limits import within_cluster
+from planner.wiring.load import Catalog, load_model, load_workload
+from planner.wiring.prices import Pricing, price_notes, require_used, today
+from planner.wiring.resolve import (
+    DEFAULT_SLO,
+    modes_of,
+    objective_of,
+    require_rate,
+    stocks_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call resolved; ``engines`` holds one profile per token budget to choose from."""
+
+    model: Model
+    stocks: tuple[Stock, ...]
+    engines: tuple[Engine, ...]
+    traffic: Traffic
+    modes: tuple[str, ...]
+    goals: Goals
+    limits: Limits
+    assumptions: tuple[str, ...]
+    looser: Callable[[float], tuple[Stock, ...]]
+    """The inventory with the precisions of so much more quality loss."""
+
+    def job(self, engine: Engine) -> Job:
+        """Return the search with one of the engine profiles."""
+        return job_of(
+            self.model, self.stocks, engine, self.traffic, self.modes, self.goals, self.limits
+        )
+
+
+def resolved(
+    model: str | Model,
+    *,
+    gpus: str | Mapping[str, int] | None = None,
+    cluster: str | Cluster | None = None,
+    workload: str | Workload,
+    rate: float | None = None,
+    slo: str | Sequence[Bound] | None = None,
+    precision: str = "auto",
+    kv_precision: str = "auto",
+    engines: tuple[Engine, ...],
+    mode: str = "auto",
+    objective: str = "cost",
+    limits: Limits = UNBOUNDED,
+    pricing: Pricing | None = None,
+    carbon: float | None = None,
+    catalog: Catalog = None,
+) -> Asked:
+    """Return what the arguments of :func:`planner.verbs.plan.plan` ask for.
+
+    Raises
+    ------
+    InputError
+        If an argument is wrong: one clear sentence.
+    """
+    the_model = load_model(model, catalog) if isinstance(model, str) else model
+    the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
+    traffic, notes = _traffic(the_workload, slo, rate, objective)
+    limits, record = within_cluster(limits, cluster, catalog)
+    library = engines[0].kernels
+    formats = (precision, kv_precision)
+    prices = pricing or Pricing()
+    stocks = stocks_of(
+        *(the_model, gpus, record, *formats, catalog, library),
+        pricing=prices,
+        limits=limits,
+        carbon=carbon,
+    )
+    notes += _price_notes(prices, stocks)
+    goals, note = objective_of(objective, stocks, traffic)
+    notes += note
+    if precision == "auto":
+        notes.append(f"precision auto considers {', '.join(_formats(stocks))}")
+    if "carbon" in goals and all(s.carbon_g_per_kwh is None for s in stocks):
+        notes.append(
+            f"carbon intensity {CARBON_G_PER_KWH:g} g/kWh: the world's mean of 2023 (Ember, Global "
+            "Electricity Review 2024)"
+        )
+    modes = modes_of(mode, engines[0])
+    loss = limits.quality_loss or 0.0
+
+    def looser(more: float) -> tuple[Stock, ...]:
+        wider = replace(limits, quality_loss=loss + more)
+        known = (the_model, gpus, record, *formats, catalog, library)
+        return tuple(stocks_of(*known, pricing=prices, limits=wider, carbon=carbon))
+
+    return Asked(
+        the_model, tuple(stocks), engines, traffic, modes, goals, limits, tuple(notes), looser
+    )
+
+
+def objectives_of(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the objectives of a trade-off: two or three known ones, each once.
+
+    Raises
+    ------
+    InputError
+        If they are not.
+    """
+    names = [x.strip() for x in (text.split(",") if isinstance(text, str) else text)]
+    for name in names:
+        if name not in OBJECTIVES:
+            raise InputError(
+                f"--pareto: found {name!r}, expected two or three of {', '.join(OBJECTIVES)}"
+                f"{did_you_mean(name, OBJECTIVES)}"
+            )
+    if not 2 <= len(set(names)) == len(names) <= 3:
+        raise InputError(f"--pareto: found {text!r}, expected two or three different objectives")
+    return tuple(names)
+
+
+def _traffic(
+    workload: Workload, slo: str | Sequence[Bound] | None, rate: float | None, objective: str
+) -> tuple[Traffic, list[str]]:
+    """Return the traffic, and what was assumed of it."""
+    bounds = parse_slo(slo) if isinstance(slo, str) else tuple(slo or ())
+    notes = []
+    if not bounds and not any(c.slo or c.deadline for c in workload.classes):
+        bounds = parse_slo(DEFAULT_SLO)
+        notes.append(f"no SLO given: {DEFAULT_SLO} assumed")
+    if rate is not None:
+        require_rate(rate)
+    traffic = traffic_of(workload, bounds, rate)
+    if objective == "goodput" and rate is None and traffic.rate_per_s is not None:
+        notes.append(
+            f"objective goodput: the workload's own rate of {traffic.rate_per_s:.3g}/s is left out"
+        )
+        traffic = replace(traffic, rate_per_s=None)
+    return traffic, notes
+
+
+def _price_notes(pricing: Pricing, stocks: Sequence[Stock]) -> list[str]:
+    devices = [s.hardware[0].accelerator for s in stocks]
+    require_used(pricing, devices)
+    bought = zip(devices, stocks, strict=True)
+    listed = [d for d, s in bought if s.usd_per_hour == _listed(pricing, d)]
+    return price_notes(pricing, listed, today())
+
+
+def _listed(pricing: Pricing, device: Accelerator) -> float | None:
+    price = pricing.price(device)
+    return None if price is None else price.usd_per_hour
+
+
+def _formats(stocks: Sequence[Stock]) -> list[str]:
+    """Return the precisions offered, with their declared quality loss where it is not nothing."""
+    losses = {h.precision.name: h.precision.quality_loss for s in stocks for h in s.hardware}
+    return [f"{n} (declared quality loss {x:.1%})" if x else n for n, x in losses.items()]

@@ -1,0 +1,385 @@
+"""Techniques given on a call: read, put in order, and applied to the records of a prediction.
+
+A technique is data (``hardware/techniques``); everything below is the same for all of them. Model,
+engine and traffic come out as records of the same kind, so nothing after this knows of techniques.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from planner.cost.memory import kv_token_bytes
+from planner.cost.price import Hardware
+from planner.errors import InputError, did_you_mean
+from planner.formulas.arrays import Array, Real
+from planner.search.candidates import Stock
+from planner.serving.attainment import Traffic
+from planner.spec.engine import Engine
+from planner.spec.expression import value_of
+from planner.spec.model import Model
+from planner.spec.rewrite import Rewrite
+from planner.spec.scheduler import Speculation
+from planner.spec.technique import QUANTITIES, Effect, Technique
+from planner.units import si_key
+from planner.wiring.load import Catalog, load_technique
+
+#: Quantities of the hardware are relative to each device's own figures.
+_DEVICE = (
+    "kv_element_bytes",
+    "memory_bandwidth",
+    "compute",
+    "link_contention",
+    "scale_up_bandwidth",
+    "scale_out_bandwidth",
+)
+_OPERATIONS: dict[str, Callable[[Array, Array], Array]] = {
+    "multiply": np.multiply,
+    "add": np.add,
+    "set": lambda old, new: np.broadcast_to(new, np.broadcast(old, new).shape),
+    "at_least": np.maximum,
+    "at_most": np.minimum,
+}
+Values = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A technique with the values of its parameters, SI."""
+
+    technique: Technique
+    values: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        """Return the form that ``--with`` reads, without parameters at their defaults."""
+        own = self.technique.parameters
+        said = [f"{k}={v:.12g}" for k, v in self.values if v != own[k].default]
+        return ":".join([self.technique.name, *said])
+
+    @property
+    def quality_loss(self) -> float | None:
+        """Declared loss of quality; ``None`` where the source states none."""
+        return self.technique.loss(dict(self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """Records as a set of techniques leaves them.
+
+    Attributes
+    ----------
+    model, engine, traffic
+        As they are to be searched or evaluated.
+    device
+        Factors on every device's own figures.
+    calls
+        Requests that a plan is sized for per request of a user: those that reach the model,
+        times the load of the busiest replica relative to the mean.
+    quality_loss
+        Declared loss, summed; ``None`` where some technique declares none.
+    """
+
+    model: Model
+    engine: Engine
+    traffic: Traffic
+    device: tuple[tuple[str, float], ...]
+    calls: float
+    quality_loss: float | None
+
+    def on(self, hardware: Hardware) -> Hardware:
+        """Return hardware as the techniques leave it."""
+        factor = dict(self.device)
+        if all(x == 1.0 for x in factor.values()):
+            return hardware
+        device, up, out = hardware.accelerator, hardware.scale_up, hardware.scale_out
+        peaks = {k: v * factor["compute"] for k, v in device.peak_flops_per_s.items()}
+        bandwidth = device.memory_bandwidth_bytes_per_s * factor["memory_bandwidth"]
+        return replace(
+            hardware,
+            accelerator=device.model_copy(
+                update={"peak_flops_per_s": peaks, "memory_bandwidth_bytes_per_s": bandwidth}
+            ),
+            kv_bytes=hardware.kv_bytes * factor["kv_element_bytes"],
+            contention=hardware.contention * factor["link_contention"],
+            scale_up=_faster(up, factor["scale_up_bandwidth"]),
+            scale_out=_faster(out, factor["scale_out_bandwidth"]),
+        )
+
+    def stocked(self, stocks: Sequence[Stock]) -> list[Stock]:
+        """Return an inventory as the techniques leave it."""
+        return [replace(s, hardware=tuple(self.on(h) for h in s.hardware)) for s in stocks]
+
+
+def _faster(link: Any, factor: float) -> Any:
+    return link.model_copy(update={"bandwidth_bytes_per_s": link.bandwidth_bytes_per_s * factor})
+
+
+def parse_techniques(text: str | None, catalog: Catalog = None) -> tuple[Given, ...]:
+    """Return the techniques of ``cachegen,keyformer:kv_keep=0.5[:…]``, in the order they apply.
+
+    Raises
+    ------
+    InputError
+        If a technique or parameter is unknown, a value out of range, or two exclude each other.
+    """
+    found: list[Given] = []
+    for part in (text or "").split(",") if text is not None else ():
+        name, *settings = (x.strip() for x in part.split(":"))
+        if not name:
+            raise InputError(f"--with: found {part!r}, expected NAME[:PARAMETER=VALUE…]")
+        technique = load_technique(name, catalog)
+        if any(g.technique.name == technique.name for g in found):
+            raise InputError(f"--with: {technique.name} is given twice")
+        found.append(given(technique, _settings(technique, settings)))
+    return in_order(found)
+
+
+def _settings(technique: Technique, texts: Sequence[str]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for text in texts:
+        key, equals, value = (x.strip() for x in text.partition("="))
+        name, factor = si_key(key)
+        if not equals or name not in technique.parameters:
+            known = technique.parameters
+            raise InputError(
+                f"--with {technique.name}: found {text!r}, expected PARAMETER=VALUE with one of "
+                f"{', '.join(known)}{did_you_mean(name, known)}"
+            )
+        try:
+            values[name] = float(value) * factor
+        except ValueError:
+            raise InputError(
+                f"--with {technique.name}: found {value!r} for {key}, expected a number"
+            ) from None
+    return values
+
+
+def given(technique: Technique, values: Mapping[str, float] | None = None) -> Given:
+    """Return a technique with some of its parameters set and the others at their defaults.
+
+    Raises
+    ------
+    InputError
+        If a parameter is unknown or its value out of range.
+    """
+    chosen = {name: p.default for name, p in technique.parameters.items()}
+    for name, value in (values or {}).items():
+        parameter = technique.parameters.get(name)
+        if parameter is None:
+            hint = did_you_mean(name, technique.parameters)
+            raise InputError(
+                f"{technique.name}: found parameter {name!r}, expected one of "
+                f"{', '.join(technique.parameters)}{hint}"
+            )
+        if not (math.isfinite(value) and parameter.low <= value <= parameter.high):
+            raise InputError(
+                f"--with {technique.name}: found {name}={value:g}, expected "
+                f"{parameter.low:g} to {parameter.high:g}"
+            )
+        chosen[name] = value
+    return Given(technique, tuple(chosen.items()))
+
+
+def in_order(techniques: Sequence[Given]) -> tuple[Given, ...]:
+    """Return techniques in the order their effects apply: as declared, then by name.
+
+    Raises
+    ------
+    InputError
+        If two exclude each other.
+    """
+    names = {g.technique.name for g in techniques}
+    for one in techniques:
+        clash = names.intersection(one.technique.excludes)
+        if clash:
+            raise InputError(
+                f"techniques {one.technique.name} and {min(clash)} exclude each other: "
+                "give one of them"
+            )
+    left = sorted(techniques, key=lambda g: g.technique.name)
+    ordered: list[Given] = []
+    while left:
+        waiting = {g.technique.name for g in left}
+        free = [g for g in left if not waiting.intersection(g.technique.after)]
+        ordered.append((free or left)[0])
+        left.remove(ordered[-1])
+    return tuple(ordered)
+
+
+def rewritten(
+    model: Model, engine: Engine, traffic: Traffic, techniques: Sequence[Given]
+) -> Rewritten:
+    """Return the records as a set of techniques leaves them; a pure function.
+
+    Raises
+    ------
+    InputError
+        If a technique makes a quantity impossible: which one, and what it became.
+    """
+    before = quantities(model, engine, traffic)
+    after = dict(before)
+    for one in in_order(techniques):
+        after = changed(after, one, facts_of(model), traffic)
+    losses = [g.quality_loss for g in techniques]
+    calls = float(after["calls"] * after["busiest"])
+    device = tuple((name, float(after[name])) for name in _DEVICE)
+    if any(value <= 0.0 for _, value in device) or calls <= 0.0:
+        name = next((n for n, v in device if v <= 0.0), "calls")
+        raise InputError(f"{_names(techniques)}: {name} became {float(after[name]):g}, not above 0")
+    return Rewritten(
+        _model(model, after, techniques),
+        _engine(engine, before, after),
+        _traffic(traffic, after),
+        device,
+        calls,
+        None if any(x is None for x in losses) else float(sum(x or 0.0 for x in losses)),
+    )
+
+
+def said_of(techniques: Sequence[Given], found: Rewritten) -> list[str]:
+    """Return what a reader of a plan has to know of its techniques."""
+    if not techniques:
+        return []
+    loss = found.quality_loss
+    quality = "no quality loss is declared" if loss is None else f"declared quality loss {loss:.2%}"
+    notes = [f"with {', '.join(str(g) for g in techniques)}: {quality}"]
+    if found.calls != 1.0:
+        notes.append(
+            f"rates are those a plan is sized for: {found.calls:.4g} per request of a user"
+        )
+    return notes
+
+
+def changed(quantities: Values, one: Given, facts: Mapping[str, float], traffic: Traffic) -> Values:
+    """Return quantities after the effects of one technique; those given stay as they are.
+
+    ``traffic`` is that before any technique: what its prefix caches find is looked up there.
+
+    Raises
+    ------
+    InputError
+        If an effect yields no finite number.
+    """
+    found: Values = dict(quantities)
+    parameters = dict(one.values)
+    for effect in one.technique.effects:
+        names: dict[str, Real] = {**facts, **found, **parameters}
+        new = _OPERATIONS[effect.operation](
+            found[effect.quantity], value_of(effect.value, names, {"reuse": traffic.reused_tokens})
+        )
+        if not np.isfinite(new).all():
+            raise InputError(f"technique {one}: {_said(effect)} is not finite")
+        found[effect.quantity] = np.asarray(new, dtype=np.float64)
+    return found
+
+
+def _said(effect: Effect) -> str:
+    return f"{effect.quantity} {effect.operation} {effect.value}"
+
+
+def _names(techniques: Sequence[Given]) -> str:
+    return "techniques " + ", ".join(str(g) for g in techniques)
+
+
+def facts_of(model: Model) -> dict[str, float]:
+    """Return what expressions may read of a model (``planner.spec.technique.FACTS``)."""
+    return {
+        "model_parameters": float(model.parameters_count),
+        "model_active": float(model.active_count),
+        "model_layers": float(model.depth),
+        "model_hidden": float(model.hidden),
+        "model_kv_token_bytes": kv_token_bytes(model, 2.0),
+    }
+
+
+def quantities(model: Model, engine: Engine, traffic: Traffic) -> Values:
+    """Return every quantity of the vocabulary as the records state it."""
+    lengths, drafts = traffic.lengths, engine.speculation
+    found: dict[str, Real] = {
+        "prompt_tokens": lengths.prompt,
+        "output_tokens": lengths.output,
+        "cached_tokens": lengths.prefix,
+        "fetched_tokens": lengths.fetched,
+        "prompt_split": lengths.split,
+        "stall_s": lengths.stall_s,
+        "arrival_cv": traffic.arrival_cv,
+        "request_s": engine.request_s,
+        "overlap": engine.overlap,
+        "token_budget": float(engine.token_budget),
+        "max_sequences": float(engine.max_sequences),
+        "draft_tokens": float(drafts.k) if drafts else 0.0,
+        "draft_acceptance": drafts.acceptance if drafts else 0.0,
+        "draft_cost": drafts.draft_cost if drafts else 0.0,
+        **{name: float(getattr(model.rewrite, name)) for name in Rewrite.model_fields},
+    }
+    for name, quantity in QUANTITIES.items():
+        found.setdefault(name, 0.0 if quantity.neutral is None else quantity.neutral)
+    return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
+
+
+def _model(model: Model, after: Values, techniques: Sequence[Given]) -> Model:
+    rewrite = {name: float(after[name]) for name in Rewrite.model_fields}
+    if rewrite == model.rewrite.model_dump():
+        return model
+    return model.rewritten(_checked(rewrite, techniques))
+
+
+def _checked(values: dict[str, float], techniques: Sequence[Given]) -> Rewrite:
+    from pydantic import ValidationError
+
+    try:
+        return Rewrite.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(x) for x in first["loc"])
+        raise InputError(
+            f"{_names(techniques)}: {where} became {first['input']:g}, {first['msg'].lower()}"
+        ) from None
+
+
+def _engine(engine: Engine, before: Values, after: Values) -> Engine:
+    names = ("request_s", "overlap", "token_budget", "max_sequences")
+    moved = [n for n in names if float(after[n]) != float(before[n])]
+    update: dict[str, Any] = {n: float(after[n]) for n in moved}
+    update |= {n: max(1, round(update[n])) for n in ("token_budget", "max_sequences") if n in moved}
+    for name, factor in (("launch_s", "launch_time"), ("host_step_s", "host_step_time")):
+        if float(after[factor]) != 1.0:
+            update[name] = getattr(engine, name) * float(after[factor])
+    drafts = ("draft_tokens", "draft_acceptance", "draft_cost")
+    if any(float(after[n]) != float(before[n]) for n in drafts):
+        k = round(float(after["draft_tokens"]))
+        update["speculation"] = None
+        if k >= 1:
+            rest = {"acceptance": float(after[drafts[1]]), "draft_cost": float(after[drafts[2]])}
+            auto = engine.speculation is not None and engine.speculation.auto
+            update["speculation"] = Speculation(k=k, auto=auto, **rest)
+    return engine.model_copy(update=update) if update else engine
+
+
+def _traffic(traffic: Traffic, after: Values) -> Traffic:
+    shape = traffic.lengths.prompt.shape
+    names = ("prompt_tokens", "output_tokens", "cached_tokens", "fetched_tokens")
+    prompt, output, cached, fetched = (np.broadcast_to(after[n], shape) for n in names)
+    prompt, output = np.maximum(prompt, 1.0), np.maximum(output, 1.0)
+    cached = np.clip(cached, 0.0, prompt - 1.0)  # the last token is always computed
+    fetched = np.clip(fetched, 0.0, cached)
+    lengths = replace(
+        traffic.lengths,
+        prompt=prompt,
+        output=output,
+        prefix=cached,
+        fetched=fetched,
+        split=np.maximum(after["prompt_split"], 1.0),
+        stall_s=np.maximum(after["stall_s"], 0.0),
+    )
+    rate = traffic.rate_per_s
+    return replace(
+        traffic,
+        lengths=lengths,
+        arrival_cv=float(after["arrival_cv"]),
+        rate_per_s=None if rate is None else rate * float(after["calls"] * after["busiest"]),
+    )

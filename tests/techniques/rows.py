@@ -1,0 +1,41 @@
+"""A row of docs/techniques.md: a system, its knob, the check a test performs, and its result."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """``result`` computes the figures anew and says them in one line; keep it under a second.
+
+    ``number`` is the row of the seeds' table, ``techniques`` the YAML entries that are the knob (or
+    a knob of another kind, in words), ``check`` what the test in the row's file asserts.
+    """
+
+    number: str
+    system: str
+    techniques: tuple[str, ...]
+    check: str
+    result: Callable[[], str]
+    knob: str = ""
+    """Where the knob is no technique: ``--scheduler priority``, a field of a workload …"""
+    source: str = ""
+    """Where there is no technique to take it from."""
+
+
+def rows() -> list[tuple[str, Row]]:
+    """Return every row with the name of its test file, in order of number and name."""
+    if str(HERE) not in sys.path:
+        sys.path.insert(0, str(HERE))
+    found = []
+    for path in sorted(HERE.glob("test_*.py")):
+        module = importlib.import_module(path.stem)
+        found += [(path.name, row) for row in getattr(module, "ROWS", ())]
+    return sorted(found, key=lambda x: (int(x[1].number.split()[0]), x[1].system))
