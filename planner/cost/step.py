@@ -315,6 +315,8 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     if np.any(split.dp > 1):  # a prompt alone fills one attention rank, experts see its tokens only
         step = Step(batch[:, None], context, chunk, 1.0 / split.dp[:, None, None])
         lonely = step_s(prompts_on, step, wide)
+    # slowdowns that differ would let a step with more requests end earlier, by up to 0.3 %
+    table, lonely = (np.maximum.accumulate(x, axis=1) for x in (table, lonely))
     if decode_on is not prompts_on:
         table, lonely = table.copy(), lonely.copy()
         table[:, :, :1] = lonely[:, :, :1] = step_s(
