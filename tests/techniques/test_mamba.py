@@ -75,8 +75,8 @@ ROWS = (
         "TPOT independent of context; a 2.7B decode step takes its bytes at 0.64 of the bandwidth "
         "± 10 %; prompts 140 TFLOPS at 15 %",
         lambda: f"{tpot_s(1000.0) * 1e3:.2f} ms per token at 1k and {tpot_s(500_000.0) * 1e3:.2f} "
-                f"at 500k tokens; {attained(1.0):.2f}, {attained(16.0):.2f} and {attained(128.0):.2f}"
-                f" of the bandwidth at batch 1, 16, 128; matmuls of prompts "
+                f"at 500k tokens; {attained(1.0):.2f}, {attained(16.0):.2f} and "
+                f"{attained(128.0):.2f} of the bandwidth at batch 1, 16, 128; matmuls of prompts "
                 f"{prompt_flops_per_s() / 1e12:.0f} TFLOPS (efficiencies are the paper's: entered)",
         knob="layers of kind `ssm`: [`mamba2-2.7b`](../models/mamba2-2.7b.yaml), "
              "[`tpu-v6e`](../hardware/accelerators/tpu-v6e.yaml), "

@@ -67,11 +67,10 @@ ROWS = (
     Row("20", "Sigma-MoE-Tiny", (),
         "coverage at 32 tokens against 128 experts, 8 of them; batch 1 reads 0.5B weights, batch "
         "256 nearly all; where experts become compute-bound",
-        lambda: f"{touched(32.0):.2f} against {touched(32.0, 128, 8):.2f}; {step(1.0)[0] / 2e9:.2f}B"
-                f" and {step(256.0)[0] / 2e9:.1f}B weights read (0.23B of them the "
-                f"output head); compute-bound from "
-                f"{compute_bound_tokens() / 1e3:.0f}k tokens in a step (H100). Sizes beside the "
-                "totals are unverified",
+        lambda: f"{touched(32.0):.2f} against {touched(32.0, 128, 8):.2f}; "
+                f"{step(1.0)[0] / 2e9:.2f}B and {step(256.0)[0] / 2e9:.1f}B weights read (0.23B of "
+                f"them the output head); compute-bound from {compute_bound_tokens() / 1e3:.0f}k "
+                "tokens in a step (H100). Sizes beside the totals are unverified",
         knob="[a model file](../tests/techniques/sigma-moe-tiny.yaml)",
         source="Sigma-MoE-Tiny Technical Report, 2025, arXiv:2512.16248, abstract"),
 )  # fmt: skip
