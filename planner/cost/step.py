@@ -13,8 +13,9 @@ from planner.cost.composition import Order, StepPrices, Tables, compose, runs_wh
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
 from planner.cost.lengths import Lengths as Lengths
-from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share, streamed_s
-from planner.cost.price import Hardware, composed_s, total_s
+from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
+from planner.cost.pass_time import in_the_engine, step_s
+from planner.cost.price import Hardware, total_s
 from planner.cost.together import with_split, with_stalls
 from planner.cost.work import Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, along
@@ -40,6 +41,13 @@ class Instances:
     hardware: Hardware
     engine: Engine
     layouts: tuple[Layout, ...]
+
+    def __post_init__(self) -> None:
+        """Leave out the kernels that quantise activations where the engine fuses them."""
+        precision = self.hardware.precision
+        if precision.dynamic_quantisation and precision.name in self.engine.fused_quantisation:
+            fused = precision.model_copy(update={"dynamic_quantisation": False})
+            object.__setattr__(self, "hardware", replace(self.hardware, precision=fused))
 
     @property
     def split(self) -> Split:
@@ -154,28 +162,6 @@ class Law:
         return at * np.maximum(count / np.maximum(capped, 1e-9), 1.0)
 
 
-def step_s(instances: Instances, step: Step, split: Split) -> Array:
-    """Return the time of one full pass, host time and launches included, prompt attention not."""
-    engine = instances.engine
-    ops = operators(instances.model, split, step)
-    busy = composed_s(ops, instances.hardware, engine.overlap)
-    if (engine.decode_slowdown, engine.prompt_slowdown) != (1.0, 1.0):
-        alone = operators(instances.model, split, replace(step, chunk=0.0))
-        plain = composed_s(alone, instances.hardware, engine.overlap)
-        busy = engine.decode_slowdown * plain + engine.prompt_slowdown * (busy - plain)
-    busy = np.maximum(busy, streamed_s(instances.model, split, instances.hardware.precision))
-    uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
-    some = np.asarray(step.sequences) > 0
-    per_rank = np.where(some, np.maximum(step.sequences / (split.dp * split.pp), 1.0), 0.0)
-    eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
-    launches = sum(op.repeat for op in ops) * engine.launch_s
-    busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
-    host = engine.host_step_s + engine.host_sequence_s * per_rank
-    if engine.context_s > 0.0:
-        host = host + np.where(some, engine.context_s * step.context(), 0.0)
-    return np.asarray(busy + host)
-
-
 def law(instances: Instances, lengths: Lengths) -> Law:
     """Return the step-time law of every candidate, in one vectorised pass."""
     split, engine, new = instances.split, instances.engine, lengths.new
@@ -239,6 +225,8 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     if np.any(split.dp > 1):  # a prompt alone fills one attention rank, experts see its tokens only
         step = Step(batch[:, None], context, chunk, 1.0 / split.dp[:, None, None])
         lonely = step_s(prompts_on, step, wide)
+    # slowdowns that differ would let a step with more requests end earlier, by up to 0.3 %
+    table, lonely = (np.maximum.accumulate(x, axis=1) for x in (table, lonely))
     if decode_on is not prompts_on:
         table, lonely = table.copy(), lonely.copy()
         table[:, :, :1] = lonely[:, :, :1] = step_s(
@@ -253,6 +241,7 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     def attention(steps: Array) -> Array:
         # replicas that share a prompt share its pairs of tokens evenly (zigzag or striped order)
         ops = prompt_attention(model, wide, lengths.new * together, lengths.prefix, steps)
+        ops = in_the_engine(ops, engine)
         slowest = stage_share(model, wide) * wide.pp / together
         return engine.prompt_slowdown * total_s(ops, prompts_on.hardware) * slowest
 

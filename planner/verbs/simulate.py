@@ -13,6 +13,7 @@ from planner.cost.step import Lengths
 from planner.cost.table import StepTable, fetching, step_table
 from planner.errors import InfeasibleError, InputError, did_you_mean
 from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.routing import ROUTINGS, Routing
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
 from planner.serving.attainment import Traffic, traffic_of
@@ -30,6 +31,12 @@ from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_con
 DRAWN, STAYS = 20_000, 25.0
 MOST_REQUESTS = 10_000_000
 MOST_CV = 100.0
+#: What the closed form takes a route for: hashes draw a replica, or two.
+_FORMS: dict[Route, Routing] = {
+    **{x: x for x in ROUTINGS},
+    "one-hash": "random",
+    "affinity": "two-choices",
+}
 
 
 def simulate(
@@ -112,9 +119,10 @@ def simulate(
         lengths = replace(traffic.lengths, prefix=hit * traffic.lengths.prompt)
         traffic = replace(traffic, lengths=lengths)
         notes.append(f"the closed form is given the simulated share of cached prompts, {hit:.1%}")
+    traffic = replace(traffic, routing=_FORMS[chosen])
     closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
-    if chosen != "random" and any(p.replicas > 1 for p in pools):
-        notes.append(f"the closed form assumes random routing, the simulation is {chosen}")
+    if chosen != _FORMS[chosen] and any(p.replicas > 1 for p in pools):
+        notes.append(f"the closed form takes {chosen} routing for {_FORMS[chosen]}")
     found = compare(
         outcome,
         pools,
