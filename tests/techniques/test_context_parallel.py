@@ -9,6 +9,7 @@ import pytest
 from laws import goodput_of, instances_of, law_of
 from rows import Row
 
+import planner
 from planner import load_engine, load_model
 from planner.cost.step import law
 from planner.formulas.rings import split_prompt_s
@@ -102,6 +103,14 @@ def test_short_prompts_are_best_left_alone() -> None:
     alone = goodput_of(MODEL, GPU, 2000, 10, None, slo=slo)
     assert goodput_of(MODEL, GPU, 2000, 10, "context-parallel:tokens=1", slo=slo) < alone
     assert goodput_of(MODEL, GPU, 2000, 10, "context-parallel", slo=slo) == alone
+
+
+def test_replicas_that_do_not_exist_are_said() -> None:
+    found = [planner.evaluate(MODEL, gpu=GPU, prompt=100_000, output=10, concurrency=2, replicas=n,
+                              techniques="context-parallel:degree=4").notes
+             for n in (1, 4)]  # fmt: skip
+    assert any("4 replicas compute a prompt together, there are 1" in x for x in found[0])
+    assert not any("together" in x for x in found[1])
 
 
 ROWS = (
