@@ -188,7 +188,7 @@ def test_evaluate_document(tmp_path: Path):
     assert memory.pop("total_bytes") == 24 * GIB
     assert sum(memory.values()) == pytest.approx(24 * GIB, rel=1e-9)
     assert set(memory) == {"weights_bytes", "kv_bytes", "activations_bytes", "free_bytes"}
-    keys = {"phase", "op", "seconds", "flops", "bytes", "bound"}
+    keys = {"phase", "op", "seconds", "flops", "bytes", "bound", "kind"}
     assert [set(x) for x in found["breakdown"]] == [keys] * len(found["breakdown"])
     assert {x["phase"] for x in found["breakdown"]} == {"prefill", "decode"}
     assert found["output_tokens_per_s"] == pytest.approx(10 * found["requests_per_s"], rel=1e-9)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import planner
 from planner.errors import InfeasibleError
 from planner.search.candidates import Column
-from planner.search.fleet import Demand, Market, staff
+from planner.search.fleet import staff
 from planner.search.fleet_shortage import explain_fleet
 from planner.search.services import undominated
+from planner.search.staffing import Demand, Market
 from planner.spec.fleet import Fleet
 from planner.spec.layout import Layout
 
@@ -221,6 +222,25 @@ def test_one_model_in_one_hour_is_the_plan():
         assert all(r.met for r in found.services[0].hours[0].slo)
 
 
+def test_prices_are_those_of_plan_unless_terms_are_listed():
+    service = {"name": "s", "model": "llama-3.1-70b", "workload": "azure-conv-2023",
+               "rate_per_s": 15.0, "slo": {"ttft": "2s@p90", "tpot": "60ms@p90"}}  # fmt: skip
+    alone = planner.plan(
+        "llama-3.1-70b", gpus={"h200-sxm-141gb": 16, "a100-sxm-80gb": 16}, rate=15.0,
+        workload="azure-conv-2023", slo="ttft=2s@p90,tpot=60ms@p90",
+    ).recommended
+    supplies = [{"accelerator": "h200-sxm-141gb", "count": 16},
+                {"accelerator": "a100-sxm-80gb", "count": 16}]  # fmt: skip
+    found = planner.fleet(record([service], inventory=supplies))
+    assert found.usd == pytest.approx(alone.usd_per_hour)
+    supplies[0]["terms"] = ["on-demand", "reserved"]
+    reserved = next(
+        p.usd_per_hour for p in planner.load_accelerator("h200").prices if p.term == "reserved"
+    )
+    cheaper = planner.fleet(record([service], inventory=supplies))
+    assert cheaper.usd == pytest.approx(reserved * alone.gpus)
+
+
 def test_a_day_of_two_services():
     services = [
         SERVICE | {"name": "one", "hourly_profile": DAY},
@@ -237,6 +257,11 @@ def test_a_day_of_two_services():
             assert h.capacity_per_s >= 1.1 * x * rate * (1 - 1e-6)
             assert all(r.met for r in h.slo)
             assert h.gpus == sum(p.gpus for p in h.pools)
+    for h, placement in enumerate(found.placements):
+        assert placement.unplaced == 0
+        gpus = [(k, g) for r in placement.replicas for k, of in zip(r.nodes, r.gpus, strict=True)
+                for g in of]  # fmt: skip
+        assert len(gpus) == len(set(gpus)) == sum(s.hours[h].gpus for s in found.services)
     used = [sum(s.hours[h].gpus for s in found.services) for h in range(8)]
     assert found.supplies[0].used == tuple(used)
     paid = sum(found.supplies[0].on_demand) * 3.0 + 8 * found.supplies[0].reserved * 3.0

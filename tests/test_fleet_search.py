@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_mix import column, mixes, terms
 
+import planner
 from planner.errors import InfeasibleError
 from planner.search.assess import assess, meets
 from planner.search.buckets import cells_of
@@ -25,6 +26,7 @@ from planner.search.plan import search
 from planner.search.prices import prices_of
 from planner.search.tradeoff import trade_off
 from planner.serving.attainment import traffic_of
+from planner.spec.cluster import Cluster
 from planner.spec.limits import UNBOUNDED, Limits, Running
 from planner.wiring.asked import resolved
 from planner.wiring.load import load_engine, load_workload
@@ -314,3 +316,33 @@ def test_trade_offs_are_fronts_with_one_knee(names):
         assert not all(x <= y for x, y in zip(a, b, strict=True))
     assert values == sorted(values)
     assert found == trade_off(job("h100:8", 6.0, "2000/200"), names), "deterministic"
+
+
+def test_split_pools_stand_in_one_region():
+    columns = [
+        column("prefill", 1, 2.0, 0, 1.0), column("decode", 1, 2.0, 0, 9.0),
+        column("prefill", 1, 2.0, 1, 9.0), column("decode", 1, 2.0, 1, 1.0),
+    ]
+    at = terms([4, 4], 2.0)
+    assert best_mix(columns, at, "cost").replicas == (1, 0, 0, 1)
+    apart = best_mix(columns, replace(at, region=("east", "west")), "cost")
+    assert apart.objective == pytest.approx(10.0)
+    assert apart.replicas in ((1, 1, 0, 0), (0, 0, 1, 1))
+
+
+def test_a_cluster_states_regions_owned_devices_and_power():
+    group = {"accelerator": "h100", "nodes": 1, "devices_per_node": 4}
+    cluster = Cluster.model_validate({
+        "name": "two", "sources": ["a test"], "power_w": 5600.0, "carbon_g_per_kwh": 100.0,
+        "groups": [{**group, "region": "east", "owned": True}, {**group, "region": "west"}],
+    })
+    found = planner.plan(
+        "llama-3.1-8b", cluster=cluster, workload="2000/200", rate=20.0, slo=SLO,
+        objective="cost,carbon",
+    )
+    best = found.recommended
+    assert {p.region for p in best.pools} == {"east"}
+    assert best.usd_per_hour == 0.0
+    assert found.limits.power_w == 5600.0
+    for plan in found.plans:
+        assert len({p.region for p in plan.pools if p.role != "both"}) <= 1

@@ -129,18 +129,13 @@ STATISTICS = (("tpot", "mean"), ("tpot", "p90"), ("ttft", "mean"), ("ttft", "p90
 RULES = {
     "chunked": ({"kind": "chunked"}, (0.05, 0.09, 0.05, 0.09)),
     "chunk 512": ({"kind": "chunked", "token_budget": 512}, (0.05, 0.09, 0.18, 0.22)),
-    "prefill-first": ({"kind": "prefill-first"}, (0.17, 0.18, 0.09, 0.15)),
+    "prefill-first": ({"kind": "prefill-first"}, (0.04, 0.07, 0.09, 0.14)),
     "layered": ({"kind": "layered"}, (0.02, 0.04, 0.13, 0.18)),
     "shared": (
-        {"kind": "shared", "contention": 0.2}, (0.09, 0.07, 0.13, 0.17),
+        {"kind": "shared", "contention": 0.2}, (0.07, 0.06, 0.13, 0.17),
     ),
 }
-CELLS = [
-    pytest.param(rule, case, share, marks=pytest.mark.xfail(
-        strict=True, reason="TPOT -20 %, p90 -19 % with the fitted kernels"
-    ) if (rule, case, share) == ("prefill-first", "moe", 0.7) else ())
-    for rule in RULES for case in CASES for share in (0.3, 0.5, 0.7)
-]
+CELLS = [(rule, case, share) for rule in RULES for case in CASES for share in (0.3, 0.5, 0.7)]
 
 
 def engine_with(one: Instances, rule: dict) -> Instances:

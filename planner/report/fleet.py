@@ -76,6 +76,8 @@ def print_fleet(result: FleetPlan, hour: int | None, out: Console) -> None:
     shown = busiest if hour is None else hour
     _print_pools(result, shown, out)
     out.print()
+    _print_servers(result, shown, out)
+    out.print()
     counts = result.enumerated
     out.print(
         f"{counts['offered']} of {counts['kept']} instances that meet their SLO were offered "
@@ -142,6 +144,32 @@ def _print_pools(result: FleetPlan, hour: int, out: Console) -> None:
         pools = " + ".join(_pool(p) for p in at.pools) or "-"
         table.add_row(s.name, pools, f"{at.peak_per_s:.3g}", f"{at.capacity_per_s:.3g}", slo or "-")
     out.print(table)
+
+
+def _print_servers(result: FleetPlan, hour: int, out: Console) -> None:
+    """Draw the servers in use: a letter per service on each GPU, replicas apart."""
+    letters = {s.name: "abcdefghijklmnopqrstuvwxyz"[k % 26] for k, s in enumerate(result.services)}
+    placement = result.placements[hour]
+    servers: dict[tuple[str, int], list[str]] = {}
+    for one in placement.replicas:
+        for node, gpus in zip(one.nodes, one.gpus, strict=True):
+            key = (one.accelerator, node)
+            servers.setdefault(key, []).append(letters[one.service] * len(gpus))
+    out.print(", ".join(f"{x} {name}" for name, x in letters.items()) + "; . free")
+    for supply in result.supplies:
+        mine = {k[1]: v for k, v in servers.items() if k[0] == supply.accelerator}
+        cells = []
+        for node, parts in sorted(mine.items()):
+            size = min(supply.domain_devices, supply.count - node * supply.domain_devices)
+            free = size - sum(map(len, parts))
+            cells.append(f"{node:>3} [{' '.join([*parts, '.' * free]).strip()}]")
+        if cells:
+            out.print(f"{supply.accelerator}, servers of {supply.domain_devices}:")
+            out.print("  ".join(cells), markup=False)
+    text = f"{placement.moves} moves since the hour before" if result.hours > 1 else ""
+    short = f"{placement.unplaced} replicas find no server with room" if placement.unplaced else ""
+    if text or short:
+        out.print("; ".join(x for x in (text, short) if x) + ".")
 
 
 def _pool(pool: HourPool) -> str:

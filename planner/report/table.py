@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from planner.report.routing import print_routing
-from planner.report.worth import print_prices, print_tradeoff
+from planner.report.worth import print_prices, print_proof, print_tradeoff
 from planner.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:  # a table of one verb needs nothing of the others
@@ -34,6 +34,7 @@ def pools_text(pools: Sequence[Pool]) -> str:
     parts = []
     for p in pools:
         device = f" {p.accelerator}" if len(kinds) > 1 else ""
+        device += f" @{p.region}" if p.region else ""
         parts.append(f"{_ROLE[p.role]}{p.replicas}×{p.layout} {p.precision}{device}")
     return " + ".join(parts)
 
@@ -146,6 +147,7 @@ def print_plan(result: PlanSet, top: int, out: Console) -> None:
     print_prices(result, out)
     print_tradeoff(result, lambda p: pools_text(p.pools), out)
     out.print(f"Binds: {result.binding}.")
+    print_proof(result, out)
     out.print(
         f"Knee: {result.knee.id} ({pools_text(result.knee.pools)}), nearest to the best cost, "
         "TTFT, TPOT and goodput at once."

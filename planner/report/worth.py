@@ -19,6 +19,17 @@ def _table(*headings: str) -> Table:
     return table
 
 
+def print_proof(result: PlanSet, out: Console) -> None:
+    """Print how far the plan may be from the best one, and its queues from their end."""
+    best = result.recommended
+    proof = "proved optimal" if result.gap < 1e-6 else f"within {result.gap:.1%} of the optimum"
+    headroom = best.saturation_per_s / best.rate_per_s - 1.0
+    out.print(
+        f"Objective {result.objective}: {proof} over mixes of at most {result.limits.shapes} "
+        f"shapes; queues are stable up to {best.saturation_per_s:.3g}/s ({headroom:.0%} more)."
+    )
+
+
 _MONEY = {"$/h": "${:.2f}/h"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.energy import power_w
 from planner.search.buckets import Cells, one_cell
 from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.open_loop import goodput_among, solve
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared, Role, prepare
 from planner.serving.routed import only, without_empty
@@ -32,9 +32,9 @@ _PHASES: dict[Role, tuple[Phase, ...]] = {
     "prefill": ("prefill",),
     "decode": ("decode",),
 }
-#: Rounds of bisection for the goodput of a cell alone: 1e-5 of saturation, the exactness loop
-#: prices what is chosen again.
-_ROUNDS_OF_A_CELL = 17
+#: Rounds of bisection for a goodput: 1e-8 of saturation; for that of a cell alone 6e-5, for the
+#: exactness loop prices what is chosen again.
+_ROUNDS, _ROUNDS_OF_A_CELL = 22, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class Stock:
     """Devices of it already paid for."""
     carbon_g_per_kwh: float | None = None
     """Carbon intensity of the power here."""
+    region: str = ""
+    """Where they stand."""
 
     @property
     def name(self) -> str:
@@ -124,6 +126,8 @@ class Enumeration:
     inside: bool = False
     """Whether the whole inventory is one scale-up domain."""
     confidence: float | None = None
+    regions: tuple[str, ...] = ()
+    """Where each stock stands."""
     counts: dict[str, int] = field(default_factory=dict)
 
     def queue(self, column: Column, *, sure: bool = False) -> tuple[Prepared, int]:
@@ -154,7 +158,7 @@ def enumerate_candidates(
     cells = cells or one_cell(traffic.lengths)
     groups, counts = _groups(model, stocks, engine, traffic, roles)
     if not groups:
-        return Enumeration((), (), None, cells, False, confidence, dict(counts))
+        return Enumeration((), (), None, cells, counts=dict(counts))
     everything = [g.instances for g in groups]
     inside = _one_domain(stocks)
     pricing = price_all(
@@ -162,16 +166,16 @@ def enumerate_candidates(
     )
     links = link_limits(everything, traffic, inside)
     columns: list[Column] = []
-    rates = {r: goodput_per_s(pricing.sure[r], traffic.constraints) for r in roles}
+    able = {r: _runs(groups, engine, r) for r in roles}
     by_cell: dict[Role, Array] = {}
     if len(cells.cells) > 1:
-        by_cell = _cell_goodputs(everything, traffic, cells, roles, inside, confidence)
-    for role in roles:
-        runs = _runs(groups, engine, role)
+        by_cell = _cell_goodputs(everything, traffic, cells, able, inside, confidence)
+    for role, runs in able.items():
+        rates = _goodputs(pricing, role, runs, _ROUNDS)
         counts["unsupported"] += int((~runs).sum())
-        counts["slo_unmet"] += int((runs & (rates[role] <= 0.0)).sum())
+        counts["slo_unmet"] += int((runs & (rates <= 0.0)).sum())
         limit = np.inf if role == "both" else links
-        rate = np.where(runs, np.minimum(rates[role], limit), 0.0)
+        rate = np.where(runs, np.minimum(rates, limit), 0.0)
         cell_rates = None
         if by_cell:
             cell_rates = np.minimum(by_cell[role], _column(limit)) * runs[:, None]
@@ -180,7 +184,14 @@ def enumerate_candidates(
     whole = sum(not c.cell_goodput_per_s for c in columns)
     counts["kept"] = whole
     return Enumeration(
-        tuple(groups), tuple(columns), pricing, cells, inside, confidence, dict(counts)
+        tuple(groups),
+        tuple(columns),
+        pricing,
+        cells,
+        inside,
+        confidence,
+        tuple(s.region for s in stocks),
+        dict(counts),
     )
 
 
@@ -243,23 +254,34 @@ def price_all(
     return Pricing(found, traffic, prepared, sure)
 
 
+def _goodputs(pricing: Pricing, role: Role, runs: BoolArray, rounds: int) -> Array:
+    """Return ``[C]`` goodputs in a role; 0 where the engine does not run a candidate in it."""
+    rates = np.zeros(len(runs))
+    rows = np.flatnonzero(runs)
+    if len(rows):
+        queue = pricing.sure[role].take(rows)
+        of = pricing.traffic
+        rates[rows] = goodput_among(queue, of.constraints, of.rate_per_s, of.routing, rounds)
+    return rates
+
+
 def _cell_goodputs(
     instances: Sequence[Instances],
     traffic: Traffic,
     cells: Cells,
-    roles: Sequence[Role],
+    able: Mapping[Role, BoolArray],
     inside: bool,
     confidence: float | None,
 ) -> dict[Role, Array]:
     """Return ``[C, cells]`` goodputs by role, each cell's requests alone."""
+    roles = tuple(able)
     found: dict[Role, list[Array]] = {r: [] for r in roles}
     for k in range(len(cells.cells)):
         alone = without_empty(only(traffic, (cells.of == k).astype(np.float64)))
         laws = [law(x, alone.lengths) for x in instances]
         pricing = price_all(instances, laws, alone, roles, inside=inside, confidence=confidence)
         for role in roles:
-            queue = pricing.sure[role]
-            found[role].append(goodput_per_s(queue, alone.constraints, _ROUNDS_OF_A_CELL))
+            found[role].append(_goodputs(pricing, role, able[role], _ROUNDS_OF_A_CELL))
     return {role: np.stack(rates, axis=1) for role, rates in found.items()}
 
 

@@ -188,6 +188,7 @@ def _pool(found: Enumeration, of: Assessed, k: int, position: int, i: int, n: in
         memory_of(law),
         tuple(lines),
         bound,
+        found.regions[column.stock],
     )
 
 

@@ -42,6 +42,8 @@ def drafts(columns: Sequence[Column], terms: Terms) -> list[Draft]:
     cheap = {r: _cheapest(columns, terms, sides[r]) for r in sides}
     for p in prefill:
         for d in decode:
+            if not _together(columns, (p, d), terms):
+                continue
             same = columns[p[0]].stock == columns[d[0]].stock
             if few or same or (p in cheap["prefill"] and d in cheap["decode"]):
                 found.append((p, d))
@@ -103,7 +105,7 @@ def _filling(columns: Sequence[Column], alike: Sequence[int], terms: Terms) -> l
     for p in (i for i in worth if columns[i].role == "prefill"):
         for d in (i for i in worth if columns[i].role == "decode"):
             best = _best_ratio(columns[p], columns[d], terms)
-            if best is not None:
+            if best is not None and _together(columns, ((p, 1), (d, 1)), terms):
                 found.append(((p, best[0]), (d, best[1])))
     return found
 
@@ -135,12 +137,22 @@ def allowed(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
             return False
     if not all(s is None or u <= s for u, s in zip(used, terms.stock, strict=True)):
         return False
-    if len(draft) > limits.shapes:
+    if len(draft) > limits.shapes or not _together(columns, draft, terms):
         return False
     if limits.power_w is not None and spent(columns, draft, terms, "energy") > limits.power_w:
         return False
     budget = limits.budget_usd_per_hour
     return budget is None or spent(columns, draft, terms, "cost") <= budget * (1.0 + 1e-9)
+
+
+def _together(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
+    """Return whether all split pools stand in one region."""
+    split = (
+        {terms.region[columns[i].stock] for i, _ in draft if columns[i].role != "both"}
+        if (terms.region)
+        else set()
+    )
+    return len(split) <= 1
 
 
 def spent(columns: Sequence[Column], draft: Draft, terms: Terms, objective: Objective) -> float:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planner.formulas.arrays import Array, IntArray
-from planner.search.candidates import Column
+from planner.formulas.arrays import IntArray
 from planner.search.milp import run
+from planner.search.staffing import Demand, Market, Staffing, start_usd, starts_of
 from planner.spec.limits import MOST_SHAPES
 
 if TYPE_CHECKING:
@@ -24,88 +24,6 @@ if TYPE_CHECKING:
 #: Relative gap at which a fleet of several hours counts as optimal; that of one hour is exact.
 GAP = 0.015
 _Grid = list[list[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Market:
-    """Devices of one type: how many there are and what an hour of one costs by term [$].
-
-    A price of ``None`` means that the term is not to be had.
-    """
-
-    name: str
-    count: int
-    owned: int = 0
-    on_demand: float | None = None
-    reserved: float | None = None
-    spot: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a service needs in each hour and what it may hold for it.
-
-    Attributes
-    ----------
-    rate_per_s
-        ``[hours]`` capacity it needs [1/s].
-    columns, goodput_per_s, startup_s
-        What it may hold: ``[columns]``, ``[columns, hours]`` [1/s], ``[columns]`` [s].
-    spot_down
-        ``[columns]`` share of time that a spot replica is away [-].
-    spot_share
-        Most of the needed capacity that may stand on spot devices [-].
-    min_replicas, min_up_hours
-        Replicas kept in every hour; hours that a replica serves at least.
-    """
-
-    name: str
-    rate_per_s: tuple[float, ...]
-    columns: tuple[Column, ...]
-    goodput_per_s: Array
-    startup_s: Array
-    spot_down: Array
-    spot_share: float = 0.0
-    min_replicas: int = 0
-    min_up_hours: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Staffing:
-    """The answer: who holds what when, and what it costs.
-
-    Attributes
-    ----------
-    replicas, spot
-        Per service ``[columns, hours]``: replicas that serve, and those of them on spot devices.
-    reserved
-        Per market: devices reserved for all hours.
-    usd, startup_usd
-        For all hours, and the part of it that replicas cost while they start [$].
-    bound
-        No fleet costs less [$].
-    termination
-        ``optimal`` (within the gap asked for), ``feasible`` (stopped at the time limit) or
-        ``infeasible``, or ``stopped`` (at the time limit, without any).
-    """
-
-    replicas: tuple[IntArray, ...]
-    spot: tuple[IntArray, ...]
-    reserved: tuple[int, ...]
-    usd: float
-    startup_usd: float
-    bound: float
-    termination: Literal["optimal", "feasible", "stopped", "infeasible"]
-
-    @property
-    def starts(self) -> tuple[IntArray, ...]:
-        """Per service ``[columns, hours]``: replicas that start so as to serve from that hour."""
-        return tuple(starts_of(y) for y in self.replicas)
-
-
-def starts_of(replicas: IntArray) -> IntArray:
-    """Return ``[columns, hours]`` the starts that replicas imply; the hours are a circle."""
-    return np.asarray(np.maximum(replicas - np.roll(replicas, 1, axis=1), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,36 +77,13 @@ def build(
     lp = pulp.LpProblem("fleet", pulp.LpMinimize)
     hours = len(demands[0].rate_per_s)
     slots = 1 if constant else hours
+    grids = [_variables(lp, s, d, markets, slots, short) for s, d in enumerate(demands)]
     variable = lp.add_variable
-    replicas, spot, starts = list[_Grid](), list[_Grid](), list[_Grid]()
-    for s, demand in enumerate(demands):
-        most = [_most(demand, i, markets, short) for i in range(len(demand.columns))]
-        spots = [
-            demand.spot_share > 0 and markets[c.stock].spot is not None for c in demand.columns
-        ]
-        tops = (
-            most,
-            [m * o for m, o in zip(most, spots, strict=True)],
-            [m * (slots > 1) for m in most],
-        )
-        for name, grid, top in zip(
-            ("y", "spot", "start"), (replicas, spot, starts), tops, strict=True
-        ):
-            kind = "Integer" if name == "y" else "Continuous"
-            grid.append(
-                [
-                    [
-                        variable(f"{name}{s}_{i}_{h}", 0, m, cat=kind) if m else 0
-                        for h in range(slots)
-                    ]
-                    for i, m in enumerate(top)
-                ]
-            )
     made = Problem(
         lp,
-        replicas,
-        spot,
-        starts,
+        [grid[0] for grid in grids],
+        [grid[1] for grid in grids],
+        [grid[2] for grid in grids],
         [
             variable(f"reserved{t}", 0, m.count * (m.reserved is not None))
             for t, m in enumerate(markets)
@@ -208,6 +103,33 @@ def build(
     costs = made.missing if short else _costs(made, markets, demands, hours)
     lp.setObjective(pulp.lpSum(costs))
     return made
+
+
+def _variables(
+    lp: Any, s: int, demand: Demand, markets: Sequence[Market], slots: int, short: bool
+) -> list[_Grid]:
+    """Return a service's replicas, its spot parts and its starts, by column and hour."""
+    most = [_most(demand, i, markets, short) for i in range(len(demand.columns))]
+    spots = [demand.spot_share > 0 and markets[c.stock].spot is not None for c in demand.columns]
+    tops = {
+        "y": most,
+        "spot": [m * o for m, o in zip(most, spots, strict=True)],
+        "start": [m * (slots > 1) for m in most],
+    }
+    return [
+        [
+            [
+                lp.add_variable(
+                    f"{name}{s}_{i}_{h}", 0, m, cat="Integer" if name == "y" else "Continuous"
+                )
+                if m
+                else 0
+                for h in range(slots)
+            ]
+            for i, m in enumerate(top)
+        ]
+        for name, top in tops.items()
+    ]
 
 
 def _most(demand: Demand, i: int, markets: Sequence[Market], short: bool) -> int:
@@ -319,16 +241,6 @@ def _costs(
             start = start_usd(demand, i, markets)
             for y in made.starts[s][i]:
                 yield start * y
-
-
-def start_usd(demand: Demand, i: int, markets: Sequence[Market]) -> float:
-    """Return what a replica costs while it starts [$].
-
-    Its devices at the on-demand price, also where reserved ones stand idle: an upper bound.
-    """
-    column = demand.columns[i]
-    price = markets[column.stock].on_demand or 0.0
-    return price * column.devices * float(demand.startup_s[i]) / 3600.0
 
 
 def staff(

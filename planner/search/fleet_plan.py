@@ -82,11 +82,37 @@ class SupplyPlan:
 
     accelerator: str
     count: int
+    domain_devices: int
     owned: int
     reserved: int
     used: tuple[int, ...]
     on_demand: tuple[int, ...]
     spot: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One replica: its servers (numbered per device type), and its devices on each of them."""
+
+    service: str
+    role: str
+    accelerator: str
+    nodes: tuple[int, ...]
+    gpus: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HourPlacement:
+    """Where replicas stand in an hour; ``moves`` had to leave a server they stood on before.
+
+    ``unplaced`` replicas find no server with room for all their devices; ``optimality`` says
+    whether that there is none was proved.
+    """
+
+    replicas: tuple[Standing, ...]
+    moves: int
+    unplaced: int
+    optimality: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +137,7 @@ class FleetPlan:
     hours: int
     services: tuple[ServicePlan, ...]
     supplies: tuple[SupplyPlan, ...]
+    placements: tuple[HourPlacement, ...]
     usd: float
     startup_usd: float
     bound_usd: float

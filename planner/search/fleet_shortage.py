@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from planner.search.fleet import Demand, Market, extra_devices, staff
+from planner.search.fleet import extra_devices, staff
+from planner.search.staffing import Demand, Market
 
 #: Halvings of the interval in which the bearable share of the rates lies.
 _ROUNDS = 10

@@ -11,7 +11,7 @@ from planner.errors import InfeasibleError
 from planner.formulas.arrays import IntArray
 from planner.search.assess import assess, share_within, statistics_s
 from planner.search.drafts import Draft
-from planner.search.fleet import Demand, Market, Staffing, staff
+from planner.search.fleet import staff
 from planner.search.fleet_plan import (
     Check,
     FleetPlan,
@@ -24,6 +24,8 @@ from planner.search.fleet_plan import (
 from planner.search.fleet_shortage import explain_fleet
 from planner.search.plans import SloResult
 from planner.search.services import Options, Request, options_of
+from planner.search.staffing import Demand, Market, Staffing
+from planner.search.standing import placements_of
 from planner.serving.chain import ChainResult, chain_results
 from planner.spec.fleet import Spot
 
@@ -81,6 +83,7 @@ def plan_hours(
         len(demands[0].rate_per_s),
         services,
         tuple(_supply(m, t, demands, found) for t, m in enumerate(markets)),
+        placements_of(services, markets),
         found.usd,
         found.startup_usd,
         found.bound,
@@ -253,6 +256,7 @@ def _supply(market: Market, t: int, demands: Sequence[Demand], found: Staffing) 
     return SupplyPlan(
         market.name,
         market.count,
+        market.domain_devices,
         market.owned,
         found.reserved[t],
         *(tuple(int(n) for n in of) for of in (used, on_demand, spot)),

@@ -92,6 +92,7 @@ def terms_of(job: Job, found: Enumeration) -> Terms:
         tuple(s.owned for s in job.stocks),
         tuple(CARBON_G_PER_KWH if g is None else g for g in intensity),
         tuple(_running(c, found, job.limits) for c in found.columns) if job.limits.current else (),
+        tuple(s.region for s in job.stocks),
     )
 
 

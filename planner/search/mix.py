@@ -16,6 +16,7 @@ from planner.formulas.arrays import Array
 from planner.search.candidates import Column
 from planner.search.dominated import undominated
 from planner.search.milp import run
+from planner.search.takes import takes_of
 from planner.spec.limits import UNBOUNDED, Limits
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Terms:
         Carbon intensity at each type.
     now
         Replicas of each column that run already.
+    region
+        Of each type; split pools of a plan are all in one.
     """
 
     stock: tuple[int | None, ...]
@@ -54,6 +57,7 @@ class Terms:
     owned: tuple[int, ...] = ()
     carbon_g_per_kwh: tuple[float, ...] = ()
     now: tuple[int, ...] = ()
+    region: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,7 @@ def build(
             problem += used <= available, f"stock_{s}"
     if terms.rate_per_s is not None:
         problem += served >= terms.rate_per_s, "rate"
+    _one_region(problem, columns, terms, most, y)
     sums = _sums(problem, columns, terms, y)
     if objective == "goodput":
         # a vanishing price per device breaks ties between equal goodputs towards fewer devices
@@ -166,6 +171,28 @@ def build(
         bound = served >= most_of if name == "goodput" else sums(name) <= most_of
         problem += bound, f"ceiling_{k}" if k else "ceiling"
     return problem
+
+
+def _one_region(
+    problem: pulp.LpProblem,
+    columns: Sequence[Column],
+    terms: Terms,
+    most: Sequence[int],
+    y: Sequence[pulp.LpVariable],
+) -> None:
+    """Keep all split pools in one region, for KV never crosses regions."""
+    import pulp
+
+    regions = sorted(set(terms.region))
+    if len(regions) < 2:
+        return
+    here = {
+        r: problem.add_variable(f"split_in_{k}", 0, 1, "Integer") for k, r in enumerate(regions)
+    }
+    problem += pulp.lpSum(here.values()) <= 1, "one_region"
+    for i, c in enumerate(columns):
+        if c.role != "both":
+            problem += y[i] <= most[i] * here[terms.region[c.stock]], f"region_{i}"
 
 
 def _counted(
@@ -318,36 +345,9 @@ def solve(
     found = Solution(replicas, outcome.termination, outcome.objective, outcome.bound)
     if terms is None or not any(c.cell_goodput_per_s for c in columns):
         return found
-    return replace(found, takes=_takes(values, columns, terms, replicas))
-
-
-def _takes(
-    values: dict[str, float], columns: Sequence[Column], terms: Terms, replicas: Sequence[int]
-) -> Array:
-    """Return the share of every cell that each column takes, without the solver's slack."""
-    shares = np.array(terms.shares)
-    offered = np.zeros((len(columns), len(shares)))
-    k = terms.limits.spare_replicas
-    for role in ("both", "prefill", "decode"):
-        rows = [i for i, c in enumerate(columns) if c.role == role and replicas[i]]
-        plain = [i for i in rows if not columns[i].cell_goodput_per_s]
-        whole = sum(max(replicas[i] - k, 0) * columns[i].goodput_per_s for i in plain)
-        for i in plain:
-            part = max(replicas[i] - k, 0) * columns[i].goodput_per_s / max(whole, 1e-300)
-            offered[i] = part * values[f"whole_{role}"] * shares
-        for i in set(rows) - set(plain):
-            offered[i] = [max(values[f"x{i}_{g}"], 0.0) for g in range(len(shares))]
-    role_of = np.array([c.role for c in columns])
-    sides = {r: offered[role_of == r].sum(axis=0) for r in ("both", "prefill", "decode")}
-    split = np.minimum(sides["prefill"], sides["decode"])
-    # offers below a billionth are the solver's slack
-    total = np.maximum(sides["both"] + split, 1e-300)
-    apart = np.where(split / total > 1e-9, split / total, 0.0)
-    for r in sides:
-        want = 1.0 - apart if r == "both" else apart
-        factor = np.where(sides[r] > 0, want / np.maximum(sides[r], 1e-300), 0.0)
-        offered[role_of == r] *= factor
-    return np.where(offered > 1e-9, offered, 0.0)
+    return replace(
+        found, takes=takes_of(values, columns, terms.shares, terms.limits.spare_replicas, replicas)
+    )
 
 
 def offered(columns: Sequence[Column], terms: Terms, goals: Goals) -> list[int]:

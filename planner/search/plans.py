@@ -59,6 +59,7 @@ class Pool:
     memory: Memory
     breakdown: tuple[Line, ...]
     bottleneck: str
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)

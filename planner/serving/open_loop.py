@@ -14,6 +14,7 @@ import numpy as np
 
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, BoolArray, IntArray
+from planner.formulas.routing import Routing
 from planner.serving.attainment import Constraint
 from planner.serving.decoding import decode_state, no_decoding, tpot_variance_s2
 from planner.serving.order import ordered
@@ -24,6 +25,8 @@ from planner.spec.slo import Bound
 
 #: Candidates solved at once: their tables stay in a processor's cache.
 BLOCK = 512
+#: How closely the number of replicas that share bursts is sought.
+FEW_MORE = 1.1
 #: Share of the TTFT misses an SLO allows that is left to waiting for a decode place.
 HAND_OFF_SHARE = 0.1
 #: Share of an E2E limit given to the prompt phase of split pools when TTFT has no bound.
@@ -77,7 +80,7 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
         decoding.batch,
         tpot,
         variance,
-        prompting.prompt_s + at.transfer_s,
+        prompting.prompt_s + at.apart_s,
         prompting.step_s,
         prompting.wait_probability,
         prompting.wait_mean_s,
@@ -105,7 +108,7 @@ def saturation_per_s(at: Prepared) -> Array:
     return bound
 
 
-def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: int = 26) -> Array:
+def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: int = 22) -> Array:
     """Return ``[C]`` the largest rate of one replica at which it is stable and meets the bounds.
 
     Bisection over all candidates at once; 0 where the bounds fail even at a vanishing rate.
@@ -133,6 +136,40 @@ def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: i
         ok = meets(middle)
         low, high = np.where(ok, middle, low), np.where(ok, high, middle)
     return np.where(feasible, low, 0.0)
+
+
+def goodput_among(
+    at: Prepared,
+    constraints: Sequence[Constraint],
+    rate_per_s: float | None,
+    routing: Routing,
+    iterations: int = 22,
+) -> Array:
+    """Return ``[C]`` goodput of one replica of as many as a rate takes (Q10).
+
+    A replica of n sees bursts that have been split, so that what n of them carry rises faster than
+    n. As many as there may be bound the n that carries the rate from below, that bound bounds it
+    from above, and bisection finds it in between. Without a rate, n is 1: pessimistic for bursty
+    traffic.
+    """
+    found = goodput_per_s(at, constraints, iterations)
+    if rate_per_s is None or (routing == "random" and np.all(at.stream_cv == 1.0)):
+        return found
+
+    def shared(replicas: Array) -> Array:
+        return goodput_per_s(at.among(replicas, routing), constraints, iterations)
+
+    least = 1e-3 * saturation_per_s(at)
+    many = np.ceil(np.maximum(rate_per_s / np.maximum(found, least), 1.0))
+    found = shared(many)
+    few = np.clip(np.ceil(rate_per_s / np.maximum(found, least)), 1.0, many)
+    while np.any((found > 0.0) & (many > FEW_MORE * few)):
+        middle = np.sqrt(few * many)
+        carried = shared(middle)
+        enough = middle * carried >= rate_per_s
+        few, many = np.where(enough, few, middle), np.where(enough, middle, many)
+        found = np.where(enough, carried, found)
+    return found
 
 
 def own_constraints(role: Role, constraints: Sequence[Constraint]) -> list[Constraint]:

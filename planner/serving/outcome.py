@@ -19,7 +19,7 @@ from planner.serving.attainment import Traffic
 from planner.serving.closed_loop import solve_closed, static_batch_s
 from planner.serving.latency import Latency
 from planner.serving.open_loop import goodput_per_s, solve
-from planner.serving.prepared import prepare
+from planner.serving.prepared import Prepared, prepare
 from planner.serving.state import State, handed_over, metric_mean_s, metric_quantiles_s
 from planner.spec.layout import Layout
 
@@ -172,11 +172,14 @@ def _most(
     prompt: Group, decode: Group, laws: tuple[Law, Law], traffic: Traffic, moved: Array | None
 ) -> float:
     """Return the largest stable rate of the deployment [1/s]."""
+
+    def most(at: Prepared, replicas: int) -> float:
+        return float(goodput_per_s(at.among(replicas, traffic.routing), ())[0]) * replicas
+
     if moved is None:
-        return float(goodput_per_s(prepare(laws[0], "both", traffic), ())[0]) * prompt.replicas
-    before = goodput_per_s(prepare(laws[0], "prefill", traffic, moved), ())[0] * prompt.replicas
-    after = goodput_per_s(prepare(laws[1], "decode", traffic), ())[0] * decode.replicas
-    return float(min(before, after))
+        return most(prepare(laws[0], "both", traffic), prompt.replicas)
+    before = most(prepare(laws[0], "prefill", traffic, moved), prompt.replicas)
+    return min(before, most(prepare(laws[1], "decode", traffic), decode.replicas))
 
 
 def _closed(

@@ -25,6 +25,8 @@ class NodeGroup(Record):
     """Network per device where it differs from the accelerator's reference server."""
     usd_per_hour: Positive | None = None
     """Price per device and hour here, where it differs from the accelerator's default."""
+    region: str = ""
+    """Where they stand; KV never crosses regions: split pools of a plan are all in one."""
     owned: bool = False
     """Whether these devices are paid for already: they cost nothing in a plan."""
 

@@ -22,12 +22,14 @@ class Supply(Record):
     """Devices per server where it differs from the accelerator's usual chassis."""
     owned: int = Field(default=0, ge=0)
     """Devices that cost nothing more, whether used or not."""
+    terms: tuple[Literal["on-demand", "reserved", "spot"], ...] = ("on-demand",)
+    """Terms to be had at the catalogue's prices; a price stated here needs no mention."""
     usd_per_hour: Positive | None = None
-    """Price on demand; empty: the accelerator's on-demand price."""
+    """Price on demand; empty: the accelerator's default, if its terms hold on-demand."""
     reserved_usd_per_hour: Positive | None = None
-    """Price of a device reserved for all hours; empty: the accelerator's reserved price."""
+    """Price of a device reserved for all hours; empty: the catalogue's, if its terms hold it."""
     spot_usd_per_hour: Positive | None = None
-    """Price of a device that may be taken away; empty: the accelerator's spot price."""
+    """Price of a device that may be taken away; empty: the catalogue's, if its terms hold it."""
 
 
 class Startup(Record):

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from planner.cost.step import Lengths
-from planner.cost.table import StepTable, step_table
+from planner.cost.table import StepTable, fetching, step_table
 from planner.errors import InfeasibleError, InputError, did_you_mean
 from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.routing import ROUTINGS, Routing
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
 from planner.serving.attainment import Traffic, traffic_of
@@ -20,7 +21,7 @@ from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
 from planner.simulation.closed import Deployed, predict
 from planner.simulation.results import WARM_UP, Simulation, compare, hit_share
 from planner.simulation.routing import BY_PREFIX, ROUTES, Prefixes, Route
-from planner.simulation.run import Pool, run
+from planner.simulation.run import Fetches, Pool, run
 from planner.wiring.load import Catalog
 from planner.wiring.planned import Case, constrained, read_case, transfers_s
 from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_context
@@ -30,6 +31,12 @@ from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_con
 DRAWN, STAYS = 20_000, 25.0
 MOST_REQUESTS = 10_000_000
 MOST_CV = 100.0
+#: What the closed form takes a route for: hashes draw a replica, or two.
+_FORMS: dict[Route, Routing] = {
+    **{x: x for x in ROUTINGS},
+    "one-hash": "random",
+    "affinity": "two-choices",
+}
 
 
 def simulate(
@@ -94,6 +101,7 @@ def simulate(
     tables = [step_table(p.instances, p.own(traffic).lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
     prefixes = _prefixes(offered, tables, chosen, prefix_cache)
+    notes += _unsimulated(case, trace is not None)
     moved = _transfers(case, traffic.lengths, offered)
     pools = [_pool(p, t, offered) for p, t in zip(case.pools, tables, strict=True)]
     outcome = run(
@@ -103,6 +111,7 @@ def simulate(
         seed=seed,
         transfer_s={k: each for k, (_, each) in moved.items()},
         prefixes=prefixes,
+        fetches=None if trace is not None else _fetches(case, traffic.lengths, offered),
         progress=None if progress is None else lambda n: progress(n, len(offered)),
     )
     if prefix_cache:
@@ -110,9 +119,10 @@ def simulate(
         lengths = replace(traffic.lengths, prefix=hit * traffic.lengths.prompt)
         traffic = replace(traffic, lengths=lengths)
         notes.append(f"the closed form is given the simulated share of cached prompts, {hit:.1%}")
+    traffic = replace(traffic, routing=_FORMS[chosen])
     closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
-    if chosen != "random" and any(p.replicas > 1 for p in pools):
-        notes.append(f"the closed form assumes random routing, the simulation is {chosen}")
+    if chosen != _FORMS[chosen] and any(p.replicas > 1 for p in pools):
+        notes.append(f"the closed form takes {chosen} routing for {_FORMS[chosen]}")
     found = compare(
         outcome,
         pools,
@@ -288,3 +298,26 @@ def _transfers(
     grid = np.unique(np.concatenate([[1.0], np.geomspace(2.0, most + 2.0, 200)]))
     by_bucket, on_grid = (transfers_s(case, x) for x in (lengths, replace(lengths, prompt=grid)))
     return {k: (v, np.interp(requests.prompt, grid, on_grid[k])) for k, v in by_bucket.items()}
+
+
+def _fetches(case: Case, lengths: Lengths, requests: Requests) -> dict[int, Fetches]:
+    """Return per pool that takes prompts what drawn requests wait for a store of KV."""
+    found = {}
+    for k, pool in enumerate(case.pools):
+        if pool.role != "decode" and lengths.fetched.any():
+            wait_s, left = fetching(pool.instances, lengths)
+            tokens = left[requests.bucket].round().astype(np.int64)
+            found[k] = Fetches(wait_s[requests.bucket], tokens)
+    return found
+
+
+def _unsimulated(case: Case, replayed: bool) -> list[str]:
+    """Return what techniques change that the simulation leaves out."""
+    lengths, notes = case.traffic.lengths, []
+    if lengths.stall_s.any():
+        notes.append("the simulation leaves out the time that swaps take from decoding")
+    if np.any(lengths.split > 1.0):
+        notes.append("the simulation computes every prompt on one replica, the closed form on more")
+    if replayed and (lengths.fetched.any() or lengths.prefix.any()):
+        notes.append("prompts of the trace are computed whole: no technique's cache or store")
+    return notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from planner.search.plans import SloResult
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.open_loop import goodput_per_s
 from planner.serving.prepared import prepare
-from planner.simulation.closed import predict
+from planner.simulation.closed import Deployed, predict
 from planner.spec.slo import Bound, parse_slo
 from planner.verbs.plan import plan, provenance
 from planner.wiring.changes import (
@@ -168,7 +169,8 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
     said = document.get("techniques") or old.get("techniques")  # those that the search took, too
     if new.get("techniques") != old.get("techniques"):
         said = new["techniques"]
-    found = {"inputs": inputs, "plans": [{**stands, "slo": []}], "techniques": said}
+    found = {"inputs": inputs, "plans": [{**stands, "slo": []}], "techniques": said,
+             "limits": document.get("limits")}  # fmt: skip
     case = case_of(found, plan_id, catalog)
     workload = load_workload(new["workload"], catalog)
     bounds = parse_slo(new["slo"]) if new["slo"] else ()
@@ -179,6 +181,8 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
         traffic_of(workload, bounds, new["rate"]), parse_techniques(said, catalog),
     )  # fmt: skip
     traffic = within_context(case.model, changed.traffic)[0]
+    if min(_part(p, traffic) for p in case.pools) <= 0.0:  # sizes that the routing does not know
+        case = replace(case, pools=tuple(replace(p, takes=()) for p in case.pools))
     rate = traffic.rate_per_s or case.rate_per_s
     outcome = predict(case.pools, traffic, rate, transfers_s(case, traffic.lengths))
     slo = tuple(
@@ -201,17 +205,24 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
 def _goodput(case: Case, traffic: Traffic) -> float:
     """Return the most the pools serve within the bounds, each with its share of the requests.
 
-    As in a plan, a replica is judged by arrivals as bursty as the whole traffic's.
+    A replica is judged by the bursts that its pool's replicas leave of the traffic's.
     """
     moved = transfers_s(case, traffic.lengths)
     rates = []
     for k, pool in enumerate(case.pools):
         before = [np.asarray(s) for (p, _), s in moved.items() if p == k]
         slowest = np.max(before, axis=0)[None, :] if before else None
-        at = prepare(law(pool.instances, traffic.lengths), pool.role, traffic, slowest)
-        each = float(goodput_per_s(at, traffic.constraints)[0])
-        rates.append(pool.replicas * each / pool.share)
+        own, part = pool.own(traffic), _part(pool, traffic)
+        at = prepare(law(pool.instances, own.lengths), pool.role, own, slowest)
+        at = at.among(pool.replicas / part, traffic.routing)
+        rates.append(pool.replicas * float(goodput_per_s(at, own.constraints)[0]) / part)
     return min(rates)
+
+
+def _part(pool: Deployed, traffic: Traffic) -> float:
+    """Return the part of the requests that pass through a pool."""
+    lengths = traffic.lengths
+    return float((pool.shares(lengths.prompt, lengths.output) * lengths.weight).sum())
 
 
 def _usd(case: Case, new: Mapping[str, Any], owned: Mapping[str, int]) -> float | None:

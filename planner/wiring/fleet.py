@@ -12,8 +12,8 @@ from planner.catalog import store
 from planner.catalog.text import read_text
 from planner.catalog.yaml import Document, parse
 from planner.errors import CatalogError, InputError, Mistake
-from planner.search.fleet import Market
 from planner.search.services import Request
+from planner.search.staffing import Market
 from planner.serving.attainment import Traffic, traffic_of
 from planner.spec.accelerator import Accelerator
 from planner.spec.fleet import Fleet, Service, Supply
@@ -93,13 +93,16 @@ def markets_of(fleet: Fleet, document: Document | None, catalog: Catalog) -> lis
 def _market(supply: Supply, device: Accelerator) -> Market:
     """Return one supply with the catalogue's prices where it states none."""
 
-    def price(term: str) -> float | None:
-        return next((p.usd_per_hour for p in device.prices if p.term == term), None)
+    def listed(term: str) -> float | None:
+        found = (p.usd_per_hour for p in device.prices if p.term == term)
+        return next(found, None) if term in supply.terms else None
 
-    on_demand = supply.usd_per_hour or price("on-demand") or price("list")
-    reserved = supply.reserved_usd_per_hour or price("reserved")
-    spot = supply.spot_usd_per_hour or price("spot")
-    return Market(device.name, supply.count, supply.owned, on_demand, reserved, spot)
+    default = device.usd_per_hour if "on-demand" in supply.terms else None
+    on_demand = supply.usd_per_hour or default
+    reserved = supply.reserved_usd_per_hour or listed("reserved")
+    spot = supply.spot_usd_per_hour or listed("spot")
+    domain = supply.node_devices or max(device.node_devices, device.scale_up.devices)
+    return Market(device.name, supply.count, supply.owned, on_demand, reserved, spot, domain)
 
 
 def requests_of(

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from planner.cost.price import Hardware
 from planner.cost.step import Instances, Lengths
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array
+from planner.search.candidates import Stock
 from planner.serving.attainment import Constraint, Traffic, traffic_of
 from planner.serving.outcome import transfer_s
 from planner.simulation.closed import Deployed, Sizes
 from planner.simulation.results import Judged
+from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.limits import Limits, Running
 from planner.spec.model import Model
@@ -86,24 +87,7 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         limits=Limits(quality_loss=limits_in(document).quality_loss),
     )
     stocks = changed.stocked(stocks)
-    formats = [(k, h) for k, s in enumerate(stocks) for h in s.hardware]
-    pools: list[Deployed] = []
-    stock: list[int] = []
-    for pool in plan["pools"]:
-        wanted = (pool["accelerator"], pool["precision"])
-        named = [x for x in formats if (x[1].accelerator.name, x[1].precision.name) == wanted]
-        kept = [x for x in named if x[1].kv_bytes == pool["kv_bytes_per_element"]]
-        found: tuple[int, Hardware] | None = next(iter(kept or named), None)
-        if found is None:
-            raise InputError(
-                f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "
-                "inventory no longer has"
-            )
-        one = Instances(model, found[1], engine, (Layout(**pool["layout"]),))
-        share, count = float(pool["traffic_share"]), int(pool["replicas"])
-        takes = _sizes(plan.get("routing") or (), len(pools))
-        pools.append(Deployed(pool["role"], one, count, share, takes))
-        stock.append(found[0])
+    deployed = [_deployed(plan, k, stocks, model, engine) for k in range(len(plan["pools"]))]
     classes = [c.name for c in workload.classes]
     judged = tuple(
         Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
@@ -116,11 +100,37 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         float(plan["rate_per_s"]),
         float(plan["metrics"]["e2e_s"]["p99"]),
         model,
-        tuple(pools),
-        tuple(stock),
+        tuple(pool for pool, _ in deployed),
+        tuple(stock for _, stock in deployed),
         judged,
         constrained(traffic, judged),
     )
+
+
+def _deployed(
+    plan: Mapping[str, Any], k: int, stocks: Sequence[Stock], model: Model, engine: Engine
+) -> tuple[Deployed, int]:
+    """Return one pool of a plan and the stock it draws from."""
+    pool = plan["pools"][k]
+    wanted = (pool["accelerator"], pool["precision"])
+    named = [
+        (j, h)
+        for j, s in enumerate(stocks)
+        for h in s.hardware
+        if (h.accelerator.name, h.precision.name) == wanted
+    ]
+    if not named:
+        raise InputError(
+            f"plan {plan['id']}: found a pool of {' in '.join(wanted)}, which the document's "
+            "inventory no longer has"
+        )
+    there = [x for x in named if stocks[x[0]].region == pool.get("region", "")] or named
+    kept = [x for x in there if x[1].kv_bytes == pool["kv_bytes_per_element"]] or there
+    stock, hardware = kept[0]
+    one = Instances(model, hardware, engine, (Layout(**pool["layout"]),))
+    share, count = float(pool["traffic_share"]), int(pool["replicas"])
+    takes = _sizes(plan.get("routing") or (), k)
+    return Deployed(pool["role"], one, count, share, takes), stock
 
 
 def _sizes(routing: Sequence[Mapping[str, Any]], pool: int) -> tuple[Sizes, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import cast
 
 import numpy as np
@@ -235,44 +235,75 @@ def stocks_of(
     prices = pricing or Pricing()
     if (gpus is None) == (cluster is None):
         raise InputError("give either --gpus NAME:COUNT[,NAME:COUNT…] or --cluster, one of both")
-    rows: list[tuple[Accelerator, int, Link | None, int | None, float | None, float]] = []
-    mine, intensity = dict(limits.owned), carbon
+    intensity = carbon
     if cluster is not None:
         record = load_cluster(cluster, catalog) if isinstance(cluster, str) else cluster
         intensity = record.carbon_g_per_kwh if carbon is None else carbon
-        for g in record.groups:
-            device = load_accelerator(g.accelerator, catalog)
-            count = g.nodes * g.devices_per_node
-            if g.owned:
-                mine.setdefault(device.name, count)
-            rows.append(
-                (device, count, g.nic, g.scale_up_devices, g.usd_per_hour, record.fabric_contention)
-            )
+        rows = _groups_of(record, catalog)
     else:
-        counts = parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {})
-        for name, count in counts.items():
-            require_count(name, count)
-            device = load_accelerator(name, catalog)
-            if any(device.name == row[0].name for row in rows):
-                raise InputError(f"--gpus: {device.name} is given twice (again as {name!r})")
-            rows.append((device, count, None, None, None, 1.0))
-    stocks = []
-    for device, count, nic, domain, usd, contention in rows:
+        rows = _counted(parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {}), catalog)
+    stocks, mine = [], dict(limits.owned)
+    for row in rows:
+        device = row.device
         formats = precisions_of(model, device, precision, catalog, limits.quality_loss)
         hardware = tuple(
             replace(
-                hardware_of(device, p, kv.strip(), nic, contention, catalog, library),
-                scale_up_devices=min(domain or device.scale_up.devices, count),
+                hardware_of(device, p, kv.strip(), row.nic, row.contention, catalog, library),
+                scale_up_devices=min(row.domain or device.scale_up.devices, row.count),
             )
             for p in formats
             for kv in kv_precision.split(",")
         )
-        owned = min(mine.pop(device.name, 0), count)
-        price = prices.usd_per_hour(device, usd)
-        stocks.append(Stock(hardware, count, price, owned, intensity))
-    if mine:
-        raise InputError(f"--owned: {', '.join(mine)} is not in the inventory")
+        owned = row.count if row.owned else min(mine.get(device.name, 0), row.count)
+        if device.name in mine:
+            mine[device.name] -= owned
+        price = prices.usd_per_hour(device, row.usd_per_hour)
+        stocks.append(Stock(hardware, row.count, price, owned, intensity, row.region))
+    missing = set(mine) - {r.device.name for r in rows}
+    if missing:
+        raise InputError(f"--owned: {', '.join(sorted(missing))} is not in the inventory")
     return stocks
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Devices of one type in an inventory."""
+
+    device: Accelerator
+    count: int
+    nic: Link | None = None
+    domain: int | None = None
+    usd_per_hour: float | None = None
+    contention: float = 1.0
+    owned: bool = False
+    region: str = ""
+
+
+def _groups_of(cluster: Cluster, catalog: Catalog) -> list[_Row]:
+    return [
+        _Row(
+            load_accelerator(g.accelerator, catalog),
+            g.nodes * g.devices_per_node,
+            g.nic,
+            g.scale_up_devices,
+            g.usd_per_hour,
+            cluster.fabric_contention,
+            g.owned,
+            g.region,
+        )
+        for g in cluster.groups
+    ]
+
+
+def _counted(counts: Mapping[str, int], catalog: Catalog) -> list[_Row]:
+    rows: list[_Row] = []
+    for name, count in counts.items():
+        require_count(name, count)
+        device = load_accelerator(name, catalog)
+        if any(device.name == row.device.name for row in rows):
+            raise InputError(f"--gpus: {device.name} is given twice (again as {name!r})")
+        rows.append(_Row(device, count))
+    return rows
 
 
 def parse_gpus(text: str) -> dict[str, int]:

@@ -307,6 +307,8 @@ def quantities(model: Model, engine: Engine, traffic: Traffic) -> Values:
         "output_tokens": lengths.output,
         "cached_tokens": lengths.prefix,
         "fetched_tokens": lengths.fetched,
+        "prompt_split": lengths.split,
+        "stall_s": lengths.stall_s,
         "arrival_cv": traffic.arrival_cv,
         "request_s": engine.request_s,
         "overlap": engine.overlap,
@@ -363,14 +365,20 @@ def _engine(engine: Engine, before: Values, after: Values) -> Engine:
 
 def _traffic(traffic: Traffic, after: Values) -> Traffic:
     shape = traffic.lengths.prompt.shape
-    prompt, output, cached, fetched = (
-        np.broadcast_to(after[n], shape)
-        for n in ("prompt_tokens", "output_tokens", "cached_tokens", "fetched_tokens")
-    )
+    names = ("prompt_tokens", "output_tokens", "cached_tokens", "fetched_tokens")
+    prompt, output, cached, fetched = (np.broadcast_to(after[n], shape) for n in names)
     prompt, output = np.maximum(prompt, 1.0), np.maximum(output, 1.0)
     cached = np.clip(cached, 0.0, prompt - 1.0)  # the last token is always computed
     fetched = np.clip(fetched, 0.0, cached)
-    lengths = replace(traffic.lengths, prompt=prompt, output=output, prefix=cached, fetched=fetched)
+    lengths = replace(
+        traffic.lengths,
+        prompt=prompt,
+        output=output,
+        prefix=cached,
+        fetched=fetched,
+        split=np.maximum(after["prompt_split"], 1.0),
+        stall_s=np.maximum(after["stall_s"], 0.0),
+    )
     rate = traffic.rate_per_s
     return replace(
         traffic,

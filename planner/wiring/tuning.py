@@ -182,6 +182,7 @@ def best_groups(options: Sequence[list[Group]], traffic: Traffic) -> list[Group]
         each = []
         for group, role in zip(groups, roles, strict=True):
             at = prepare(law(group.instances, traffic.lengths), role, traffic)
+            at = at.among(group.replicas, traffic.routing)
             each.append(float(goodput_per_s(at, traffic.constraints)[0]) * group.replicas)
         return min(each)
 

@@ -62,7 +62,8 @@ def throughput_per_s(found: Law, batch: float | None = None) -> float:
 
 def ttft_s(found: Law) -> float:
     """Time to the first token on an idle replica."""
-    return float(found.prompt_s[0, 0, 0]) + found.request_s
+    fetched = 0.0 if found.fetched_s is None else float(found.fetched_s[0, 0])
+    return float(found.prompt_s[0, 0, 0]) + fetched + found.request_s
 
 
 def traffic_of_model(model: str, prompt: float, output: float) -> Traffic:
