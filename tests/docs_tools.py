@@ -292,7 +292,16 @@ def rows_table(_: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def considered_table(_: str) -> str:
+    """Return what a search takes of all techniques, what it saves and what simulation says."""
+    sys.path.insert(0, str(ROOT / "tests" / "techniques"))
+    import considered
+
+    return considered.table()
+
+
 GENERATORS = {
+    "considered": considered_table,
     "quantities": quantities_table,
     "rows": rows_table,
     "techniques": techniques_table,
