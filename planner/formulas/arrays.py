@@ -59,6 +59,16 @@ def along(grid: Array, table: Array, at: Array) -> Array:
     return result
 
 
+def columns_along(grid: Array, table: Array, at: Array) -> Array:
+    """Return ``table[c, ·]`` interpolated at ``at[k]`` for every c: ``[C, G]`` → ``[C, K]``."""
+    x = np.clip(at, grid[0], grid[-1])
+    high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
+    part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
+    result: Array = table[:, :-1].take(high - 1, axis=1)
+    result += part * np.diff(table, axis=1).take(high - 1, axis=1)
+    return result
+
+
 def row_along(grid: Array, table: Array, at: Array) -> Array:
     """Return ``table[c, g, ·]`` interpolated at ``at[c, g, b]``, dimensions of 1 stretched."""
     c, g, h = table.shape

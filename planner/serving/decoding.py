@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.formulas import occupancy
-from planner.formulas.arrays import Array, BoolArray, along
+from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.renewal import arrivals_after
 from planner.serving.prepared import Prepared
 from planner.serving.slots import beside
@@ -66,12 +66,13 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     if at.slots is not None:
         several = at.slots.count[:, None] > 1.0
         part, noise = beside(at.slots, rate_per_s, at.law.decode_s, _square(at))
-        taken = np.where(several, along(at.law.batch, part, at.inside), taken)
-        swing = np.where(several, along(at.law.batch, noise, at.inside), swing)
+        taken = np.where(several, at.across(part), taken)
+        swing = np.where(several, at.across(noise), swing)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
     full = slowed > at.capped_s  # at most a full token budget per step
     slowed = np.minimum(slowed, at.capped_s)
-    swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
+    if full.any():
+        swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
     # even perfectly paced arrivals of equal lengths leave a little noise, and no division by zero
     spread = np.maximum(1.0 + (swing - 1.0) * at.overlap, LEAST_SPREAD)
     # loads that a router keeps even move together, by a part of what the pool's does (Q11)
