@@ -15,7 +15,7 @@ from planner.cost.fetch import fetch_s, with_fetch
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
 from planner.cost.price import Hardware, resource_seconds, total_s
 from planner.cost.work import Op, Split, Step, operators, prompt_attention
-from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.arrays import Array, IntArray, Rows, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
 from planner.spec.engine import Engine
@@ -176,7 +176,7 @@ class Law:
     slots: Array | None = None
     gather_steps: float = 0.0
 
-    def take(self, rows: IntArray) -> Law:
+    def take(self, rows: Rows) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
         picked = {
             f.name: getattr(self, f.name)[rows]

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
+#: Which rows of tables: their numbers, or a run of them, which is read in place.
+Rows: TypeAlias = "IntArray | slice"
 #: A number or an array of them; every formula broadcasts.
 Real: TypeAlias = "float | Array"
 

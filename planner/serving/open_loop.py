@@ -21,17 +21,17 @@ from planner.serving.decoding import decode_state, no_decoding, tpot_variance_s2
 from planner.serving.order import ordered
 from planner.serving.prepared import Prepared, Role
 from planner.serving.prompting import prompt_state, slowed_decoding
-from planner.serving.state import LEAST_MISS, State, margin, stack
+from planner.serving.state import State, log_odds, margin, stack
 from planner.spec.slo import Bound
 
 #: Candidates solved at once: their tables stay in a processor's cache.
-BLOCK = 256
+BLOCK = 384
 #: Where goodput is looked for, relative to the rate that saturates: vanishing, first, beyond.
-LEAST, FIRST, FULL = 1e-7, 0.6, 0.999
-#: Margin of a rate that saturates: about what is left when nine in ten may not miss.
-ALL_MISS = -2.0
+LEAST, FIRST, FULL = 1e-7, 0.45, 0.999
+#: Log-odds that stand for a rate that saturates, at which hardly a request meets its bound.
+ALL_MISS = -6.0
 #: Share of candidates still searched below which their tables are gathered anew.
-WORTH_TAKING = 0.5
+WORTH_TAKING = 0.8
 #: Share of the TTFT misses an SLO allows that is left to waiting for a decode place.
 HAND_OFF_SHARE = 0.1
 #: Share of an E2E limit given to the prompt phase of split pools when TTFT has no bound.
@@ -45,10 +45,9 @@ def solve(at: Prepared, rate_per_s: Array) -> State:
     return _solve(at, rate_per_s)
 
 
-def _blocks(at: Prepared) -> list[IntArray]:
+def _blocks(at: Prepared) -> list[slice]:
     """Return the rows of all candidates in blocks."""
-    rows = np.arange(len(at.law.places))
-    return [rows[k : k + BLOCK] for k in range(0, len(rows), BLOCK)]
+    return [slice(k, k + BLOCK) for k in range(0, len(at.law.places), BLOCK)]
 
 
 def _solve(at: Prepared, rate_per_s: Array) -> State:
@@ -165,12 +164,11 @@ def _margin(at: Prepared, own: Sequence[Constraint], hand_off: float, rate_per_s
     It is the least of the margins of the bounds, of hand-offs to decode places, and of stability.
     """
     state = solve(at, rate_per_s)
-    least = np.minimum(queueing.SATURATED - state.prefill_load, state.place_decay_per_s)
+    margins = [margin(state, at.lengths, constraint) for constraint in own]
     if at.role == "decode":
-        waits = np.maximum(state.place_probability, LEAST_MISS)
-        least = np.minimum(least, np.log(hand_off / waits))
-    for constraint in own:
-        least = np.minimum(least, margin(state, at.lengths, constraint))
+        margins.append(log_odds(hand_off) - log_odds(state.place_probability))
+    slack = np.minimum(queueing.SATURATED - state.prefill_load, state.place_decay_per_s)
+    least = np.min(margins, axis=0) if margins else slack
     ok = state.stable & (at.law.places >= 1.0)
     return np.asarray(np.where(ok, least, np.minimum(least, -1e-9)))
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from planner.cost.step import Law, Lengths
-from planner.formulas.arrays import Array, BoolArray, IntArray, along, columns_along
+from planner.formulas.arrays import Array, BoolArray, Rows, along, columns_along
 from planner.formulas.occupancy import grid_middles, occupancy_grid
 from planner.formulas.routing import Routing, local_cv
 from planner.serving.attainment import Traffic
@@ -77,7 +77,7 @@ class Prepared:
             slots=self.slots and self.slots.among(cv),
         )
 
-    def take(self, rows: IntArray) -> Prepared:
+    def take(self, rows: Rows) -> Prepared:
         """Return the candidates at the given rows, in that order."""
         return replace(
             self,

@@ -16,8 +16,9 @@ from planner.serving.attainment import Constraint, quantiles
 METRICS = ("ttft", "tpot", "e2e")
 #: Latencies outside are no answer anyone waits for [s].
 BRACKET_S = (1e-5, 1e5)
-#: Share of misses below which nobody looks, and least mean time [s] told from none.
-LEAST_MISS = 1e-9
+#: Share of requests told from none and, below 1, from all; also the least mean [s],
+#: and its inverse the longest.
+LEAST_SHARE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +175,22 @@ def metric_quantiles_s(
 def margin(state: State, lengths: Lengths, constraint: Constraint) -> Array:
     """Return ``[C]`` how far a constraint holds: at least 0 where it does, below 0 where not.
 
-    For a quantile it is the logarithm of the misses allowed over those there are, which exponential
-    tails make nearly straight in the rate; for a mean that of the times.
+    For a quantile it is the log-odds of meeting the limit above those asked for, nearly straight in
+    the rate; for a mean the logarithm of the limit over it.
     """
     bound = constraint.bound
     if bound.quantile is None:
         mean = metric_mean_s(state, lengths, bound.metric, constraint.weight)
-        found, allowed = mean, bound.limit_s
-    else:
-        limit = np.full(len(state.stable), bound.limit_s)
-        met = cdf(state, lengths, bound.metric, limit)
-        found, allowed = ((1.0 - met) * constraint.weight).sum(axis=-1), 1.0 - bound.quantile
-        allowed *= float(constraint.weight.sum())
-    return np.asarray(np.log(max(allowed, LEAST_MISS)) - np.log(np.maximum(found, LEAST_MISS)))
+        return np.log(bound.limit_s / np.clip(mean, LEAST_SHARE, 1.0 / LEAST_SHARE))
+    limit = np.full(len(state.stable), bound.limit_s)
+    met = (cdf(state, lengths, bound.metric, limit) * constraint.weight).sum(axis=-1)
+    return np.asarray(log_odds(met) - log_odds(bound.quantile))
+
+
+def log_odds(share: Array | float) -> Array:
+    """Return the logarithm of the odds of a share of requests, finite also for none and all."""
+    inside = np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE)
+    return np.asarray(np.log(inside / (1.0 - inside)))
 
 
 def attained(state: State, lengths: Lengths, constraint: Constraint) -> BoolArray:
