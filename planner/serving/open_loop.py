@@ -115,7 +115,7 @@ def saturation_per_s(at: Prepared) -> Array:
 def goodput_per_s(
     at: Prepared,
     constraints: Sequence[Constraint],
-    relative: float = 1e-6,
+    relative: float = 1e-10,
     start_per_s: Array | None = None,
 ) -> Array:
     """Return ``[C]`` the largest rate of one replica at which it is stable and meets the bounds.
@@ -178,7 +178,7 @@ def goodput_among(
     constraints: Sequence[Constraint],
     rate_per_s: float | None,
     routing: Routing,
-    relative: float = 1e-6,
+    relative: float = 1e-10,
 ) -> Array:
     """Return ``[C]`` goodput of one replica of as many as a rate takes (Q10).
 
