@@ -129,7 +129,7 @@ def test_spread_lengths_keep_mean_and_variance(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "version", "source", "profile"),
     [
-        ("vllm", "vllm/vllm-openai:v0.13.0", "inferencemax", "vllm-v1"),
+        ("vllm", "vllm/vllm-openai:v0.13.0", "inferencemax", "vllm-async"),
         ("vllm", "", "argonne", "vllm-2024"),
         ("trtllm", "TensorRT-LLM 0.14 (TRT engine)", "trtllm-perf-v0.14", "trtllm-2024"),
         ("trtllm", "1.2.0rc6", "inferencex", "trtllm"),
@@ -226,9 +226,13 @@ def test_bad_cells_are_named(tmp_path: Path) -> None:
 def test_laws_are_affine_in_host_times() -> None:
     found = resolver()(runs_of(read_columns(EXAMPLE, "runs")).row(3))[0]
     instances, lengths = found.decode.instances, found.traffic.lengths
-    host = HostTimes(2.5e-3, 4e-5, 0.02)
+    host = HostTimes(2.5e-3, 4e-5, 0.02, 1.2, 1.4, 3e-7, 1.5)
     engine = instances.engine.model_copy(
-        update={"host_step_s": 2.5e-3, "host_sequence_s": 4e-5, "request_s": 0.02}
+        update={
+            "host_step_s": 2.5e-3, "host_sequence_s": 4e-5, "request_s": 0.02,
+            "decode_slowdown": 1.2, "prompt_slowdown": 1.4, "context_s": 3e-7,
+            "attention_slowdown": 1.5,
+        }
     )
     expected = law(replace(instances, engine=engine), lengths)
     given = laws_by_host(instances, lengths)(host)

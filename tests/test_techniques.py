@@ -156,6 +156,15 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
     "scale_out_bandwidth": ("wide", ()),
     "draft_acceptance": ("dense", (("draft_tokens", "set", 3.0),)),
     "draft_cost": ("dense", (("draft_tokens", "set", 3.0),)),
+    **dict.fromkeys(
+        ("split_s", "split_s_per_byte"), ("dense", (("prompt_split", "set", 4.0),))
+    ),
+    **dict.fromkeys(
+        ("remote_s", "remote_s_per_byte"), ("dense", (("remote_share", "set", 0.5),))
+    ),
+    "remote_share": ("dense", (("remote_s", "set", 1e-4),)),
+    "stream_s_per_byte": ("dense", (("weights_streamed", "set", 1.0),)),
+    "weights_streamed": ("dense", (("stream_s_per_byte", "set", 1e-12),)),
     "fetched_tokens": ("dense", (("cached_tokens", "set", 1000.0), ("fetch_s", "set", 1.0))),
     **dict.fromkeys(
         ("fetch_s", "fetch_s_per_byte", "fetch_size", "fetch_hidden"),
@@ -172,7 +181,9 @@ TRIED: dict[str, float] = {
     "fetched_tokens": 900.0, "cached_tokens": 500.0,
     "request_s": 0.5, "fetch_s": 0.5, "fetch_s_per_byte": 1e-8, "kv_beside_bytes": 1e9,
     "weights_beside_bytes": 1e9, "kv_pool": 2.0, "token_budget": 256.0, "max_sequences": 6.0,
-    "busiest": 1.5, "launch_time": 99.0,
+    "busiest": 1.5, "launch_time": 99.0, "prompt_split": 4.0, "stall_s": 0.1,
+    "split_s": 1e-3, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
+    "stream_s_per_byte": 1e-12, "weights_streamed": 1.0,
 }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ DIMENSIONS = {
 MAGNITUDES = {
     "s": 1e-5, "s^2": 2e-10, "1/s": 3e4, "B": 2.0, "B/s": 3e12, "FLOP/s": 1e15, "tok": 128.0,
     "B/tok": 8192.0, "1/tok": 1024.0, "FLOP/tok": 16384.0, "s/tok": 1e-5, "FLOP": 1e9, "W": 500.0,
-    "-": 4.0,
+    "-": 4.0, "s/B": 1e-10, "s/tok^2": 1e-9,
 }
 BY_PARAMETER: dict[str, Any] = {
     "message_bytes": 1e6, "free_bytes": 1e10, "traffic_bytes": 1e8, "token_bytes": 8192.0,

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from planner.cost.memory import stage_share
+from planner.cost.pass_time import in_the_engine
 from planner.cost.price import Priced, price, resource_seconds, total_s
 from planner.cost.step import Instances, Lengths
 from planner.cost.uncertainty import Z80, step_log_sigma
@@ -55,6 +56,7 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
     engine = instances.engine
     if phase == "decode":
         ops = operators(instances.model, split, Step(batch, lengths.context, 0.0))
+        ops = in_the_engine(ops, engine)
         lines = _lines(phase, [price(op, instances.hardware) for op in ops], engine.decode_slowdown)
         per_rank = batch / float(split.dp * split.pp)
         host = engine.host_step_s + engine.host_sequence_s * per_rank
@@ -119,6 +121,7 @@ def _prompt_ops(
     steps = max(1.0, float(np.ceil(prompt / instances.engine.token_budget)))
     step = Step(0.0, lengths.context, prompt / steps)
     whole = prompt_attention(instances.model, split, prompt, prefix, steps)
+    whole = in_the_engine(whole, instances.engine)
     return operators(instances.model, split, step), whole, steps
 
 

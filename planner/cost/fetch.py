@@ -34,9 +34,10 @@ def with_fetch(rewrite: Rewrite, fetching: Tables, computing: Tables, moved_s: A
     """Return the tables of a law whose prompts wait for their cached KV, or compute it.
 
     A prompt that takes S and whose fetch takes F has its first token after
-    S + F − ω·min(S, F) (E8: ω = 1 where layers are fetched while earlier ones are computed).
-    Fetching takes no time from other prompts. Where it is optional, a bucket is computed if that
-    is quicker on an idle replica (CacheGen, arXiv:2310.07240 §5.3).
+    S + F − ω·min(S, F) (E8: ω = 1 where layers are fetched while earlier ones are computed), S on
+    an idle replica. The wait takes no time from other prompts: it is kept apart (``fetched_s``).
+    Where fetching is optional, a bucket is computed if that is quicker on an idle replica
+    (CacheGen, arXiv:2310.07240 §5.3).
 
     Parameters
     ----------
@@ -47,11 +48,12 @@ def with_fetch(rewrite: Rewrite, fetching: Tables, computing: Tables, moved_s: A
     moved_s
         ``[b]`` time to fetch [s].
     """
-    prompt = fetching["prompt_s"]
-    waited = prompt + moved_s - rewrite.fetch_hidden * np.minimum(prompt, moved_s)
-    found = {**fetching, "prompt_s": waited}
+    prompt = fetching["prompt_s"][:, 0]
+    wait = moved_s - rewrite.fetch_hidden * np.minimum(prompt, moved_s)
+    found = {**fetching, "fetched_s": wait}
     if not rewrite.fetch_optional:
         return found
-    slower = (waited[:, :1] > computing["prompt_s"][:, :1]) & (moved_s > 0.0)
+    slower = (prompt + wait > computing["prompt_s"][:, 0]) & (moved_s > 0.0)
     tables = (*PROMPT_TABLES, "filled_s") if "filled_s" in found else PROMPT_TABLES
-    return found | {k: np.where(slower, computing[k], found[k]) for k in tables}
+    found |= {k: np.where(slower[:, None], computing[k], found[k]) for k in tables}
+    return found | {"fetched_s": np.where(slower, 0.0, wait)}

@@ -2,24 +2,30 @@
 
 Every table of a law is affine in the host time per step and per sequence, which are added to steps,
 and in the slowdowns, which stretch the kernels' part: tables are sums and differences of steps.
-Where a step is the larger of two times, that holds on either side. Six laws therefore span all.
+Where a step is the larger of two times, that holds on either side. Nine laws therefore span all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from planner.cost.step import Instances, Law, Lengths, law
+from planner.formulas.arrays import Array
 
 #: Steps of the finite differences [s, -]; the tables are affine, so their size hardly matters.
 _STEPS = {
     "host_step_s": 1e-3, "host_sequence_s": 1e-4, "decode_slowdown": 0.1, "prompt_slowdown": 0.1,
-    "context_s": 1e-7,
+    "context_s": 1e-7, "attention_slowdown": 0.1,
 }  # fmt: skip
+#: Parameters that multiply each other: an engine's attention is stretched by both.
+_PRODUCTS = (
+    ("decode_slowdown", "attention_slowdown"), ("prompt_slowdown", "attention_slowdown"),
+)  # fmt: skip
 _TABLES = (
     "decode_s", "prompt_s", "marginal_s", "crowded_s", "service_s", "start_s", "mixed_s",
     "capped_s", "boundary_s",
@@ -36,6 +42,7 @@ class HostTimes:
     decode_slowdown: float = 1.0
     prompt_slowdown: float = 1.0
     context_s: float = 0.0
+    attention_slowdown: float = 1.0
 
 
 def laws_by_host(instances: Instances, lengths: Lengths) -> Callable[[HostTimes], Law]:
@@ -46,17 +53,24 @@ def laws_by_host(instances: Instances, lengths: Lengths) -> Callable[[HostTimes]
         engine = instances.engine.model_copy(update={**start, **changed})
         return law(replace(instances, engine=engine), lengths)
 
+    def table(changed: Iterable[str]) -> dict[str, Array]:
+        found = at(**{name: start[name] + _STEPS[name] for name in changed})
+        return {t: getattr(found, t) for t in _TABLES}
+
     base = at()
-    others = {name: at(**{name: start[name] + step}) for name, step in _STEPS.items()}
-    slopes = {
-        name: {t: (getattr(other, t) - getattr(base, t)) / _STEPS[name] for t in _TABLES}
-        for name, other in others.items()
-    }
+    zero = {t: getattr(base, t) for t in _TABLES}
+    rises: dict[tuple[str, ...], dict[str, Array]] = {(name,): table((name,)) for name in _STEPS}
+    slopes = {k: {t: (x[t] - zero[t]) / _STEPS[k[0]] for t in _TABLES} for k, x in rises.items()}
+    for pair in _PRODUCTS:
+        one, two = (rises[(name,)] for name in pair)
+        size = _STEPS[pair[0]] * _STEPS[pair[1]]
+        both = table(pair)
+        slopes[pair] = {t: (both[t] - one[t] - two[t] + zero[t]) / size for t in _TABLES}
 
     def given(host: HostTimes) -> Law:
-        tables: dict[str, Any] = {t: getattr(base, t) for t in _TABLES}
-        for name, slope in slopes.items():
-            shift = getattr(host, name) - start[name]
+        tables: dict[str, Any] = zero
+        for names, slope in slopes.items():
+            shift = prod(getattr(host, name) - start[name] for name in names)
             if shift != 0.0:
                 tables = {t: np.asarray(x + shift * slope[t]) for t, x in tables.items()}
         return replace(base, **tables, request_s=host.request_s)

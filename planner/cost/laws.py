@@ -16,7 +16,7 @@ from planner.formulas.arrays import Array
 
 _BY_BATCH = ("decode_s", "mixed_s", "capped_s", "boundary_s")
 _BY_BUCKET = ("prompt_s", "marginal_s", "crowded_s", "service_s", "packed", "filled_s")
-_PLAIN = ("start_s", "places", "kv_tokens", "stages", "slots")
+_PLAIN = ("start_s", "places", "kv_tokens", "stages", "slots", "fetched_s")
 #: Batch at which the error of a decode step is taken: attention and matmuls both count there.
 _AT_BATCH = 32.0
 

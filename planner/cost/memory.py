@@ -96,6 +96,21 @@ def weight_bytes_per_device(model: Model, split: Split, precision: Precision) ->
     return result
 
 
+def streamed_s(model: Model, split: Split, precision: Precision) -> Real:
+    """Return the time to read the weights that no device keeps, for every micro-batch anew [s].
+
+    In the steady state a device loads a layer's weights while it computes those before it: a pass
+    takes what is longer, computing or loading (E8 with ω = 1; the loose condition of TPI-LLM,
+    arXiv:2410.00531 §3.3).
+    """
+    rewrite = model.rewrite
+    if not rewrite.weights_streamed:
+        return 0.0
+    per_byte = rewrite.weights_streamed * rewrite.stream_s_per_byte
+    stages = 1.0 / stage_share(model, split)
+    return per_byte * weight_bytes_per_device(model, split, precision) * stages
+
+
 def _attention_weights(model: Model, attention: object, split: Split) -> Real:
     hidden = model.hidden
     match attention:

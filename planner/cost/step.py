@@ -5,16 +5,19 @@ Everything serving may know of an instance is a :class:`Law`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from planner.cost.composition import Order, StepPrices, compose, runs_whole_prompts
+from planner.cost.composition import Order, StepPrices, Tables, compose, runs_whole_prompts
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
+from planner.cost.lengths import Lengths as Lengths
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
-from planner.cost.price import Hardware, resource_seconds, total_s
-from planner.cost.work import Op, Split, Step, operators, prompt_attention
+from planner.cost.pass_time import in_the_engine, step_s
+from planner.cost.price import Hardware, total_s
+from planner.cost.together import with_split, with_stalls
+from planner.cost.work import Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, Rows, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
@@ -31,50 +34,6 @@ _OF_ALL = ("batch", "request_s", "memory", "order", "apart", "lost", "gather_ste
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
-    """Joint prompt/output histogram of the traffic, ``[b]`` each; weights sum to 1.
-
-    ``prefix`` is the part of each prompt found in a cache, ``cls`` the class a bucket is of and
-    ``priority`` its urgency, lower first, and ``fetched`` the part of the prefix that a store
-    sends first (one number stands for all).
-    """
-
-    prompt: Array
-    output: Array
-    weight: Array
-    prefix: Array
-    cls: Array
-    priority: Array = field(default_factory=lambda: np.zeros(()))
-    fetched: Array = field(default_factory=lambda: np.zeros(()))
-
-    def __post_init__(self) -> None:
-        """Give every bucket a priority and a number of fetched tokens."""
-        for name in ("priority", "fetched"):
-            each = np.broadcast_to(getattr(self, name), np.shape(self.weight))
-            object.__setattr__(self, name, each)
-
-    @property
-    def decode(self) -> Array:
-        """Tokens that decode steps produce: the first comes with the prompt."""
-        return np.maximum(self.output - 1.0, 0.0)
-
-    def mean(self, values: Array) -> Array:
-        """Return the weighted mean over buckets (last axis)."""
-        return np.asarray((values * self.weight).sum(axis=-1))
-
-    def reserved(self, output: float) -> float:
-        """Return the mean KV of an admitted request, with a share of its output set aside [tok]."""
-        stay = self.weight * np.maximum(self.output, 1.0)
-        held = self.prompt + output * np.maximum(self.output, 1.0)
-        return float((stay * held).sum() / stay.sum())
-
-    @property
-    def context(self) -> ContextByWindow:
-        """Mean context of requests in decode, by window."""
-        return ContextByWindow(self.prompt, np.maximum(self.output, 1.0), self.weight)
-
-
-@dataclass(frozen=True, slots=True)
 class Instances:
     """Candidates that share a model, a device type, a precision and an engine."""
 
@@ -82,6 +41,13 @@ class Instances:
     hardware: Hardware
     engine: Engine
     layouts: tuple[Layout, ...]
+
+    def __post_init__(self) -> None:
+        """Leave out the kernels that quantise activations where the engine fuses them."""
+        precision = self.hardware.precision
+        if precision.dynamic_quantisation and precision.name in self.engine.fused_quantisation:
+            fused = precision.model_copy(update={"dynamic_quantisation": False})
+            object.__setattr__(self, "hardware", replace(self.hardware, precision=fused))
 
     @property
     def split(self) -> Split:
@@ -151,6 +117,8 @@ class Law:
         ``[C, G, b]`` time that a prompt takes from decoding where every slot holds one like it;
         ``[C]`` slots (attention ranks times micro-batches) that move in step, the fullest of
         which sets the time. ``None``: prompts are taken to fill slots evenly.
+    fetched_s
+        ``[C, b]`` time that a prompt waits for stored KV before it may run; ``None``: none does.
     """
 
     batch: Array
@@ -174,6 +142,7 @@ class Law:
     lost: float = 1.0
     filled_s: Array | None = None
     slots: Array | None = None
+    fetched_s: Array | None = None
     gather_steps: float = 0.0
 
     def take(self, rows: Rows) -> Law:
@@ -193,39 +162,9 @@ class Law:
         return at * np.maximum(count / np.maximum(capped, 1e-9), 1.0)
 
 
-def step_s(instances: Instances, step: Step, split: Split) -> Array:
-    """Return the time of one full pass, host time and launches included, prompt attention not."""
-    engine = instances.engine
-    ops = operators(instances.model, split, step)
-    busy = _composed(ops, instances.hardware, engine)
-    if (engine.decode_slowdown, engine.prompt_slowdown) != (1.0, 1.0):
-        alone = operators(instances.model, split, replace(step, chunk=0.0))
-        plain = _composed(alone, instances.hardware, engine)
-        busy = engine.decode_slowdown * plain + engine.prompt_slowdown * (busy - plain)
-    uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
-    some = np.asarray(step.sequences) > 0
-    per_rank = np.where(some, np.maximum(step.sequences / (split.dp * split.pp), 1.0), 0.0)
-    eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
-    launches = sum(op.repeat for op in ops) * engine.launch_s
-    busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
-    host = engine.host_step_s + engine.host_sequence_s * per_rank
-    if engine.context_s > 0.0:
-        host = host + np.where(some, engine.context_s * step.context(), 0.0)
-    return np.asarray(busy + host)
-
-
-def _composed(ops: list[Op], on: Hardware, engine: Engine) -> Array:
-    """Return E8: Σ τ − ω(Σ τ − max τ) over compute, memory and links."""
-    if engine.overlap == 0.0:
-        return total_s(ops, on)
-    parts = np.broadcast_arrays(*resource_seconds(ops, on))
-    return np.asarray(parts[0] - engine.overlap * (parts[0] - np.maximum.reduce(parts[1:])))
-
-
 def law(instances: Instances, lengths: Lengths) -> Law:
     """Return the step-time law of every candidate, in one vectorised pass."""
-    split, engine = instances.split, instances.engine
-    new = lengths.prompt - lengths.prefix
+    split, engine, new = instances.split, instances.engine, lengths.new
     budget = float(engine.token_budget)
     longest = max(budget, float(new.max())) if runs_whole_prompts(engine.scheduler) else budget
     memory = memory_map(
@@ -237,8 +176,8 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     )
     ranks = split.dp * split.pp
     held = lengths.reserved(engine.reserved_output)
-    kept = held * instances.model.rewrite.kv_held
-    kv_request = kv_request_bytes(instances.model, split, instances.hardware.kv_bytes, kept)
+    kept, kv_bytes = held * instances.model.rewrite.kv_held, instances.hardware.kv_bytes
+    kv_request = kv_request_bytes(instances.model, split, kv_bytes, kept)
     # every stage holds its layers' part of every request; ranks hold requests of their own
     fit = np.maximum(memory.kv, 0.0) * split.dp / np.maximum(kv_request, 1e-9)
     by_budget = np.maximum(engine.token_budget - 1.0, 1.0) * ranks
@@ -248,12 +187,13 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         [b for b in _BATCHES if b < 2 * max(1.0, places.max(initial=1.0))], dtype=float
     )
     chunk = np.array([*[c for c in _CHUNKS if c < longest], longest], dtype=float)
-    tables = compose(engine.scheduler, _step_prices(instances, lengths, batch, chunk))
+    tables = _tables(instances, lengths, batch, chunk)
     if lengths.fetched.any():
         whole = replace(lengths, prefix=lengths.prefix - lengths.fetched)
-        computed = compose(engine.scheduler, _step_prices(instances, whole, batch, chunk))
-        moved = fetch_s(instances.model, instances.hardware.kv_bytes, lengths.fetched)
+        computed = _tables(instances, whole, batch, chunk)
+        moved = fetch_s(instances.model, kv_bytes, lengths.fetched)
         tables = with_fetch(instances.model.rewrite, tables, computed, moved)
+    tables = with_stalls(tables, lengths.stall_s)
     return Law(
         batch=batch,
         places=places,
@@ -264,6 +204,14 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         memory=memory,
         **tables,
     )
+
+
+def _tables(instances: Instances, lengths: Lengths, batch: Array, chunk: Array) -> Tables:
+    """Return the tables that the engine's scheduler makes of step prices."""
+    prices = _step_prices(instances, lengths, batch, chunk)
+    tables = compose(instances.engine.scheduler, prices)
+    how = instances.model, instances.split, instances.hardware.kv_bytes
+    return with_split(tables, *how, lengths.prompt, lengths.split)
 
 
 def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Array) -> StepPrices:
@@ -277,6 +225,8 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     if np.any(split.dp > 1):  # a prompt alone fills one attention rank, experts see its tokens only
         step = Step(batch[:, None], context, chunk, 1.0 / split.dp[:, None, None])
         lonely = step_s(prompts_on, step, wide)
+    # slowdowns that differ would let a step with more requests end earlier, by up to 0.3 %
+    table, lonely = (np.maximum.accumulate(x, axis=1) for x in (table, lonely))
     if decode_on is not prompts_on:
         table, lonely = table.copy(), lonely.copy()
         table[:, :, :1] = lonely[:, :, :1] = step_s(
@@ -286,11 +236,13 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     if engine.speculation is not None:
         extra, drafted, per_step = speculated(decode_on, batch, context, table[:, :, 0])
         table, lonely = table + extra[:, :, None], lonely + extra[:, :, None]
-    new, model = lengths.prompt - lengths.prefix, instances.model
+    model, together = instances.model, lengths.split
 
     def attention(steps: Array) -> Array:
-        ops = prompt_attention(model, wide, new, lengths.prefix, steps)
-        slowest = stage_share(model, wide) * wide.pp
+        # replicas that share a prompt share its pairs of tokens evenly (zigzag or striped order)
+        ops = prompt_attention(model, wide, lengths.new * together, lengths.prefix, steps)
+        ops = in_the_engine(ops, engine)
+        slowest = stage_share(model, wide) * wide.pp / together
         return engine.prompt_slowdown * total_s(ops, prompts_on.hardware) * slowest
 
     return StepPrices(
@@ -302,7 +254,7 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
         per_step=per_step,
         budget=float(engine.token_budget),
         degrees=(ranks, wide.pp),
-        new=new,
+        new=lengths.new,
         prefix=lengths.prefix,
         priority=lengths.priority.astype(np.int64),
         attention=attention,

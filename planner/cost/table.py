@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from planner.cost.composition import runs_whole_prompts
 from planner.cost.context import ContextByWindow
+from planner.cost.fetch import fetch_s
 from planner.cost.memory import stage_share
+from planner.cost.pass_time import in_the_engine, step_s
 from planner.cost.price import total_s
 from planner.cost.step import (
     Instances,
@@ -19,7 +21,6 @@ from planner.cost.step import (
     operator_count,
     sides,
     speculated,
-    step_s,
 )
 from planner.cost.work import Split, Step, prompt_attention
 from planner.formulas.arrays import Array
@@ -178,6 +179,7 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
     new = np.unique(np.geomspace(1.0, most, _POINTS).round())
     prefix = np.concatenate([[0.0], np.unique(np.geomspace(16.0, longest, _POINTS).round())])
     ops = prompt_attention(instances.model, one, new, prefix[:, None], 1.0)
+    ops = in_the_engine(ops, engine)
     # the whole pass crosses every stage, the slowest of which sets the pace
     uneven = float(stage_share(instances.model, one)) * stages
     alone = engine.prompt_slowdown * total_s(ops, prompts_on.hardware)
@@ -205,6 +207,27 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
         _prefix=prefix.tolist(),
         _attention=(uneven * attention).tolist(),
     )
+
+
+def fetching(instances: Instances, lengths: Lengths) -> tuple[Array, Array]:
+    """Return ``[b]`` how long a bucket's prompts wait for stored KV, and what is not fetched.
+
+    The same rule as :func:`planner.cost.fetch.with_fetch`: a fetch F beside a prompt S adds
+    F − ω·min(S, F), and where it is optional prompts are computed if that is quicker on an idle
+    replica. For the first candidate of ``instances`` [s, tok].
+    """
+    fetched, rewrite = lengths.fetched, instances.model.rewrite
+    if not fetched.any():
+        return np.zeros(fetched.shape), np.zeros(fetched.shape)
+    none = np.zeros_like(fetched)
+    whole = replace(lengths, prefix=lengths.prefix - fetched, fetched=none)
+    held, computed = (law(instances, x) for x in (replace(lengths, fetched=none), whole))
+    moved = fetch_s(instances.model, instances.hardware.kv_bytes, fetched)
+    prompt_s = held.prompt_s[0, 0]
+    wait = moved - rewrite.fetch_hidden * np.minimum(prompt_s, moved)
+    slower = prompt_s + wait > computed.prompt_s[0, 0]
+    left = np.where(slower & (moved > 0.0) & bool(rewrite.fetch_optional), fetched, 0.0)
+    return np.where(left > 0.0, 0.0, wait), left
 
 
 def _decode_s(instances: Instances, batch: Array, context: ContextByWindow, one: Split) -> Array:

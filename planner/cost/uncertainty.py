@@ -58,7 +58,7 @@ def step_log_sigma(ops: Sequence[Op], on: Hardware) -> Array:
     total: Array = np.zeros(())
     groups: dict[tuple[str, str], tuple[Array, Array]] = {}
     for op in ops:
-        if op.kind == "send":
+        if op.kind in ("send", "remote"):
             continue
         section, key, _ = parameters(op, on)
         seconds = np.asarray(price(op, on).seconds)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from planner.cost.context import ContextByWindow
+from planner.cost.remote import remote_messages
 from planner.formulas.arrays import Array, Real
 from planner.formulas.depth import layers_passed
 from planner.spec.model import Dense, FeedForward, Gqa, Linear, Mla, Model, Moe, NoAttention, Ssm
@@ -25,6 +26,7 @@ Kind = Literal[
     "all_reduce",
     "dispatch",
     "send",
+    "remote",
     "elementwise",
 ]
 ACTIVATION_BYTES = 2.0
@@ -134,6 +136,9 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
         "devices": split.devices,
     }
     ops.append(Op("send", "send", 1.0, message))
+    if model.rewrite.remote_share:
+        messages = remote_messages(model, split.tp, decode_rows * verified)
+        ops += [Op("remote_attention", "remote", n * read, sizes) for n, sizes in messages]
     return _rewritten(ops, model.rewrite)
 
 
@@ -142,6 +147,8 @@ def _rewritten(ops: list[Op], rewrite: Rewrite) -> list[Op]:
     for op in ops:
         if op.kind == "experts":
             op.sizes["imbalance_most"] = rewrite.expert_imbalance_most
+        elif op.kind == "all_reduce" and rewrite.all_reduce_s:
+            op.sizes["beside_s"] = rewrite.all_reduce_s
     times = rewrite.stretch
     return [replace(op, stretch=times.get(op.kind, 1.0)) for op in ops] if times else ops
 

@@ -15,6 +15,8 @@ def engine_to_yaml(engine: Engine) -> str:
     for key, value in engine.model_dump(exclude={"kind", "sources", "notes"}).items():
         if key in _MICROSECONDS:
             lines.append(f"{key[:-2]}_us: {value * 1e6:.4g}")
+        elif isinstance(value, float):
+            lines.append(f"{key}: {value:.4g}")
         elif value is None:
             continue
         elif isinstance(value, dict):

@@ -109,9 +109,9 @@ def print_calibration(found: Calibrated | FittedEngine, out: Console) -> None:
 def _print_host_times(found: FittedEngine, out: Console) -> None:
     out.print(f"{found.engine.name}: host times fitted to {found.rows} rows")
     for name, error in found.fit.standard_errors.items():
-        value = format_seconds(getattr(found.engine, name))
-        known = "kept" if name in found.fit.kept else f"± {format_seconds(error)}"
-        out.print(f"  {name[:-2]}: {value} {known}")
+        shown = format_seconds if name.endswith("_s") else "{:.3g}".format
+        known = "kept" if not error >= 0.0 else f"± {shown(error)}"
+        out.print(f"  {name.removesuffix('_s')}: {shown(getattr(found.engine, name))} {known}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("metric", "rows", "before", "", "bias", "after", "", "bias"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")

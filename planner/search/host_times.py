@@ -1,4 +1,4 @@
-"""Fit an engine's host times to measured serving runs, with the kernels' prices given."""
+"""Fit what an engine adds to its kernels, host times and slowdowns, to measured serving runs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ BOUNDS = {
     "host_step_s": (1e-6, 0.05),
     "host_sequence_s": (1e-8, 2e-3),
     "request_s": (1e-5, 1.0),
-    "decode_slowdown": (0.4, 3.0),
-    "prompt_slowdown": (0.4, 3.0),
+    "decode_slowdown": (0.2, 8.0),
+    "prompt_slowdown": (0.2, 8.0),
     "context_s": (1e-9, 2e-6),
+    "attention_slowdown": (0.2, 8.0),
 }
 #: Spread of log slowdown known beforehand: kernels in an engine take about what they take alone.
-PRIOR = {"decode_slowdown": 0.3, "prompt_slowdown": 0.3}
+PRIOR = {"decode_slowdown": 0.3, "prompt_slowdown": 0.3, "attention_slowdown": 0.5}
 #: Loads fitted: an open loop may turn unstable on the way.
 LOADS = ("closed_loop", "static_batch", "offline")
 #: Figures fitted: (measured column, predicted figure), the first that a row states; of an offline
@@ -42,6 +43,8 @@ TARGETS = (
 #: Rows fitted, evenly spaced over the table where it has more: enough for three parameters.
 MOST_ROWS = 400
 FEWEST_ROWS = 5
+#: Rows from which what kernels take in the engine is fitted too, beside its host times.
+FEWEST_FOR_KERNELS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ def fit_host_times(
             f"predicted, expected at least {FEWEST_ROWS}"
         )
     found = fit_targets(targets, engine, shared_laws_by_host())
-    values = {name: found.parameters[name] for name in BOUNDS if name not in found.kept}
+    values = {name: found.parameters[name] for name in found.standard_errors if name in BOUNDS}
+    values = {name: value for name, value in values.items() if name not in found.kept}
     origin = f"host times: fitted to {len(targets)} runs of {Path(table.path).name}"
     sources = (*(x for x in engine.sources if not x.startswith("host time")), origin)
     fitted = engine.model_copy(update={**values, "sources": sources})
@@ -178,8 +182,13 @@ def fit_targets(targets: Sequence[Target], engine: Engine, laws: LawsByHost) -> 
         name: min(max(getattr(engine, name), low * 10.0 if name.endswith("_s") else low), high)
         for name, (low, high) in BOUNDS.items()
     }
+    few = len(targets) < FEWEST_FOR_KERNELS
+    own = ("host_step_s", "host_sequence_s", "request_s")
+    free = {name: BOUNDS[name] for name in own} if few else BOUNDS
+    if few:
+        start |= {name: getattr(engine, name) for name in BOUNDS if name not in free}
     return fit_log(
-        lambda p: predicted_s(targets, host_times_of(p), laws), measured, start, BOUNDS, PRIOR
+        lambda p: predicted_s(targets, host_times_of(p), laws), measured, start, free, PRIOR
     )
 
 

@@ -78,7 +78,8 @@ def solve_closed(
     at = np.array([met if colocated else 0.0])
     plain = float(along(decode_law.batch, decode_law.decode_s, np.array([[met]]))[0, 0])
     waves = _waves(prompt_law, lengths, admitted / prompt_servers, float(at[0]), plain)
-    fixed = transfer_s + prompt_law.request_s
+    fetched = 0.0 if prompt_law.fetched_s is None else lengths.mean(prompt_law.fetched_s[0])
+    fixed = transfer_s + prompt_law.request_s + float(fetched)
     for_places = (population - admitted) / rate
     ttft_mean = float(waves.mean_s.mean()) + fixed + for_places
     tpot = batch_mean / (rate * tokens)

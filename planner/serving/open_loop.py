@@ -32,6 +32,8 @@ LEAST, FIRST, FULL = 1e-7, 0.45, 0.999
 ALL_MISS = -6.0
 #: Share of candidates still searched below which their tables are gathered anew.
 WORTH_TAKING = 0.8
+#: How closely the number of replicas that share bursts is sought.
+FEW_MORE = 1.1
 #: Share of the TTFT misses an SLO allows that is left to waiting for a decode place.
 HAND_OFF_SHARE = 0.1
 #: Share of an E2E limit given to the prompt phase of split pools when TTFT has no bound.
@@ -84,7 +86,7 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
         decoding.batch,
         tpot,
         variance,
-        prompting.prompt_s + at.transfer_s,
+        prompting.prompt_s + at.apart_s,
         prompting.step_s,
         prompting.wait_probability,
         prompting.wait_mean_s,
@@ -182,23 +184,32 @@ def goodput_among(
 ) -> Array:
     """Return ``[C]`` goodput of one replica of as many as a rate takes (Q10).
 
-    A replica of n sees bursts that have been split: first the n that goodput under the whole
-    stream's bursts implies, then the fewer that goodput under split ones does. More replicas than
-    that only see calmer arrivals. Without a rate, n is 1: pessimistic for bursty traffic.
+    A replica of n sees bursts that have been split, so that what n of them carry rises faster than
+    n. As many as there may be bound the n that carries the rate from below, that bound bounds it
+    from above, and bisection finds it in between. Without a rate, n is 1: pessimistic for bursty
+    traffic.
     """
     found = goodput_per_s(at, constraints, relative)
     if rate_per_s is None or (routing == "random" and np.all(at.stream_cv == 1.0)):
         return found
+
+    def shared(rows: IntArray, replicas: Array) -> Array:
+        among = at.take(rows).among(replicas, routing)
+        return goodput_per_s(among, constraints, relative, found[rows])
+
     least = 1e-3 * saturation_per_s(at)
-    split = np.ones(len(found))
-    for _ in range(2):
-        replicas = np.maximum(np.ceil(rate_per_s / np.maximum(found, least)), 1.0)
-        rows = np.flatnonzero(replicas != split)
-        if not len(rows):
-            break
-        other = at.take(rows).among(replicas[rows], routing)
-        found[rows] = goodput_per_s(other, constraints, relative, found[rows])
-        split = replicas
+    many = np.ceil(np.maximum(rate_per_s / np.maximum(found, least), 1.0))
+    rows = np.flatnonzero(many > 1.0)
+    if len(rows):
+        found[rows] = shared(rows, many[rows])
+    few = np.clip(np.ceil(rate_per_s / np.maximum(found, least)), 1.0, many)
+    while len(rows := np.flatnonzero((found > 0.0) & (many > FEW_MORE * few))):
+        middle = np.sqrt(few[rows] * many[rows])
+        carried = shared(rows, middle)
+        enough = middle * carried >= rate_per_s
+        few[rows] = np.where(enough, few[rows], middle)
+        many[rows] = np.where(enough, middle, many[rows])
+        found[rows] = np.where(enough, carried, found[rows])
     return found
 
 

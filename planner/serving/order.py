@@ -49,5 +49,5 @@ def ordered(state: State, at: Prepared, rate_per_s: Array) -> State:
         stable=state.stable & stable,
         step_s=step,
         wait_factor=factor * state.wait_factor,
-        prompt_s=(state.prompt_s - at.transfer_s) * stretch + at.transfer_s,
+        prompt_s=(state.prompt_s - at.apart_s) * stretch + at.apart_s,
     )

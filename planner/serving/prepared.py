@@ -65,6 +65,14 @@ class Prepared:
         last = along(grid, table, self.law.places[:, None])
         return np.where(self.inside, columns_along(grid, table, grid_middles(self.counts)), last)
 
+    @property
+    def apart_s(self) -> Array:
+        """``[C, b]`` time before the first token that takes no replica's: KV moved or fetched."""
+        fetched = self.law.fetched_s
+        if fetched is None or self.role == "decode":
+            return self.transfer_s
+        return self.transfer_s + fetched
+
     def among(self, replicas: Array | float, routing: Routing = "random") -> Prepared:
         """Return the same with the arrivals shared by ``[C]`` equal replicas each (Q10, Q11)."""
         cv = local_cv(self.stream_cv, replicas, routing)

@@ -26,6 +26,8 @@ class Requests:
         Class of traffic.
     priority
         Urgency, lower first (one number stands for all).
+    bucket
+        Bucket of the histogram it was drawn from; 0 in a trace.
     blocks
         Ids of the blocks of each prompt, if they are known: equal prefixes have equal ids.
     """
@@ -37,11 +39,13 @@ class Requests:
     cls: IntArray
     priority: IntArray = field(default_factory=lambda: np.zeros((), dtype=np.int64))
     blocks: tuple[tuple[int, ...], ...] | None = None
+    bucket: IntArray = field(default_factory=lambda: np.zeros((), dtype=np.int64))
 
     def __post_init__(self) -> None:
-        """Give every request a priority."""
-        each = np.broadcast_to(self.priority, np.shape(self.arrival_s))
-        object.__setattr__(self, "priority", each)
+        """Give every request a priority and a bucket."""
+        for name in ("priority", "bucket"):
+            each = np.broadcast_to(getattr(self, name), np.shape(self.arrival_s))
+            object.__setattr__(self, name, each)
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -78,6 +82,7 @@ def draw(lengths: Lengths, rate_per_s: float, cv: float, count: int, seed: int) 
         np.minimum(prefix, prompt - 1),
         lengths.cls[kind].astype(np.int64),
         lengths.priority[kind].astype(np.int64),
+        bucket=kind.astype(np.int64),
     )
 
 

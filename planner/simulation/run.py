@@ -37,6 +37,22 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetches:
+    """Stored KV that a pool's prompts wait for, ``[r]`` each.
+
+    Attributes
+    ----------
+    wait_s
+        From arrival until the prompt may run [s].
+    left
+        Tokens of the prefix that are computed instead, as that is quicker [tok].
+    """
+
+    wait_s: Array
+    left: IntArray
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of every request, and what every replica did.
 
@@ -79,6 +95,7 @@ def run(
     seed: int = 0,
     transfer_s: Mapping[tuple[int, int], Array] | None = None,
     prefixes: Prefixes | None = None,
+    fetches: Mapping[int, Fetches] | None = None,
     longest: int = LONGEST,
     progress: Callable[[int], None] | None = None,
 ) -> Outcome:
@@ -102,13 +119,14 @@ def run(
     prefixes
         Blocks of the prompts: each replica that takes prompts keeps those used last, and computes
         only what follows those it holds. By default ``requests.prefix`` is what caches hold.
+    fetches
+        Per pool that takes prompts what each of them waits for a store before it may run.
     longest
         Most steps taken in one go; 1 simulates step by step.
     progress
         Told the number of arrivals so far, now and then.
     """
-    count = len(requests)
-    rng = np.random.default_rng([seed, 1])
+    count, rng = len(requests), np.random.default_rng([seed, 1])
     book = _book(requests)
     fleet = [[replica_of(p.steps, p.role, book, longest) for _ in range(p.replicas)] for p in pools]
     akin = None if prefixes is None else prefixes.kinship()
@@ -118,15 +136,15 @@ def run(
     )
     door = _Door(pools, fleet, entry if entry.members else onward, requests, book, prefixes)
     moves = {k: v.tolist() for k, v in (transfer_s or {}).items()}
-    arrival, served = requests.arrival_s.tolist(), door.pool.copy()
+    served = door.pool.copy()
+    ready, turn = _ready(requests, book, served, fetches or {})
     heap: list[tuple[float, int, AnyReplica | None, int]] = []
     serial, nxt = 0, 0
     while nxt < count or heap:
-        if nxt < count and (not heap or arrival[nxt] <= heap[0][0]):
-            request, now = nxt, arrival[nxt]
+        if nxt < count and (not heap or ready[nxt] <= heap[0][0]):
+            request, now = turn[nxt], ready[nxt]
             nxt += 1
-            if progress is not None and nxt % _REPORT == 0:
-                progress(nxt)
+            _report(progress, nxt)
             replica = door.replica_for(request)
             before = replica.due_s
             replica.submit(request, now)
@@ -156,6 +174,31 @@ def run(
             heappush(heap, (done + moved, serial, None, request))
         replica.handed.clear()
     return _outcome(requests, book, served, door, fleet)
+
+
+def _ready(
+    requests: Requests, book: Book, pools: list[int], fetches: Mapping[int, Fetches]
+) -> tuple[list[float], list[int]]:
+    """Return when requests may run, in order, and which these are; fetches take no replica's time.
+
+    What is computed rather than fetched is added to the book.
+    """
+    late = np.zeros(len(requests))
+    for k, found in fetches.items():
+        mine = np.array(pools) == k
+        late[mine] = found.wait_s[mine]
+        for request in np.flatnonzero(mine & (found.left > 0)).tolist():
+            most = book.prompt[request]
+            new = min(book.new[request] + int(found.left[request]), most)
+            book.new[request] = book.left[request] = new
+    at = requests.arrival_s + late
+    order = np.argsort(at, kind="stable")
+    return at[order].tolist(), order.tolist()
+
+
+def _report(progress: Callable[[int], None] | None, arrived: int) -> None:
+    if progress is not None and arrived % _REPORT == 0:
+        progress(arrived)
 
 
 class _Door:

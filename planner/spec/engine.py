@@ -42,6 +42,10 @@ class Engine(Named):
     fusion and overlapped launches save, or unmeasured kernels and copies add."""
     prompt_slowdown: float = Field(default=1.0, gt=0.0)
     """The same of what prompt tokens add to a step, their attention included."""
+    attention_slowdown: float = Field(default=1.0, gt=0.0)
+    """Time of the engine's attention kernels relative to those that were measured."""
+    fused_quantisation: tuple[str, ...] = ()
+    """Precisions whose activations the kernel before quantises on its way out."""
     gather_steps: NonNegative = 0.0
     """Decode steps that an arriving prompt waits, on average, before the scheduler takes it up:
     half the interval of an engine that looks at arrivals every so many steps."""

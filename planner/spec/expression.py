@@ -11,6 +11,7 @@ import numpy as np
 
 from planner.errors import did_you_mean
 from planner.formulas.arrays import Array, Real
+from planner.formulas.crowding import crowding
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: np.add,
@@ -28,6 +29,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "exp": (1, np.exp),
     "ceil": (1, np.ceil),
     "floor": (1, np.floor),
+    "crowding": (2, crowding),
 }
 #: Functions of one value that the caller gives beside the names.
 GIVEN = ("reuse",)

@@ -30,6 +30,22 @@ class Work(Record):
     """Time of prompt attention relative to the calibrated kernels."""
     linear_time: Positive = 1.0
     """Time of matmuls and experts relative to the calibrated kernels."""
+    weights_streamed: Fraction = 0.0
+    """Share of the weights that every step reads from beyond the device's memory."""
+    stream_s_per_byte: NonNegative = 0.0
+    """Time per byte of streamed weights, per device; hidden while the step takes longer (E8)."""
+    remote_share: Fraction = 0.0
+    """Share of a decode batch whose attention runs in part on other replicas (pooled KV)."""
+    remote_s: NonNegative = 0.0
+    """Time of an empty message between them; a layer takes two, query out and result back."""
+    remote_s_per_byte: NonNegative = 0.0
+    """Time per byte of these messages, per device."""
+    all_reduce_s: NonNegative = 0.0
+    """Time that every all-reduce takes beside what its links' calibration says (slow links)."""
+    split_s: NonNegative = 0.0
+    """Time of an empty message between the replicas that share a prompt; one per layer and hop."""
+    split_s_per_byte: NonNegative = 0.0
+    """Time per byte of KV that they pass on, per device."""
     expert_imbalance_most: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1e9
     """Most that the busiest expert-parallel device has to do, relative to the mean."""
 

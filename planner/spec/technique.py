@@ -94,6 +94,20 @@ QUANTITIES: dict[str, Quantity] = {
         "Load of the busiest replica relative to the mean: plans are sized for it.",
         "traffic.rate_per_s",
     ),
+    "prompt_split": Quantity(
+        "traffic",
+        "-",
+        1.0,
+        "Replicas that compute a prompt together, by length bucket (context parallelism).",
+        "lengths.split",
+    ),
+    "stall_s": Quantity(
+        "traffic",
+        "s",
+        0.0,
+        "Time that a request takes from those in decode beside its tokens (swaps), by bucket.",
+        "lengths.stall_s",
+    ),
     "arrival_cv": Quantity(
         "traffic", "-", None, "CV of the times between arrivals.", "traffic.arrival_cv"
     ),
@@ -108,6 +122,13 @@ QUANTITIES: dict[str, Quantity] = {
     **_fields(Resources, "resource"),
     "kv_element_bytes": Quantity(
         "resource", "-", 1.0, "Bytes per KV element relative to the format's.", "hardware.kv_bytes"
+    ),
+    "weight_element_bytes": Quantity(
+        "resource",
+        "-",
+        1.0,
+        "Bytes per quantised weight relative to the format's.",
+        "hardware.precision",
     ),
     "memory_bandwidth": Quantity(
         "resource",

@@ -117,12 +117,13 @@ def _fitted_engine(
     catalog: Catalog,
     progress: Progress | None,
 ) -> FittedEngine:
-    names = keys_of(table.text, ("engine", "engine_version", "source"))
+    names = keys_of(table.text, ("engine", "engine_version", "source", "accelerator"))
     own = np.zeros(len(table), dtype=bool)
     for key in np.unique(names):
-        name, version, source = str(key).split("\x1f")
+        name, version, source, gpu = str(key).split("\x1f")
         try:
-            found = load_run_engine(name, version, source, catalog)
+            family = load_accelerator(gpu, catalog).family
+            found = load_run_engine(name, version, source, catalog, family)
         except InputError:
             continue
         own |= (names == key) & (found.name == engine.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from planner.cost.step import Lengths
-from planner.cost.table import StepTable, step_table
+from planner.cost.table import StepTable, fetching, step_table
 from planner.errors import InfeasibleError, InputError, did_you_mean
 from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.routing import ROUTINGS, Routing
@@ -21,7 +21,7 @@ from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
 from planner.simulation.closed import Deployed, predict
 from planner.simulation.results import WARM_UP, Simulation, compare, hit_share
 from planner.simulation.routing import BY_PREFIX, ROUTES, Prefixes, Route
-from planner.simulation.run import Pool, run
+from planner.simulation.run import Fetches, Pool, run
 from planner.wiring.load import Catalog
 from planner.wiring.planned import Case, constrained, read_case, transfers_s
 from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_context
@@ -101,6 +101,7 @@ def simulate(
     tables = [step_table(p.instances, p.own(traffic).lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
     prefixes = _prefixes(offered, tables, chosen, prefix_cache)
+    notes += _unsimulated(case, trace is not None)
     moved = _transfers(case, traffic.lengths, offered)
     pools = [_pool(p, t, offered) for p, t in zip(case.pools, tables, strict=True)]
     outcome = run(
@@ -110,6 +111,7 @@ def simulate(
         seed=seed,
         transfer_s={k: each for k, (_, each) in moved.items()},
         prefixes=prefixes,
+        fetches=None if trace is not None else _fetches(case, traffic.lengths, offered),
         progress=None if progress is None else lambda n: progress(n, len(offered)),
     )
     if prefix_cache:
@@ -296,3 +298,26 @@ def _transfers(
     grid = np.unique(np.concatenate([[1.0], np.geomspace(2.0, most + 2.0, 200)]))
     by_bucket, on_grid = (transfers_s(case, x) for x in (lengths, replace(lengths, prompt=grid)))
     return {k: (v, np.interp(requests.prompt, grid, on_grid[k])) for k, v in by_bucket.items()}
+
+
+def _fetches(case: Case, lengths: Lengths, requests: Requests) -> dict[int, Fetches]:
+    """Return per pool that takes prompts what drawn requests wait for a store of KV."""
+    found = {}
+    for k, pool in enumerate(case.pools):
+        if pool.role != "decode" and lengths.fetched.any():
+            wait_s, left = fetching(pool.instances, lengths)
+            tokens = left[requests.bucket].round().astype(np.int64)
+            found[k] = Fetches(wait_s[requests.bucket], tokens)
+    return found
+
+
+def _unsimulated(case: Case, replayed: bool) -> list[str]:
+    """Return what techniques change that the simulation leaves out."""
+    lengths, notes = case.traffic.lengths, []
+    if lengths.stall_s.any():
+        notes.append("the simulation leaves out the time that swaps take from decoding")
+    if np.any(lengths.split > 1.0):
+        notes.append("the simulation computes every prompt on one replica, the closed form on more")
+    if replayed and (lengths.fetched.any() or lengths.prefix.any()):
+        notes.append("prompts of the trace are computed whole: no technique's cache or store")
+    return notes

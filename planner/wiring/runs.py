@@ -57,11 +57,11 @@ def resolver(catalog: Catalog = None) -> Resolve:
         settings: tuple[tuple[str, Any], ...],
     ) -> Instances:  # fmt: skip
         record = load_model(model, catalog)
-        profile = load_run_engine(engine, version, source, catalog)
+        accelerator = load_accelerator(device, catalog)
+        profile = load_run_engine(engine, version, source, catalog, accelerator.family)
         profile = profile.model_copy(update=dict(settings))
         if speculative == "mtp":
             profile = profile.model_copy(update={"speculation": _mtp(record)})
-        accelerator = load_accelerator(device, catalog)
         hardware = _hardware(record, accelerator, profile, weights, kv, catalog)
         return Instances(record, hardware, profile, ())
 
@@ -90,13 +90,17 @@ def _mtp(model: Model) -> Speculation:
     return Speculation(k=MTP_DRAFT_TOKENS, acceptance=MTP_ACCEPTANCE, draft_cost=1.0 / model.depth)
 
 
-def load_run_engine(engine: str, version: str, source: str, catalog: Catalog = None) -> Engine:
+def load_run_engine(
+    engine: str, version: str, source: str, catalog: Catalog = None, family: str = ""
+) -> Engine:
     """Return the profile of an engine that a row names: the most specific alias that is known.
 
-    Sought in order: ``ENGINE-SOURCE``, ``ENGINE-MAJOR.MINOR`` of its version, ``ENGINE``.
+    Sought in order: ``ENGINE-FAMILY`` of the device, ``ENGINE-SOURCE``, ``ENGINE-MAJOR.MINOR`` of
+    its version, ``ENGINE``.
     """
     number = re.search(r"\d+\.\d+", version)
-    for name in (f"{engine}-{source}", f"{engine}-{number[0] if number else ''}"):
+    for suffix in (family, source, number[0] if number else ""):
+        name = f"{engine}-{suffix}"
         try:
             return load_engine(name, catalog)
         except InputError:

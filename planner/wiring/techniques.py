@@ -31,6 +31,7 @@ from planner.wiring.load import Catalog, load_technique
 #: Quantities of the hardware are relative to each device's own figures.
 _DEVICE = (
     "kv_element_bytes",
+    "weight_element_bytes",
     "memory_bandwidth",
     "compute",
     "link_contention",
@@ -96,6 +97,7 @@ class Rewritten:
         if all(x == 1.0 for x in factor.values()):
             return hardware
         device, up, out = hardware.accelerator, hardware.scale_up, hardware.scale_out
+        weight_bits = hardware.precision.weight_bits * factor["weight_element_bytes"]
         peaks = {k: v * factor["compute"] for k, v in device.peak_flops_per_s.items()}
         bandwidth = device.memory_bandwidth_bytes_per_s * factor["memory_bandwidth"]
         return replace(
@@ -103,6 +105,7 @@ class Rewritten:
             accelerator=device.model_copy(
                 update={"peak_flops_per_s": peaks, "memory_bandwidth_bytes_per_s": bandwidth}
             ),
+            precision=hardware.precision.model_copy(update={"weight_bits": weight_bits}),
             kv_bytes=hardware.kv_bytes * factor["kv_element_bytes"],
             contention=hardware.contention * factor["link_contention"],
             scale_up=_faster(up, factor["scale_up_bandwidth"]),
@@ -304,6 +307,8 @@ def quantities(model: Model, engine: Engine, traffic: Traffic) -> Values:
         "output_tokens": lengths.output,
         "cached_tokens": lengths.prefix,
         "fetched_tokens": lengths.fetched,
+        "prompt_split": lengths.split,
+        "stall_s": lengths.stall_s,
         "arrival_cv": traffic.arrival_cv,
         "request_s": engine.request_s,
         "overlap": engine.overlap,
@@ -360,14 +365,20 @@ def _engine(engine: Engine, before: Values, after: Values) -> Engine:
 
 def _traffic(traffic: Traffic, after: Values) -> Traffic:
     shape = traffic.lengths.prompt.shape
-    prompt, output, cached, fetched = (
-        np.broadcast_to(after[n], shape)
-        for n in ("prompt_tokens", "output_tokens", "cached_tokens", "fetched_tokens")
-    )
+    names = ("prompt_tokens", "output_tokens", "cached_tokens", "fetched_tokens")
+    prompt, output, cached, fetched = (np.broadcast_to(after[n], shape) for n in names)
     prompt, output = np.maximum(prompt, 1.0), np.maximum(output, 1.0)
     cached = np.clip(cached, 0.0, prompt - 1.0)  # the last token is always computed
     fetched = np.clip(fetched, 0.0, cached)
-    lengths = replace(traffic.lengths, prompt=prompt, output=output, prefix=cached, fetched=fetched)
+    lengths = replace(
+        traffic.lengths,
+        prompt=prompt,
+        output=output,
+        prefix=cached,
+        fetched=fetched,
+        split=np.maximum(after["prompt_split"], 1.0),
+        stall_s=np.maximum(after["stall_s"], 0.0),
+    )
     rate = traffic.rate_per_s
     return replace(
         traffic,

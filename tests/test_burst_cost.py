@@ -1,4 +1,4 @@
-"""What burstiness costs a plan: a pool's replicas share it (Q10)."""
+"""What burstiness costs a plan."""
 
 from __future__ import annotations
 
