@@ -24,7 +24,7 @@ def last_positive(
     ----------
     value
         The functions: from ``[R]`` points and the ``[R]`` rows that they belong to, ``[R]`` values.
-        Only rows whose bracket is still too wide are asked for.
+        Only rows whose bracket is still too wide are asked for; 0 ends a row's search.
     positive, negative
         ``[C]`` points of at least 0, and the values there: of at least 0, and below 0. Only their
         signs must be right; steps are the fewer, the straighter the function is.
@@ -55,7 +55,8 @@ def last_positive(
     a, fa, b, fb = points[:4]
     part = np.clip(fa / (fa - fb), 0.05, 0.95)
     for _ in range(_MOST_STEPS):
-        rows = np.flatnonzero(np.abs(b - a) > relative * np.minimum(a, b))
+        wide = np.abs(b - a) > relative * np.minimum(a, b)
+        rows = np.flatnonzero(wide & (fa != 0.0))
         if not len(rows):
             break
         last, other = points[0:2, rows], points[2:4, rows]

@@ -30,6 +30,8 @@ BLOCK = 384
 LEAST, FIRST, FULL = 1e-7, 0.45, 0.999
 #: Log-odds that stand for a rate that saturates, at which hardly a request meets its bound.
 ALL_MISS = -6.0
+#: Margin (log-odds) that meets a bound exactly.
+MET = 1e-9
 #: Share of candidates still searched below which their tables are gathered anew.
 WORTH_TAKING = 0.8
 #: How closely the number of replicas that share bursts is sought.
@@ -172,7 +174,8 @@ def _margin(at: Prepared, own: Sequence[Constraint], hand_off: float, rate_per_s
     slack = np.minimum(queueing.SATURATED - state.prefill_load, state.place_decay_per_s)
     least = np.min(margins, axis=0) if margins else slack
     ok = state.stable & (at.law.places >= 1.0)
-    return np.asarray(np.where(ok, least, np.minimum(least, -1e-9)))
+    least = np.where(np.abs(least) < MET, 0.0, least)
+    return np.asarray(np.where(ok, least, np.minimum(least, -MET)))
 
 
 def goodput_among(
