@@ -113,11 +113,13 @@ def occupancy_log_weights(
     >>> occupancy_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths, 1.0, np.ones(2))
     array([0., 0., 0.])
     """
-    ratio = np.log(step_s * tokens * np.asarray(rate_per_s)[..., None] / grid_middles(counts))
-    sums = np.cumsum(np.diff(counts) * ratio / spread, axis=-1)
-    edge = 0.5 * (1.0 - 1.0 / spread) * ratio
-    zero = np.zeros((*sums.shape[:-1], 1))
-    result: Array = np.concatenate([zero, sums + edge], axis=-1) + np.log(widths)
+    ratio = np.log(step_s * (tokens * np.asarray(rate_per_s)[..., None]) / grid_middles(counts))
+    part = ratio / spread
+    result: Array = np.zeros((*part.shape[:-1], len(counts)))
+    sums = result[..., 1:]
+    np.cumsum(np.diff(counts) * part, axis=-1, out=sums)
+    sums += 0.5 * (ratio - part)
+    result += np.log(widths)
     return result
 
 
