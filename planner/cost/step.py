@@ -28,7 +28,7 @@ _CHUNKS = (0, 1, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536,
 
 
 #: Fields of a law that all its candidates share.
-_OF_ALL = ("batch", "request_s", "memory", "order", "apart", "lost", "gather_steps")
+_OF_ALL = ("batch", "request_s", "memory", "order", "apart", "lost", "gather_steps", "preempts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,13 @@ class Lengths:
         stay = self.weight * np.maximum(self.output, 1.0)
         held = self.prompt + output * np.maximum(self.output, 1.0)
         return float((stay * held).sum() / stay.sum())
+
+    def held(self) -> tuple[float, float]:
+        """Return mean [tok] and second moment [tok²] of a resident's KV at any time of its stay."""
+        grown = np.maximum(self.output, 1.0)
+        stay = self.weight * grown / (self.weight * grown).sum()
+        square = self.prompt**2 + self.prompt * grown + grown**2 / 3.0
+        return self.reserved(0.5), float((stay * square).sum())
 
     @property
     def context(self) -> ContextByWindow:
@@ -154,6 +161,8 @@ class Law:
         Fixed time per request before its first step.
     gather_steps
         Decode steps that a prompt waits before the scheduler takes it up.
+    preempts
+        Whether requests lose their KV when it runs out, and compute it anew.
     memory
         Memory map per device.
     order
@@ -193,6 +202,7 @@ class Law:
     filled_s: Array | None = None
     slots: Array | None = None
     gather_steps: float = 0.0
+    preempts: bool = False
     fetched_s: Array | None = None
 
     def take(self, rows: IntArray) -> Law:
@@ -291,6 +301,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         stages=split.pp,
         request_s=engine.request_s,
         gather_steps=engine.gather_steps,
+        preempts=engine.preemption == "recompute",
         memory=memory,
         **tables,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from planner.cost.step import Law, Lengths
 from planner.formulas import occupancy
 from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.preemption import overflow, recomputed_tokens
 from planner.formulas.routing import Routing, local_cv
 from planner.serving.attainment import Traffic
 from planner.serving.slots import Slots, slots_of
@@ -43,6 +44,8 @@ class Prepared:
     """``[C, K − 1]`` the same for a prompt that joins others."""
     capped_s: Array
     """``[C, K − 1]`` bound on the mean step beside prompts, there."""
+    passes: Array
+    """``[C, K − 1]`` prompts' worth of tokens computed per request: 1 but where KV runs out."""
     prompt_cv: Array
     """``[C, 1]`` coefficient of variation of a prompt's work."""
     overlap: float
@@ -86,6 +89,7 @@ class Prepared:
             marginal_s=self.marginal_s[rows],
             crowded_s=self.crowded_s[rows],
             capped_s=self.capped_s[rows],
+            passes=self.passes[rows],
             arrival_cv=self.arrival_cv[rows],
             stream_cv=self.stream_cv[rows],
             pool=self.pool[rows],
@@ -126,6 +130,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         marginal_s=alone,
         crowded_s=crowded,
         capped_s=capped,
+        passes=_passes(law, role, lengths, counts),
         arrival_cv=cv,
         stream_cv=cv,
         pool=np.ones_like(cv),
@@ -147,6 +152,25 @@ def _prompt_cv(law: Law, role: Role, lengths: Lengths) -> Array:
     mean = lengths.mean(work)
     variance = np.maximum(lengths.mean(work**2) - mean**2, 0.0)
     return np.asarray(np.sqrt(variance) / np.maximum(mean, 1e-30))[:, None]
+
+
+def _passes(law: Law, role: Role, lengths: Lengths, counts: Array) -> Array:
+    """Return ``[C, K − 1]`` how often a request's prompt is computed, or as many tokens.
+
+    Once, unless the engine preempts and the residents' KV overflows. Who waits for a place where
+    KV sets their number waits because it is full.
+    """
+    places = law.places[:, None]
+    count = np.minimum(occupancy.grid_middles(counts), places)
+    tokens, new = float(lengths.mean(lengths.decode)), float(lengths.mean(lengths.new))
+    if role != "both" or not law.preempts or min(tokens, new) <= 0.0:
+        return np.ones_like(count)
+    mean, square = lengths.held()
+    capacity = law.kv_tokens[:, None]
+    full = overflow(count, capacity, mean, square)
+    bound = (places + 1.0) * mean > capacity
+    full = np.where(bound & (counts[1:] >= places), 1.0, full)
+    return np.asarray(1.0 + full * recomputed_tokens(count, tokens) / new)
 
 
 def _overlap(lengths: Lengths) -> float:
