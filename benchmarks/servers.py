@@ -21,7 +21,7 @@ from planner.formulas.arrays import Array
 from planner.ingest.columns import read_columns
 from planner.ingest.runs import RunTable, runs_of
 from planner.search import host_times
-from planner.search.runs import Prediction, _metrics, predictions_of, validate_runs
+from planner.search.runs import Prediction, metrics_of, predictions_of, validate_runs
 from planner.search.statistics import error_statistics
 from planner.serving.attainment import Constraint
 from planner.serving.open_loop import goodput_per_s
@@ -46,11 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs")
     parser.add_argument("--leave-out", choices=("accelerator", "model", "source"))
+    parser.add_argument("--engine", help="profile to leave rows out of; default: every one")
     parser.add_argument("--rows", type=int, default=60, help="rows per fit")
     given = parser.parse_args()
     table = runs_of(read_columns(Path(given.runs), "runs"))
     if given.leave_out:
-        left_out(table, given.leave_out, given.rows)
+        left_out(table, given.leave_out, given.rows, given.engine)
     else:
         goals(table)
 
@@ -58,7 +59,7 @@ def main() -> None:
 def goals(table: RunTable) -> None:
     """Print a line per goal: rows, median and p90 error, bias."""
     found = predictions_of(table, resolver(), iter)
-    predicted, measured = _metrics(table, found)
+    predicted, measured = metrics_of(table, found)
     t, load, source = table.text, table.text["load"], table.text["source"]
     closed, apart = load == "closed_loop", t["mode"] == "disaggregated"
     dense = _any(t["model"], DENSE) & _any(t["accelerator"], ("a100", "h100", "h200"))
@@ -127,12 +128,12 @@ def _capacity(table: RunTable, rows: np.ndarray) -> tuple[Array, Array]:
     return np.array(found), np.array(submitted)
 
 
-def left_out(table: RunTable, by: str, rows: int) -> None:
+def left_out(table: RunTable, by: str, rows: int, engine_name: str | None) -> None:
     """Print errors of host times on the rows of each accelerator, model or source left out."""
     resolve = resolver()
     profiles = np.array([_profile(table, i) for i in range(len(table))])
     total: dict[str, list[Array]] = {}
-    for name in np.unique(profiles[profiles != ""]):
+    for name in [engine_name] if engine_name else np.unique(profiles[profiles != ""]):
         own = table.take(profiles == name)
         engine, keys = load_engine(str(name)), own.text[by]
         known = predictions_of(own, resolve, iter)
@@ -152,11 +153,11 @@ def left_out(table: RunTable, by: str, rows: int) -> None:
             values |= {n: v for n, v in fit.parameters.items() if n not in fit.kept}
             guess = host_times.predicted_s(held, host_times.host_times_of(values), laws)
             figures = [(f, v) for h in held for f, v in h.measured.items()]
+            names = np.array([f.removesuffix("_mean").removesuffix("_p50") for f, _ in figures])
             line = []
-            for figure in dict.fromkeys(f for f, _ in figures):
-                at = np.array([f == figure for f, _ in figures])
+            for metric in dict.fromkeys(names.tolist()):
+                at = names == metric
                 pair = guess[at], np.array([v for _, v in figures])[at]
-                metric = figure.removesuffix("_mean").removesuffix("_p50")
                 total.setdefault(metric, []).append(np.array(pair))
                 e = error_statistics(*pair)
                 if e is not None:

@@ -30,7 +30,7 @@ REQUIRED_CLUSTERS = {
 
 FAMILIES = {
     "volta", "ampere", "ada", "hopper", "blackwell", "blackwell-rtx", "cdna2", "cdna3", "cdna4",
-    "gaudi", "ascend", "xe-hpc", "xe2", "rdu",
+    "gaudi", "ascend", "xe-hpc", "xe2", "rdu", "apple", "tpu",
 }
 
 # Dense bf16 FLOP per clock and core, as the architecture papers state it (consumer parts do less).

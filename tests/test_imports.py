@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -302,8 +301,14 @@ def test_imported_runs_calibrate_an_engine(tmp_path: Path):
         1, 2, 4, 8, 16, 32, 64,
     ]
     fitted = library.calibrate([tmp_path / "runs.csv"], engine="vllm-v1").engine
-    assert fitted.host_step_s - engine.host_step_s == pytest.approx(0.005, rel=0.2)
-    assert math.isfinite(fitted.request_s)
+    # host times and slowdowns share the 5 ms as they like, but predict what was measured
+    load = {"gpu": "h100", "concurrency": 8, "prompt": PROMPT, "output": OUTPUT}
+    was, true, now = (
+        library.evaluate("llama-3.1-8b", engine=e, precision="bf16", **load).tpot_s["mean"]
+        for e in (engine, slower, fitted)
+    )
+    assert true > 1.3 * was
+    assert now == pytest.approx(true, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy as np
 from planner.cost.work import ACTIVATION_BYTES, Op
 from planner.formulas import attention, collectives, dispatch, elementwise, experts, matmul
 from planner.formulas.arrays import Array, Real
-from planner.spec.accelerator import Accelerator, Link
+from planner.formulas.levels import two_level_bytes_per_s
+from planner.spec.accelerator import Accelerator, Link, ScaleUp
 from planner.spec.calibration import Calibration
 from planner.spec.precision import Precision
 
@@ -28,7 +29,7 @@ class Hardware:
     calibration: Calibration
     precision: Precision
     kv_bytes: float
-    scale_up: Link
+    scale_up: ScaleUp
     scale_up_devices: int
     scale_out: Link
     contention: float = 1.0
@@ -88,6 +89,14 @@ def resource_seconds(ops: list[Op], on: Hardware) -> tuple[Array, Array, Array, 
         needed[1] = needed[1] + p.seconds * memory / roof
     compute_s, memory_s, link_s = (np.asarray(x) for x in needed)
     return np.asarray(total), compute_s, memory_s, link_s
+
+
+def composed_s(ops: list[Op], on: Hardware, overlap: float) -> Array:
+    """Return E8: Σ τ − ω(Σ τ − max τ) over compute, memory and links [s]."""
+    if overlap == 0.0:
+        return total_s(ops, on)
+    parts = np.broadcast_arrays(*resource_seconds(ops, on))
+    return np.asarray(parts[0] - overlap * (parts[0] - np.maximum.reduce(parts[1:])))
 
 
 def quantised(part: str, precision: Precision) -> bool:
@@ -215,7 +224,8 @@ def _experts(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
 
 
 def _all_reduce(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
-    sizes = {**op.sizes, "bandwidth_bytes_per_s": on.scale_up.bandwidth_bytes_per_s}
+    sizes = {**op.sizes, "bandwidth_bytes_per_s": _inside_bytes_per_s(op.sizes["ranks"], on)}
+    beside = sizes.pop("beside_s", 0.0)
     own = parameters(op, on)[2].keywords()
     library = on.calibration.of("exchange", "all_reduce")[1].keywords()
     # engines call their own kernel for small messages and NCCL where that is the faster
@@ -224,7 +234,20 @@ def _all_reduce(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
         collectives.two_line_exchange_s(**sizes, passes=2.0, **library),
     )
     ranks = np.asarray(op.sizes["ranks"])
+    seconds = np.where(ranks > 1.0, seconds + beside, 0.0) if beside else seconds
     return seconds, np.zeros(()), 2.0 * op.sizes["message_bytes"] * (ranks - 1.0) / ranks
+
+
+def _inside_bytes_per_s(ranks: Real, on: Hardware) -> Real:
+    """Return the bandwidth of a scale-up domain for so many ranks, level by level."""
+    link = on.scale_up
+    inner = link.inner_bandwidth_bytes_per_s
+    if inner is None:
+        return link.bandwidth_bytes_per_s
+    several = np.maximum(ranks, 2.0)
+    return two_level_bytes_per_s(
+        several, float(link.inner_devices), inner, link.bandwidth_bytes_per_s
+    )
 
 
 def _dispatch(op: Op, on: Hardware) -> tuple[Real, Real, Real]:

@@ -147,6 +147,8 @@ def _rewritten(ops: list[Op], rewrite: Rewrite) -> list[Op]:
     for op in ops:
         if op.kind == "experts":
             op.sizes["imbalance_most"] = rewrite.expert_imbalance_most
+        elif op.kind == "all_reduce" and rewrite.all_reduce_s:
+            op.sizes["beside_s"] = rewrite.all_reduce_s
     times = rewrite.stretch
     return [replace(op, stretch=times.get(op.kind, 1.0)) for op in ops] if times else ops
 

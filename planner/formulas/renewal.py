@@ -84,7 +84,8 @@ def _counted(poisson: Array, square: Real) -> Array:
     """Return the renewal function in units of 1/λ: Σ V_k·φ/(k(1 − φ)) at s = k·ln 2/(λt)."""
     each = np.asarray(square)[..., None]
     at = np.clip(poisson, 1e-9, 1e6)
-    exponent = np.log1p(each * _NODES / at[..., None]) / each
+    # far beneath the stream's own scale nothing arrives: the term is 0, not an overflow
+    exponent = np.minimum(np.log1p(each * _NODES / at[..., None]) / each, 700.0)
     counted = (_WEIGHTS / np.arange(1, _TERMS + 1) / np.expm1(exponent)).sum(axis=-1)
     beyond = np.maximum(poisson + 0.5 * (square - 1.0), 0.0)
     return np.asarray(np.where(poisson < 1e6, np.maximum(counted, 0.0), beyond))

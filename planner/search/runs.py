@@ -157,7 +157,7 @@ def predictions_of(
 
 def validate_runs(table: RunTable, predictions: list[Prediction]) -> FileErrors:
     """Return the errors of a table of runs, by source, engine, accelerator and model."""
-    predicted, measured = _metrics(table, predictions)
+    predicted, measured = metrics_of(table, predictions)
     some = np.array([not p.reason for p in predictions])
     loads = _loads(table)
     rated = _throughput(table, predictions)
@@ -194,10 +194,13 @@ def validate_runs(table: RunTable, predictions: list[Prediction]) -> FileErrors:
     )
 
 
-def _metrics(
+def metrics_of(
     table: RunTable, predictions: list[Prediction]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return predicted and measured figures by metric; the median where measured, else the mean."""
+    """Return predicted and measured figures by metric; the median where measured, else the mean.
+
+    Both ``[n]`` by metric, NaN where a row lacks the figure.
+    """
     predicted, measured = {}, {}
     for metric, sources in SOURCES.items():
         value, guess = np.full(len(table), np.nan), np.full(len(table), np.nan)

@@ -25,6 +25,10 @@ class ScaleUp(Link):
 
     devices: Count
     """Devices in one scale-up domain."""
+    inner_devices: Count = 1
+    """Devices of a closer group inside it, where there is one (the two dies of a module)."""
+    inner_bandwidth_bytes_per_s: Positive | None = None
+    """Unidirectional bandwidth per device inside such a group."""
 
 
 class Price(Record):

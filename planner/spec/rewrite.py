@@ -40,6 +40,8 @@ class Work(Record):
     """Time of an empty message between them; a layer takes two, query out and result back."""
     remote_s_per_byte: NonNegative = 0.0
     """Time per byte of these messages, per device."""
+    all_reduce_s: NonNegative = 0.0
+    """Time that every all-reduce takes beside what its links' calibration says (slow links)."""
     split_s: NonNegative = 0.0
     """Time of an empty message between the replicas that share a prompt; one per layer and hop."""
     split_s_per_byte: NonNegative = 0.0

@@ -123,6 +123,13 @@ QUANTITIES: dict[str, Quantity] = {
     "kv_element_bytes": Quantity(
         "resource", "-", 1.0, "Bytes per KV element relative to the format's.", "hardware.kv_bytes"
     ),
+    "weight_element_bytes": Quantity(
+        "resource",
+        "-",
+        1.0,
+        "Bytes per quantised weight relative to the format's.",
+        "hardware.precision",
+    ),
     "memory_bandwidth": Quantity(
         "resource",
         "-",

@@ -214,9 +214,8 @@ def _goodput(case: Case, traffic: Traffic) -> float:
         slowest = np.max(before, axis=0)[None, :] if before else None
         own, part = pool.own(traffic), _part(pool, traffic)
         at = prepare(law(pool.instances, own.lengths), pool.role, own, slowest)
-        at = at.among(pool.replicas / part, own.routing)
-        each = float(goodput_per_s(at, own.constraints)[0])
-        rates.append(pool.replicas * each / part)
+        at = at.among(pool.replicas / part, traffic.routing)
+        rates.append(pool.replicas * float(goodput_per_s(at, own.constraints)[0]) / part)
     return min(rates)
 
 

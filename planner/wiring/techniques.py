@@ -31,6 +31,7 @@ from planner.wiring.load import Catalog, load_technique
 #: Quantities of the hardware are relative to each device's own figures.
 _DEVICE = (
     "kv_element_bytes",
+    "weight_element_bytes",
     "memory_bandwidth",
     "compute",
     "link_contention",
@@ -96,6 +97,7 @@ class Rewritten:
         if all(x == 1.0 for x in factor.values()):
             return hardware
         device, up, out = hardware.accelerator, hardware.scale_up, hardware.scale_out
+        weight_bits = hardware.precision.weight_bits * factor["weight_element_bytes"]
         peaks = {k: v * factor["compute"] for k, v in device.peak_flops_per_s.items()}
         bandwidth = device.memory_bandwidth_bytes_per_s * factor["memory_bandwidth"]
         return replace(
@@ -103,6 +105,7 @@ class Rewritten:
             accelerator=device.model_copy(
                 update={"peak_flops_per_s": peaks, "memory_bandwidth_bytes_per_s": bandwidth}
             ),
+            precision=hardware.precision.model_copy(update={"weight_bits": weight_bits}),
             kv_bytes=hardware.kv_bytes * factor["kv_element_bytes"],
             contention=hardware.contention * factor["link_contention"],
             scale_up=_faster(up, factor["scale_up_bandwidth"]),

@@ -12,6 +12,7 @@ from planner.serving.attainment import Constraint, Traffic
 from planner.serving.open_loop import goodput_per_s
 from planner.serving.prepared import prepare
 from planner.spec.layout import Layout
+from planner.spec.model import Model
 from planner.spec.slo import parse_slo
 from planner.wiring.precisions import precision_of
 from planner.wiring.resolve import evaluated_traffic, hardware_of
@@ -79,3 +80,14 @@ def goodput_of(
     constraints = tuple(Constraint(b, lengths.weight) for b in parse_slo(slo))
     at = prepare(law_of(model, gpu, prompt, output, techniques, tp), "both", changed.traffic)
     return float(goodput_per_s(at, constraints)[0]) / changed.calls
+
+
+def law_at(
+    model: Model, gpu: str, prompt: float, output: float, layout: Layout, engine: str = "vllm-v1"
+) -> Law:
+    """The law of one replica of a model that need not be in the catalogue."""
+    traffic = evaluated_traffic(model, None, prompt, output, None)
+    device, profile = load_accelerator(gpu), load_engine(engine)
+    chosen = precision_of(model, device, "auto", None)
+    hardware = hardware_of(device, chosen, "auto", None, 1.0, None, profile.kernels)
+    return law(Instances(model, hardware, profile, (layout,)), traffic.lengths)
