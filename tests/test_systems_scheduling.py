@@ -15,7 +15,8 @@ from published import drawn_lengths
 from shop import instances, lengths
 from test_systems_disaggregation import goodput, scheduled, traffic
 
-from planner.cost.step import Lengths, law, speculated, step_s
+from planner.cost.pass_time import step_s
+from planner.cost.step import Lengths, law, speculated
 from planner.cost.work import Split, Step
 from planner.formulas.arrays import along
 from planner.formulas.experts import coverage

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 from planner.cost.memory import stage_share
+from planner.cost.pass_time import in_the_engine
 from planner.cost.price import Priced, price, resource_seconds, total_s
-from planner.cost.step import Instances, Lengths, in_the_engine
+from planner.cost.step import Instances, Lengths
 from planner.cost.uncertainty import Z80, step_log_sigma
 from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array

@@ -13,10 +13,11 @@ from planner.cost.composition import Order, StepPrices, Tables, compose, runs_wh
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
 from planner.cost.lengths import Lengths as Lengths
-from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share, streamed_s
-from planner.cost.price import Hardware, composed_s, total_s
+from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
+from planner.cost.pass_time import in_the_engine, step_s
+from planner.cost.price import Hardware, total_s
 from planner.cost.together import with_split, with_stalls
-from planner.cost.work import Op, Split, Step, operators, prompt_attention
+from planner.cost.work import Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
@@ -162,37 +163,6 @@ class Law:
         capped = np.minimum(count, np.maximum(self.places, 1.0)[:, None])
         at = along(self.batch, self.decode_s, capped)
         return at * np.maximum(count / np.maximum(capped, 1e-9), 1.0)
-
-
-def step_s(instances: Instances, step: Step, split: Split) -> Array:
-    """Return the time of one full pass, host time and launches included, prompt attention not."""
-    engine = instances.engine
-    ops = operators(instances.model, split, step)
-    launches = sum(op.repeat for op in ops) * engine.launch_s
-    busy = composed_s(in_the_engine(ops, engine), instances.hardware, engine.overlap)
-    if (engine.decode_slowdown, engine.prompt_slowdown) != (1.0, 1.0):
-        alone = operators(instances.model, split, replace(step, chunk=0.0))
-        plain = composed_s(in_the_engine(alone, engine), instances.hardware, engine.overlap)
-        busy = engine.decode_slowdown * plain + engine.prompt_slowdown * (busy - plain)
-    busy = np.maximum(busy, streamed_s(instances.model, split, instances.hardware.precision))
-    uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
-    some = np.asarray(step.sequences) > 0
-    per_rank = np.where(some, np.maximum(step.sequences / (split.dp * split.pp), 1.0), 0.0)
-    eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
-    busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
-    host = engine.host_step_s + engine.host_sequence_s * per_rank
-    if engine.context_s > 0.0:
-        host = host + np.where(some, engine.context_s * step.context(), 0.0)
-    return np.asarray(busy + host)
-
-
-def in_the_engine(ops: list[Op], engine: Engine) -> list[Op]:
-    """Return operators with the engine's own attention kernels, as multiples of those measured."""
-    slow = engine.attention_slowdown
-    if slow == 1.0:
-        return ops
-    kinds = ("decode_attention", "prefill_attention")
-    return [replace(op, repeat=op.repeat * slow) if op.kind in kinds else op for op in ops]
 
 
 def law(instances: Instances, lengths: Lengths) -> Law:

@@ -11,17 +11,16 @@ from planner.cost.composition import runs_whole_prompts
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s
 from planner.cost.memory import stage_share
+from planner.cost.pass_time import in_the_engine, step_s
 from planner.cost.price import total_s
 from planner.cost.step import (
     Instances,
     Law,
     Lengths,
-    in_the_engine,
     law,
     operator_count,
     sides,
     speculated,
-    step_s,
 )
 from planner.cost.work import Split, Step, prompt_attention
 from planner.formulas.arrays import Array

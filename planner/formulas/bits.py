@@ -64,7 +64,7 @@ def bits_by_bisection(seconds: Array, loss: Array, most_loss: float) -> IntArray
     low, high = 0.0, float(np.ptp(t) / max(gaps[gaps > 0.0].min(initial=np.inf), 1e-300)) + 1.0
     chosen = t.argmin(axis=-1)
     if summed(chosen) <= most_loss:
-        return chosen
+        return np.asarray(chosen)
     chosen = safe
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
