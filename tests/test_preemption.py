@@ -14,6 +14,7 @@ from planner.cost.table import step_table
 from planner.formulas.occupancy import occupancy, occupancy_grid, occupancy_log_weights
 from planner.formulas.preemption import overflow, recomputed_tokens
 from planner.serving.attainment import Traffic
+from planner.serving.closed_loop import solve_closed
 from planner.serving.open_loop import goodput_per_s, solve
 from planner.serving.outcome import latency_of
 from planner.serving.prepared import prepare
@@ -104,6 +105,9 @@ def test_capacity_of_a_full_replica_is_the_simulated_one(case):
     ends = np.sort(np.asarray(latencies(run([Pool("both", table, 1)], rush))["e2e"]))
     simulated = 0.6 * count / (ends[int(0.8 * count)] - ends[int(0.2 * count)])
     assert most_of(one, mix, preempts=True) == pytest.approx(simulated, rel=0.04)
+    found = law(one, mix)
+    offline = solve_closed(found, found, mix, 10 * int(found.places[0])).requests_per_s
+    assert offline == pytest.approx(simulated, rel=0.04)
 
 
 @pytest.mark.slow

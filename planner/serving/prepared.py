@@ -10,9 +10,9 @@ import numpy as np
 from planner.cost.step import Law, Lengths
 from planner.formulas import occupancy
 from planner.formulas.arrays import Array, IntArray, along
-from planner.formulas.preemption import overflow, recomputed_tokens
 from planner.formulas.routing import Routing, local_cv
 from planner.serving.attainment import Traffic
+from planner.serving.preempting import passes
 from planner.serving.slots import Slots, slots_of
 
 Role = Literal["both", "prefill", "decode"]
@@ -108,6 +108,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
     middles = np.broadcast_to(occupancy.grid_middles(counts), (len(law.places), len(counts) - 1))
     step = law.decode_at(middles)
     alone, crowded, capped = np.zeros_like(step), np.zeros_like(step), np.full_like(step, np.inf)
+    computed = np.ones_like(step)
     inside = np.minimum(middles, law.places[:, None])
     cv = np.full(len(law.places), traffic.arrival_cv)
     if role == "both":
@@ -116,6 +117,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
             for table in (law.marginal_s, law.crowded_s)
         )
         capped = np.maximum(step, along(law.batch, law.capped_s, inside))
+        computed = passes(law, lengths, inside, counts[1:] >= law.places[:, None])
     if transfer_s is None:
         transfer_s = np.zeros((len(law.places), len(lengths.prompt)))
     ahead, ahead_work = _ahead(law, role, lengths)
@@ -130,7 +132,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         marginal_s=alone,
         crowded_s=crowded,
         capped_s=capped,
-        passes=_passes(law, role, lengths, counts),
+        passes=computed,
         arrival_cv=cv,
         stream_cv=cv,
         pool=np.ones_like(cv),
@@ -152,25 +154,6 @@ def _prompt_cv(law: Law, role: Role, lengths: Lengths) -> Array:
     mean = lengths.mean(work)
     variance = np.maximum(lengths.mean(work**2) - mean**2, 0.0)
     return np.asarray(np.sqrt(variance) / np.maximum(mean, 1e-30))[:, None]
-
-
-def _passes(law: Law, role: Role, lengths: Lengths, counts: Array) -> Array:
-    """Return ``[C, K − 1]`` how often a request's prompt is computed, or as many tokens.
-
-    Once, unless the engine preempts and the residents' KV overflows. Who waits for a place where
-    KV sets their number waits because it is full.
-    """
-    places = law.places[:, None]
-    count = np.minimum(occupancy.grid_middles(counts), places)
-    tokens, new = float(lengths.mean(lengths.decode)), float(lengths.mean(lengths.new))
-    if role != "both" or not law.preempts or min(tokens, new) <= 0.0:
-        return np.ones_like(count)
-    mean, square = lengths.held()
-    capacity = law.kv_tokens[:, None]
-    full = overflow(count, capacity, mean, square)
-    bound = (places + 1.0) * mean > capacity
-    full = np.where(bound & (counts[1:] >= places), 1.0, full)
-    return np.asarray(1.0 + full * recomputed_tokens(count, tokens) / new)
 
 
 def _overlap(lengths: Lengths) -> float:
