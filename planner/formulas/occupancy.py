@@ -113,7 +113,8 @@ def occupancy_log_weights(
     >>> occupancy_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths, 1.0, np.ones(2))
     array([0., 0., 0.])
     """
-    ratio = np.log(step_s * (tokens * np.asarray(rate_per_s)[..., None]) / grid_middles(counts))
+    load = step_s * (tokens * np.asarray(rate_per_s)[..., None] / grid_middles(counts))
+    ratio = np.log(np.maximum(load, 1e-300))  # at a rate of nothing, nobody decodes
     part = ratio / spread
     result: Array = np.zeros((*part.shape[:-1], len(counts)))
     sums = result[..., 1:]
@@ -175,7 +176,8 @@ def occupancy(
     (0.5, 0.5)
     """
     p = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True))
-    ratio = np.maximum(rate_per_s / capacity_per_s, 1e-300) ** (1.0 / np.asarray(spread))
+    grows = np.log(np.maximum(rate_per_s / capacity_per_s, 1e-300)) / np.asarray(spread)
+    ratio = np.exp(np.minimum(grows, 700.0))  # far beyond stability regular arrivals overflow it
     stable = ratio < SATURATED
     p[..., -1] /= np.where(stable, 1.0 - ratio, 1e-12)
     p /= p.sum(axis=-1, keepdims=True)

@@ -57,16 +57,18 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
         return no_decoding(len(rate_per_s))
     gathered = _gathered(at, rate_per_s, tokens)[:, None]
     prices = at.marginal_s, at.crowded_s, gathered
+    prompts = rate_per_s[:, None] * at.passes
     if at.law.apart:
-        taken = paused_share(rate_per_s[:, None], at.step_s, *prices, at.law.lost)
+        taken = paused_share(prompts, at.step_s, *prices, at.law.lost)
     else:
-        taken = taken_share(rate_per_s[:, None], at.step_s, *prices)
+        taken = taken_share(prompts, at.step_s, *prices)
     # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
     swing = _swing(at, taken)
     if at.slots is not None:
         several = at.slots.count[:, None] > 1.0
         part, noise = beside(at.slots, rate_per_s, at.law.decode_s, _square(at))
-        taken = np.where(several, at.across(part), taken)
+        part = np.minimum(at.across(part) * at.passes, 1.0 - 1e-6)
+        taken = np.where(several, part, taken)
         swing = np.where(several, at.across(noise), swing)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
     full = slowed > at.capped_s  # at most a full token budget per step

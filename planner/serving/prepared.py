@@ -12,6 +12,7 @@ from planner.formulas.arrays import Array, BoolArray, Rows, along, columns_along
 from planner.formulas.occupancy import grid_middles, occupancy_grid
 from planner.formulas.routing import Routing, local_cv
 from planner.serving.attainment import Traffic
+from planner.serving.preempting import passes
 from planner.serving.slots import Slots, slots_of
 
 Role = Literal["both", "prefill", "decode"]
@@ -43,6 +44,8 @@ class Prepared:
     """``[C, K − 1]`` the same for a prompt that joins others."""
     capped_s: Array
     """``[C, K − 1]`` bound on the mean step beside prompts, there."""
+    passes: Array
+    """``[C, K − 1]`` prompts' worth of tokens computed per request: 1 but where KV runs out."""
     prompt_cv: Array
     """``[C, 1]`` coefficient of variation of a prompt's work."""
     overlap: float
@@ -95,6 +98,7 @@ class Prepared:
             marginal_s=self.marginal_s[rows],
             crowded_s=self.crowded_s[rows],
             capped_s=self.capped_s[rows],
+            passes=self.passes[rows],
             arrival_cv=self.arrival_cv[rows],
             stream_cv=self.stream_cv[rows],
             pool=self.pool[rows],
@@ -113,6 +117,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
     middles = np.broadcast_to(grid_middles(counts), (len(law.places), len(counts) - 1))
     step = law.decode_at(middles)
     alone, crowded, capped = np.zeros_like(step), np.zeros_like(step), np.full_like(step, np.inf)
+    computed = np.ones_like(step)
     inside = np.minimum(middles, law.places[:, None])
     cv = np.full(len(law.places), traffic.arrival_cv)
     if role == "both":
@@ -121,6 +126,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
             for table in (law.marginal_s, law.crowded_s)
         )
         capped = np.maximum(step, along(law.batch, law.capped_s, inside))
+        computed = passes(law, lengths, inside, counts[1:] >= law.places[:, None])
     if transfer_s is None:
         transfer_s = np.zeros((len(law.places), len(lengths.prompt)))
     ahead, ahead_work = _ahead(law, role, lengths)
@@ -135,6 +141,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         marginal_s=alone,
         crowded_s=crowded,
         capped_s=capped,
+        passes=computed,
         arrival_cv=cv,
         stream_cv=cv,
         pool=np.ones_like(cv),
