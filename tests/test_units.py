@@ -23,8 +23,8 @@ pint = pytest.importorskip("pint", reason="the dimensional test needs pint")
 
 Formula = Callable[..., Any]
 
-#: Not formulas: the fitter, and the array types.
-NOT_FORMULAS = {"__init__", "arrays", "fitting"}
+#: Not formulas: the fitter, the root search, and the array types.
+NOT_FORMULAS = {"__init__", "arrays", "fitting", "roots"}
 
 #: Formulas with a literal that has a unit, and the units therefore taken as numbers there; all
 #: other dimensions are checked.
@@ -39,6 +39,8 @@ LITERALS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "decode_attention_s": (("tok",), "elements and operations are per cached token"),
     "experts_s": (("FLOP", "B"), "2 operations per multiply-add, 2 bytes per element"),
+    "logit_bytes": (("B", "tok"), "4 bytes per logit, counts tokens"),
+    "recomputed_tokens": (("tok",), "counts tokens: an exponential of them"),
     "occupancy": (("s",), "takes logarithms of steps, and adds the rate to them"),
     "occupancy_log_weights": (("s", "tok"), "a logarithm; the rate that completes it comes later"),
 }
@@ -47,6 +49,12 @@ LITERALS: dict[str, tuple[tuple[str, ...], str]] = {
 #: number. Their dimensions are checked by number instead: rescale every unit, compare results.
 BY_NUMBER = {
     "gg1_wait_s": "makes float arrays and guards the service time with 1e-30 s",
+    "bits_by_bisection": "makes float arrays and guards the loss with 1e-300",
+    "block_s": "makes arrays",
+    "interleaved_s": "makes arrays",
+    "overflow": "makes arrays and guards a deviation of tokens with 1e-9",
+    "break_even_hit_rate": "makes float arrays and guards the gain with 1e-300 s",
+    "fetch_break_even_bytes_per_s": "makes float arrays",
     "delayed_cdf": "makes float arrays and guards the step with 1e-12 s, the rate with 1e12/s",
     "pk_wait_s": "an unstable wait is a bare np.inf",
     "priority_wait_s": "an unstable wait is a bare np.inf",
@@ -65,7 +73,7 @@ DIMENSIONS = {
 MAGNITUDES = {
     "s": 1e-5, "s^2": 2e-10, "1/s": 3e4, "B": 2.0, "B/s": 3e12, "FLOP/s": 1e15, "tok": 128.0,
     "B/tok": 8192.0, "1/tok": 1024.0, "FLOP/tok": 16384.0, "s/tok": 1e-5, "FLOP": 1e9, "W": 500.0,
-    "-": 4.0, "s/B": 1e-10, "s/tok^2": 1e-9,
+    "-": 4.0, "s/B": 1e-10, "s/tok^2": 1e-9, "1/s^2": 0.1, "tok^2": 3e4,
 }
 BY_PARAMETER: dict[str, Any] = {
     "message_bytes": 1e6, "free_bytes": 1e10, "traffic_bytes": 1e8, "token_bytes": 8192.0,
@@ -76,7 +84,9 @@ BY_PARAMETER: dict[str, Any] = {
     "new_tokens": 1024.0,
     "counts": np.array([0.0, 1.0, 2.0]), "widths": np.ones(3), "step_s": 1e-5,
     "log_weights": np.zeros(3), "weight": 0.25, "share": 0.5, "popularity": np.array([0.6, 0.4]),
-    "replicas": 4, "choices": 2, "cached": 1,
+    "answer_s": 3e-5, "replicas": 4, "choices": 2, "cached": 1, "routing": "two-choices", "waiting": 0.4,
+    "seconds": np.array([[2e-5, 1e-5], [2e-5, 1e-5]]), "loss": np.array([[0.0, 1.0], [0.0, 3.0]]),
+    "most_loss": 2.0,
 }
 
 
@@ -131,6 +141,8 @@ def unit_of(text: str, units: Any) -> Any:
 
 def magnitude(entry: Entry) -> Any:
     value = BY_PARAMETER.get(entry.name)
+    if entry.kind == "str":
+        return value
     if value is None:
         value = 0.5 if "efficiency" in entry.name else MAGNITUDES[entry.units[0]]
     if entry.kind == "array" and np.ndim(value) == 0:
@@ -178,6 +190,9 @@ def check_by_pint(formula: Formula, plain: tuple[str, ...] = ()) -> None:
     units = registry(plain)
     arguments = {}
     for p in parameters:
+        if p.kind == "str":
+            arguments[p.name] = magnitude(p)
+            continue
         quantity = units.Quantity(magnitude(p), unit_of(p.units[0], units))
         arguments[p.name] = quantity.magnitude if quantity.dimensionless else quantity
     with pytest.MonkeyPatch.context() as patch:

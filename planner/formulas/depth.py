@@ -22,7 +22,7 @@ def layers_passed(
     Returns
     -------
     tuple of float or array
-        Layers run u, and φ/u of decoded and of prompt tokens [-].
+        Layers run u [-]; φ/u of decoded tokens [-]; φ/u of prompt tokens [-].
 
     Notes
     -----
@@ -44,5 +44,5 @@ def layers_passed(
     if decoded == prompted == 1.0:
         return 1.0, 1.0, 1.0
     union = 1.0 - (1.0 - decoded) ** decoding * (1.0 - prompted) ** prompts
-    union = np.where(union > 0.0, union, 1.0)  # an empty step
+    union = np.where(union > 0.0, union, decoded)  # an empty step: what one request would pass
     return union, decoded / union, prompted / union

@@ -17,9 +17,10 @@ def overflow(count: Real, capacity_tokens: Real, mean_tokens: Real, square_token
         Requests n that decode or wait to [-].
     capacity_tokens : float or array
         KV capacity M [tok].
-    mean_tokens, square_tokens2 : float or array
-        First and second moment of what one of them holds, taken at any time of its stay
-        [tok, tok²].
+    mean_tokens : float or array
+        First moment of what one of them holds, taken at any time of its stay [tok].
+    square_tokens2 : float or array
+        Second moment of the same [tok^2].
 
     Returns
     -------

@@ -53,6 +53,15 @@ def zipf_popularity(items: int, exponent: float) -> Array:
     exponent : float
         s; 0 is uniform [-].
 
+    Returns
+    -------
+    array
+        ``[items]`` shares that sum to 1 [-].
+
+    References
+    ----------
+    .. [1] Breslau et al., Web Caching and Zipf-like Distributions, IEEE INFOCOM 1999.
+
     Examples
     --------
     >>> zipf_popularity(2, 1.0)

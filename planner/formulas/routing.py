@@ -102,7 +102,7 @@ def local_cv(arrival_cv: Real, replicas: Real, routing: Routing) -> Array:
     replicas : float or array
         Replicas n [-].
     routing : str
-        Rule by which they share the requests.
+        Rule by which they share the requests [-].
 
     Returns
     -------
@@ -137,12 +137,12 @@ def pooling(waiting: Real, replicas: Real, routing: Routing) -> tuple[Array, Arr
     replicas : float or array
         Replicas n [-].
     routing : str
-        Rule by which they share the requests.
+        Rule by which they share the requests [-].
 
     Returns
     -------
     tuple of array
-        Factors on σ and on the mean wait [-].
+        Factor on σ [-]; factor on the mean wait [-].
 
     Notes
     -----

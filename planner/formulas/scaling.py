@@ -13,7 +13,7 @@ def shortage(growth_per_s2: Real, startup_s: Real) -> Array:
     Parameters
     ----------
     growth_per_s2 : float or array
-        Growth r of the arrival rate [1/s²].
+        Growth r of the arrival rate [1/s^2].
     startup_s : float or array
         Time until a replica serves [s].
 
@@ -39,8 +39,10 @@ def standby_replicas(growth_per_s2: Real, startup_s: Real, replica_per_s: Real) 
 
     Parameters
     ----------
-    growth_per_s2, startup_s : float or array
-        As for :func:`shortage` [1/s²], [s].
+    growth_per_s2 : float or array
+        Growth r of the arrival rate [1/s^2].
+    startup_s : float or array
+        Time until a replica serves [s].
     replica_per_s : float or array
         Goodput of a replica [1/s].
 
