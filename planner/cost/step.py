@@ -18,7 +18,7 @@ from planner.cost.pass_time import in_the_engine, step_s
 from planner.cost.price import Hardware, total_s
 from planner.cost.together import with_split, with_stalls
 from planner.cost.work import Split, Step, operators, prompt_attention
-from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.arrays import Array, IntArray, Rows, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
 from planner.spec.engine import Engine
@@ -148,7 +148,7 @@ class Law:
     gather_steps: float = 0.0
     preempts: bool = False
 
-    def take(self, rows: IntArray) -> Law:
+    def take(self, rows: Rows) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
         picked = {
             f.name: getattr(self, f.name)[rows]

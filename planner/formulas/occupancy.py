@@ -113,12 +113,14 @@ def occupancy_log_weights(
     >>> occupancy_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths, 1.0, np.ones(2))
     array([0., 0., 0.])
     """
-    load = step_s * tokens * np.asarray(rate_per_s)[..., None] / grid_middles(counts)
-    ratio = np.log(np.maximum(load, 1e-300))  # at a rate of nothing, nobody decodes
-    sums = np.cumsum(np.diff(counts) * ratio / spread, axis=-1)
-    edge = 0.5 * (1.0 - 1.0 / spread) * ratio
-    zero = np.zeros((*sums.shape[:-1], 1))
-    result: Array = np.concatenate([zero, sums + edge], axis=-1) + np.log(widths)
+    each = np.maximum(tokens * np.asarray(rate_per_s)[..., None], 1e-290)  # log of no arrivals
+    ratio = np.log(step_s * each / grid_middles(counts))
+    part = ratio / spread
+    result: Array = np.zeros((*part.shape[:-1], len(counts)))
+    sums = result[..., 1:]
+    np.cumsum(np.diff(counts) * part, axis=-1, out=sums)
+    sums += 0.5 * (ratio - part)
+    result += np.log(widths)
     return result
 
 
