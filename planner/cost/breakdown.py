@@ -11,7 +11,8 @@ import numpy as np
 
 from planner.cost.memory import stage_share
 from planner.cost.pass_time import in_the_engine
-from planner.cost.price import Priced, price, resource_seconds, total_s
+from planner.cost.price import price, resource_seconds, total_s
+from planner.cost.roofline import at_least_roofline_s
 from planner.cost.step import Instances, Lengths
 from planner.cost.uncertainty import Z80, step_log_sigma
 from planner.cost.work import Op, Split, Step, operators, prompt_attention
@@ -56,8 +57,7 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
     engine = instances.engine
     if phase == "decode":
         ops = operators(instances.model, split, Step(batch, lengths.context, 0.0))
-        ops = in_the_engine(ops, engine)
-        lines = _lines(phase, [price(op, instances.hardware) for op in ops], engine.decode_slowdown)
+        lines = _lines(phase, ops, instances, engine.decode_slowdown)
         per_rank = batch / float(split.dp * split.pp)
         host = engine.host_step_s + engine.host_sequence_s * per_rank
         host += engine.context_s * lengths.context()
@@ -67,9 +67,8 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         ops, whole, steps = _prompt_ops(instances, lengths, split)
         idle = operators(instances.model, split, Step(0.0, lengths.context, 0.0))
         slow = _slowdown(engine, ops, idle, instances)
-        lines = _lines(phase, [price(op, instances.hardware) for op in ops], slow, steps)
-        whole_priced = [price(op, instances.hardware) for op in whole]
-        lines += _lines(phase, whole_priced, engine.prompt_slowdown)
+        lines = _lines(phase, ops, instances, slow, steps)
+        lines += _lines(phase, whole, instances, engine.prompt_slowdown)
         host = engine.host_step_s * steps
         launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s * steps
         eager = True
@@ -121,7 +120,6 @@ def _prompt_ops(
     steps = max(1.0, float(np.ceil(prompt / instances.engine.token_budget)))
     step = Step(0.0, lengths.context, prompt / steps)
     whole = prompt_attention(instances.model, split, prompt, prefix, steps)
-    whole = in_the_engine(whole, instances.engine)
     return operators(instances.model, split, step), whole, steps
 
 
@@ -132,30 +130,38 @@ def _slowdown(engine: Engine, ops: list[Op], idle: list[Op], on: Instances) -> f
     return slow / every
 
 
-def _lines(phase: Phase, priced: list[Priced], slowdown: float, times: float = 1.0) -> list[Line]:
-    """Return one line per operator name, equal names summed."""
+def _lines(
+    phase: Phase, ops: list[Op], on: Instances, slowdown: float, times: float = 1.0
+) -> list[Line]:
+    """Return one line per operator name, equal names summed; all held at their roofline."""
     lines: dict[str, Line] = {}
-    for p in priced:
-        seconds = slowdown * times * float(np.asarray(p.seconds))
+    for op, slowed in zip(ops, in_the_engine(ops, on.engine), strict=True):
+        p = price(op, on.hardware)
+        engine_s = p.seconds if slowed is op else price(slowed, on.hardware).seconds
+        seconds = slowdown * times * float(np.asarray(engine_s))
         if seconds <= 0.0:
             continue
         share = float(np.asarray(p.resource))
         bound = "network" if share < 0 else "compute" if share > 0.5 else "memory"
         flops, traffic = times * float(np.asarray(p.flops)), times * float(np.asarray(p.bytes))
-        old = lines.get(p.op.name)
+        old = lines.get(op.name)
         if old is None:
-            lines[p.op.name] = Line(phase, p.op.name, seconds, flops, traffic, bound, p.op.kind)
+            lines[op.name] = Line(phase, op.name, seconds, flops, traffic, bound, op.kind)
         else:
             winner = bound if seconds > old.seconds else old.bound
-            lines[p.op.name] = Line(
+            lines[op.name] = Line(
                 phase,
-                p.op.name,
+                op.name,
                 old.seconds + seconds,
                 old.flops + flops,
                 old.bytes + traffic,
                 winner,
                 old.kind,
             )
+    busy = np.asarray(sum(line.seconds for line in lines.values()))
+    held = float(np.max(at_least_roofline_s(busy / times, ops, on.hardware, on.engine))) * times
+    if held > busy > 0.0:
+        return [replace(x, seconds=x.seconds * held / float(busy)) for x in lines.values()]
     return list(lines.values())
 
 

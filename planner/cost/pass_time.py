@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.cost.memory import stage_share, streamed_s
-from planner.cost.price import composed_s
+from planner.cost.price import composed_s, total_s
+from planner.cost.roofline import at_least_roofline_s
 from planner.cost.work import Op, Split, Step, operators
 from planner.formulas.arrays import Array
 from planner.spec.engine import Engine
@@ -27,6 +28,7 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
         alone = operators(instances.model, split, replace(step, chunk=0.0))
         plain = composed_s(in_the_engine(alone, engine), instances.hardware, engine.overlap)
         busy = engine.decode_slowdown * plain + engine.prompt_slowdown * (busy - plain)
+    busy = at_least_roofline_s(busy, ops, instances.hardware, engine)
     busy = np.maximum(busy, streamed_s(instances.model, split, instances.hardware.precision))
     uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
     some = np.asarray(step.sequences) > 0
@@ -37,6 +39,13 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     if engine.context_s > 0.0:
         host = host + np.where(some, engine.context_s * step.context(), 0.0)
     return np.asarray(busy + host)
+
+
+def prompt_attention_s(ops: list[Op], instances: Instances) -> Array:
+    """Return the time of the attention of whole prompts, slowed as in the engine."""
+    engine, on = instances.engine, instances.hardware
+    busy = engine.prompt_slowdown * total_s(in_the_engine(ops, engine), on)
+    return at_least_roofline_s(busy, ops, on, engine)
 
 
 def in_the_engine(ops: list[Op], engine: Engine) -> list[Op]:

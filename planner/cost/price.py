@@ -56,7 +56,7 @@ def price(op: Op, on: Hardware) -> Priced:
     if op.kind in LINK_KINDS:
         share: Real = -1.0
     else:
-        compute = flops / on.accelerator.peak(_compute_dtype(op, on))
+        compute = flops / on.accelerator.peak(compute_dtype(op, on))
         memory = traffic / on.accelerator.memory_bandwidth_bytes_per_s
         share = np.asarray(compute > memory, dtype=np.float64)
     return Priced(
@@ -82,7 +82,7 @@ def resource_seconds(ops: list[Op], on: Hardware) -> tuple[Array, Array, Array, 
         if op.kind in LINK_KINDS:
             needed[2] = needed[2] + p.seconds
             continue
-        compute = np.asarray(p.flops) / on.accelerator.peak(_compute_dtype(op, on))
+        compute = np.asarray(p.flops) / on.accelerator.peak(compute_dtype(op, on))
         memory = np.asarray(p.bytes) / on.accelerator.memory_bandwidth_bytes_per_s
         roof = np.maximum(np.maximum(compute, memory), 1e-30)
         needed[0] = needed[0] + p.seconds * compute / roof
@@ -111,7 +111,8 @@ def weight_bytes(part: str, precision: Precision) -> float:
     return precision.unquantised_bits / 8.0
 
 
-def _compute_dtype(op: Op, on: Hardware) -> str:
+def compute_dtype(op: Op, on: Hardware) -> str:
+    """Return the format in which an operator's matrix units compute."""
     return on.precision.compute if quantised(op.part, on.precision) else "bf16"
 
 
@@ -169,7 +170,7 @@ def _matmul(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     dynamic = quantised(op.part, on.precision) and on.precision.dynamic_quantisation
     widths = _widths(op, on)
     fit = parameters(op, on)[2].keywords(quantise=dynamic)
-    roofs = _roofs(on, _compute_dtype(op, on))
+    roofs = _roofs(on, compute_dtype(op, on))
     split_k = matmul.split_k(8.0 * widths["activation_bytes"])
     seconds = matmul.matmul_s(**op.sizes, **widths, **roofs, split_k=split_k, **fit)
     return seconds, matmul.matmul_flops(**op.sizes), matmul.matmul_bytes(**op.sizes, **widths)
@@ -213,7 +214,7 @@ def _experts(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     pairs = tokens * moe[1] / ranks * uneven
     active = experts.coverage(tokens, *moe) * moe[0] / ranks
     active = np.minimum(active, np.maximum(pairs, 1e-9))
-    widths, roofs = _widths(op, on), _roofs(on, _compute_dtype(op, on))
+    widths, roofs = _widths(op, on), _roofs(on, compute_dtype(op, on))
     # engines try the kernels they have for a format and keep the fastest for the number of tokens
     seconds: Real = np.inf
     for fit in _kernels(op, on):

@@ -14,8 +14,8 @@ from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
 from planner.cost.lengths import Lengths as Lengths
 from planner.cost.memory import MemoryMap, kv_request_bytes, memory_map, stage_share
-from planner.cost.pass_time import in_the_engine, step_s
-from planner.cost.price import Hardware, total_s
+from planner.cost.pass_time import prompt_attention_s, step_s
+from planner.cost.price import Hardware
 from planner.cost.together import with_split, with_stalls
 from planner.cost.work import Split, Step, operators, prompt_attention
 from planner.formulas.arrays import Array, IntArray, Rows, along
@@ -245,9 +245,8 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
     def attention(steps: Array) -> Array:
         # replicas that share a prompt share its pairs of tokens evenly (zigzag or striped order)
         ops = prompt_attention(model, wide, lengths.new * together, lengths.prefix, steps)
-        ops = in_the_engine(ops, engine)
         slowest = stage_share(model, wide) * wide.pp / together
-        return engine.prompt_slowdown * total_s(ops, prompts_on.hardware) * slowest
+        return prompt_attention_s(ops, prompts_on) * slowest
 
     return StepPrices(
         batch=batch,

@@ -11,8 +11,7 @@ from planner.cost.composition import runs_whole_prompts
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s
 from planner.cost.memory import stage_share
-from planner.cost.pass_time import in_the_engine, step_s
-from planner.cost.price import total_s
+from planner.cost.pass_time import prompt_attention_s, step_s
 from planner.cost.step import (
     Instances,
     Law,
@@ -179,10 +178,9 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
     new = np.unique(np.geomspace(1.0, most, _POINTS).round())
     prefix = np.concatenate([[0.0], np.unique(np.geomspace(16.0, longest, _POINTS).round())])
     ops = prompt_attention(instances.model, one, new, prefix[:, None], 1.0)
-    ops = in_the_engine(ops, engine)
     # the whole pass crosses every stage, the slowest of which sets the pace
     uneven = float(stage_share(instances.model, one)) * stages
-    alone = engine.prompt_slowdown * total_s(ops, prompts_on.hardware)
+    alone = prompt_attention_s(ops, prompts_on)
     attention = np.broadcast_to(alone, (len(prefix), len(new)))
     return StepTable(
         token_budget=budget,

@@ -113,8 +113,8 @@ def occupancy_log_weights(
     >>> occupancy_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths, 1.0, np.ones(2))
     array([0., 0., 0.])
     """
-    each = np.maximum(tokens * np.asarray(rate_per_s)[..., None], 1e-290)  # log of no arrivals
-    ratio = np.log(step_s * each / grid_middles(counts))
+    load = step_s * (tokens * np.asarray(rate_per_s)[..., None] / grid_middles(counts))
+    ratio = np.log(np.maximum(load, 1e-300))  # at a rate of nothing, nobody decodes
     part = ratio / spread
     result: Array = np.zeros((*part.shape[:-1], len(counts)))
     sums = result[..., 1:]
