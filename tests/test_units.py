@@ -39,7 +39,7 @@ LITERALS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "decode_attention_s": (("tok",), "elements and operations are per cached token"),
     "experts_s": (("FLOP", "B"), "2 operations per multiply-add, 2 bytes per element"),
-    "logit_bytes": (("B", "tok"), "4 bytes per logit, counts tokens"),
+    "logit_bytes": (("B",), "4 bytes per logit"),
     "recomputed_tokens": (("tok",), "counts tokens: an exponential of them"),
     "occupancy": (("s",), "takes logarithms of steps, and adds the rate to them"),
     "occupancy_log_weights": (("s", "tok"), "a logarithm; the rate that completes it comes later"),
@@ -84,9 +84,9 @@ BY_PARAMETER: dict[str, Any] = {
     "new_tokens": 1024.0,
     "counts": np.array([0.0, 1.0, 2.0]), "widths": np.ones(3), "step_s": 1e-5,
     "log_weights": np.zeros(3), "weight": 0.25, "share": 0.5, "popularity": np.array([0.6, 0.4]),
-    "answer_s": 3e-5, "replicas": 4, "choices": 2, "cached": 1, "routing": "two-choices", "waiting": 0.4,
+    "answer_s": 3e-5, "replicas": 4, "choices": 2, "cached": 1, "routing": "two-choices",
     "seconds": np.array([[2e-5, 1e-5], [2e-5, 1e-5]]), "loss": np.array([[0.0, 1.0], [0.0, 3.0]]),
-    "most_loss": 2.0,
+    "most_loss": 2.0, "waiting": 0.4,
 }
 
 
