@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--candidates", type=int, default=10_000)
     parser.add_argument("--cv", type=float, default=2.0)
-    parser.add_argument("--goodput", action="store_true", help="bisect too")
+    parser.add_argument("--goodput", action="store_true", help="search for it too")
     given = parser.parse_args()
     rng = np.random.default_rng(1)
     prompt, output = rng.lognormal(6.5, 0.8, BUCKETS), rng.lognormal(5.2, 0.7, BUCKETS)

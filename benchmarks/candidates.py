@@ -1,7 +1,7 @@
 """How many candidates the search prices and queues per second, and what one evaluation costs.
 
-A candidate is one layout in one role with its step-time law and its goodput under the SLO, found by
-bisection over the trace's length buckets. Ratios and counts for a reader, not a test.
+A candidate is one layout in one role with its step-time law and its goodput under the SLO over the
+trace's length buckets. Ratios and counts for a reader, not a test.
 """
 
 from __future__ import annotations

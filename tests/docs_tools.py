@@ -286,13 +286,22 @@ def rows_table(_: str) -> str:
             f"[`{n}`](../hardware/techniques/{n}.yaml)" for n in row.techniques
         )
         source = row.source or known[row.techniques[0]].sources[0]
-        where = f"[{file}](../tests/techniques/{file})"
+        where = f"[{Path(file).name}](../tests/{file})"
         cells = (row.number, row.system, knob, where, row.check, row.result(), source)
         lines.append(f"| {' | '.join(_prose(c) for c in cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def considered_table(_: str) -> str:
+    """Return what a search takes of all techniques, what it saves and what simulation says."""
+    sys.path.insert(0, str(ROOT / "tests" / "techniques"))
+    import considered
+
+    return considered.table()
+
+
 GENERATORS = {
+    "considered": considered_table,
     "quantities": quantities_table,
     "rows": rows_table,
     "techniques": techniques_table,

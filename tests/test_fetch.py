@@ -122,3 +122,11 @@ def test_requests_run_in_the_order_in_which_their_kv_arrives() -> None:
     found = run([Pool("both", Flat(), 1)], requests, fetches=late)
     assert found.first_s[1] == pytest.approx(3.0)
     assert found.first_s[0] == pytest.approx(7.0)
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    techniques = "fastswitch,context-parallel:tokens=100"
+    output(tmp_path, PLANNED.format(mode="disaggregated", techniques=techniques))
+    said = " ".join(library.simulate(tmp_path / "plan.json", requests=200).assumptions)
+    assert "swaps" in said
+    assert "every prompt on one replica" in said

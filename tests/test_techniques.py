@@ -162,6 +162,7 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
     **dict.fromkeys(
         ("remote_s", "remote_s_per_byte"), ("dense", (("remote_share", "set", 0.5),))
     ),
+    "all_reduce_s": ("latent", ()),
     "remote_share": ("dense", (("remote_s", "set", 1e-4),)),
     "stream_s_per_byte": ("dense", (("weights_streamed", "set", 1.0),)),
     "weights_streamed": ("dense", (("stream_s_per_byte", "set", 1e-12),)),
@@ -182,6 +183,7 @@ TRIED: dict[str, float] = {
     "request_s": 0.5, "fetch_s": 0.5, "fetch_s_per_byte": 1e-8, "kv_beside_bytes": 1e9,
     "weights_beside_bytes": 1e9, "kv_pool": 2.0, "token_budget": 256.0, "max_sequences": 6.0,
     "busiest": 1.5, "launch_time": 99.0, "prompt_split": 4.0, "stall_s": 0.1,
+    "all_reduce_s": 1e-4,
     "split_s": 1e-3, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
     "stream_s_per_byte": 1e-12, "weights_streamed": 1.0,
 }  # fmt: skip
@@ -397,7 +399,8 @@ def test_expressions_are_arithmetic(x: float, y: float) -> None:
         assert value_of(text, names) == pytest.approx(np.array(wanted), rel=1e-12)
     assert names_in("max(min(x, y), 1)") == {"x", "y"}
     assert value_of("2 * reuse(x)", names, {"reuse": np.negative}) == pytest.approx(-2 * x)
-    assert len(FUNCTIONS) == 7
+    assert value_of("crowding(8, 8) + 0 * x", names) == pytest.approx(2.597, rel=1e-3)
+    assert len(FUNCTIONS) == 8
 
 
 @pytest.mark.parametrize("text", [

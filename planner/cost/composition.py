@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.formulas.arrays import Array, IntArray, row_along
+from planner.formulas.arrays import Array, IntArray, Rows, row_along
 from planner.spec.scheduler import LengthPools, Priority, Scheduler
 
 #: Longest that a step can get where nothing bounds the prompts that run before the next token [s].
@@ -88,7 +88,7 @@ class Order:
     granule_s: Array
     share: Array | None = None
 
-    def take(self, rows: IntArray) -> Order:
+    def take(self, rows: Rows) -> Order:
         """Return the orders of the candidates at the given rows."""
         return replace(self, granule_s=self.granule_s[rows])
 

@@ -56,6 +56,13 @@ class Lengths:
         held = self.prompt + output * np.maximum(self.output, 1.0)
         return float((stay * held).sum() / stay.sum())
 
+    def held(self) -> tuple[float, float]:
+        """Return mean [tok] and second moment [tok²] of a resident's KV at any time of its stay."""
+        grown = np.maximum(self.output, 1.0)
+        stay = self.weight * grown / (self.weight * grown).sum()
+        square = self.prompt**2 + self.prompt * grown + grown**2 / 3.0
+        return self.reserved(0.5), float((stay * square).sum())
+
     @property
     def context(self) -> ContextByWindow:
         """Mean context of requests in decode, by window."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from planner.cost.price import weight_bytes
 from planner.cost.work import ACTIVATION_BYTES, Split, kv_heads_per_device
-from planner.formulas.arrays import Array, BoolArray, IntArray, Real
+from planner.formulas.arrays import Array, BoolArray, Real, Rows
 from planner.formulas.memory import kv_bytes_per_token
 from planner.spec.engine import Engine
 from planner.spec.model import Dense, Gqa, Linear, Mla, Model, Moe, Ssm
@@ -32,7 +32,7 @@ class MemoryMap:
     kv: Array
     reserved: Array
 
-    def take(self, rows: IntArray) -> MemoryMap:
+    def take(self, rows: Rows) -> MemoryMap:
         """Return the maps of the candidates at the given rows."""
         return MemoryMap(*(getattr(self, f.name)[rows] for f in fields(self)))
 

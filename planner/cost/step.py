@@ -18,7 +18,7 @@ from planner.cost.pass_time import prompt_attention_s, step_s
 from planner.cost.price import Hardware
 from planner.cost.together import with_split, with_stalls
 from planner.cost.work import Split, Step, operators, prompt_attention
-from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.arrays import Array, IntArray, Rows, along
 from planner.formulas.sharing import share_speed
 from planner.formulas.speculation import tokens_per_step
 from planner.spec.engine import Engine
@@ -30,7 +30,7 @@ _CHUNKS = (0, 1, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536,
 
 
 #: Fields of a law that all its candidates share.
-_OF_ALL = ("batch", "request_s", "memory", "order", "apart", "lost", "gather_steps")
+_OF_ALL = ("batch", "request_s", "memory", "order", "apart", "lost", "gather_steps", "preempts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,8 @@ class Law:
         Fixed time per request before its first step.
     gather_steps
         Decode steps that a prompt waits before the scheduler takes it up.
+    preempts
+        Whether requests lose their KV when it runs out, and compute it anew.
     memory
         Memory map per device.
     order
@@ -144,8 +146,9 @@ class Law:
     slots: Array | None = None
     fetched_s: Array | None = None
     gather_steps: float = 0.0
+    preempts: bool = False
 
-    def take(self, rows: IntArray) -> Law:
+    def take(self, rows: Rows) -> Law:
         """Return the law of the candidates at the given rows, in that order."""
         picked = {
             f.name: getattr(self, f.name)[rows]
@@ -201,6 +204,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         stages=split.pp,
         request_s=engine.request_s,
         gather_steps=engine.gather_steps,
+        preempts=engine.preemption == "recompute",
         memory=memory,
         **tables,
     )

@@ -21,9 +21,9 @@ def with_split(
     """Return the tables of a law whose prompts n replicas compute together (context parallelism).
 
     Each computes 1/n of the tokens and of the pairs and passes KV around the ring: a prompt takes
-    a replica's time for S(i/n) + t_ring, of n replicas. Per replica that is one prompt of n times
-    the time, so that its wait is overestimated where prompts queue: parts come n times as often
-    and are n times as short.
+    S(i/n) + t_ring of n replicas each. Per replica that is n parts per prompt: the tables hold
+    their sum, and serving takes second moments of parts (``planner.serving.prompting``). A prompt
+    begins when all its replicas are free, taken as independent.
 
     Parameters
     ----------

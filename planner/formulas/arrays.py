@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
+#: Which rows of tables: their numbers, or a run of them, which is read in place.
+Rows: TypeAlias = "IntArray | slice"
 #: A number or an array of them; every formula broadcasts.
 Real: TypeAlias = "float | Array"
 
@@ -56,6 +58,16 @@ def along(grid: Array, table: Array, at: Array) -> Array:
         low_value = np.take_along_axis(table, high - 1, axis=1)
         high_value = np.take_along_axis(table, high, axis=1)
     result: Array = low_value + part * (high_value - low_value)
+    return result
+
+
+def columns_along(grid: Array, table: Array, at: Array) -> Array:
+    """Return ``table[c, ·]`` interpolated at ``at[k]`` for every c: ``[C, G]`` → ``[C, K]``."""
+    x = np.clip(at, grid[0], grid[-1])
+    high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
+    part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
+    result: Array = table[:, :-1].take(high - 1, axis=1)
+    result += part * np.diff(table, axis=1).take(high - 1, axis=1)
     return result
 
 

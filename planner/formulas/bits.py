@@ -62,7 +62,7 @@ def bits_by_bisection(seconds: Array, loss: Array, most_loss: float) -> IntArray
         raise ValueError(f"expected a budget of at least {summed(safe):g}, found {most_loss:g}")
     gaps = np.abs(omega[:, :, None] - omega[:, None, :])
     low, high = 0.0, float(np.ptp(t) / max(gaps[gaps > 0.0].min(initial=np.inf), 1e-300)) + 1.0
-    chosen = t.argmin(axis=-1)
+    chosen: IntArray = t.argmin(axis=-1)
     if summed(chosen) <= most_loss:
         return np.asarray(chosen)
     chosen = safe

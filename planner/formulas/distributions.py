@@ -65,11 +65,11 @@ def gamma_cdf(x: Real, mean: Real, variance: Real) -> Array:
     >>> round(float(gamma_cdf(1.0, 1.0, 0.01)), 2)
     0.51
     """
-    m = np.maximum(np.asarray(mean, dtype=np.float64), 1e-300)
+    m = np.maximum(np.asarray(mean, dtype=np.float64), 1e-150)  # whose square is no zero
     # below shape 1 the cube root would put mass on zero: the exponential law is the widest
     v = np.clip(np.asarray(variance, dtype=np.float64), 1e-12 * m * m, m * m)
-    ninth = v / (9.0 * m * m)
     with np.errstate(invalid="ignore"):
+        ninth = v / (9.0 * m * m)
         score = (np.cbrt(np.maximum(x, 0.0) / m) - (1.0 - ninth)) / np.sqrt(ninth)
     result: Array = np.where(np.isfinite(m), normal_cdf(np.nan_to_num(score, nan=-40.0)), 0.0)
     return result

@@ -113,11 +113,14 @@ def occupancy_log_weights(
     >>> occupancy_log_weights(np.array([1.0, 2.0]), 1.0, counts, widths, 1.0, np.ones(2))
     array([0., 0., 0.])
     """
-    ratio = np.log(step_s * tokens * np.asarray(rate_per_s)[..., None] / grid_middles(counts))
-    sums = np.cumsum(np.diff(counts) * ratio / spread, axis=-1)
-    edge = 0.5 * (1.0 - 1.0 / spread) * ratio
-    zero = np.zeros((*sums.shape[:-1], 1))
-    result: Array = np.concatenate([zero, sums + edge], axis=-1) + np.log(widths)
+    load = step_s * (tokens * np.asarray(rate_per_s)[..., None] / grid_middles(counts))
+    ratio = np.log(np.maximum(load, 1e-300))  # at a rate of nothing, nobody decodes
+    part = ratio / spread
+    result: Array = np.zeros((*part.shape[:-1], len(counts)))
+    sums = result[..., 1:]
+    np.cumsum(np.diff(counts) * part, axis=-1, out=sums)
+    sums += 0.5 * (ratio - part)
+    result += np.log(widths)
     return result
 
 
@@ -173,7 +176,8 @@ def occupancy(
     (0.5, 0.5)
     """
     p = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True))
-    ratio = np.maximum(rate_per_s / capacity_per_s, 1e-300) ** (1.0 / np.asarray(spread))
+    grows = np.log(np.maximum(rate_per_s / capacity_per_s, 1e-300)) / np.asarray(spread)
+    ratio = np.exp(np.minimum(grows, 700.0))  # far beyond stability regular arrivals overflow it
     stable = ratio < SATURATED
     p[..., -1] /= np.where(stable, 1.0 - ratio, 1e-12)
     p /= p.sum(axis=-1, keepdims=True)

@@ -166,7 +166,7 @@ def delayed_cdf(time_s: Real, step_s: Real, wait_probability: Real, mean_wait_s:
     t = np.asarray(time_s, dtype=np.float64)
     step = np.maximum(step_s, 1e-12)
     sigma = np.asarray(wait_probability, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # bounded below
         rate = np.where(mean_wait_s > 0, sigma / mean_wait_s, np.inf)
     rate = np.minimum(rate, 1e12)
     positive = np.maximum(t, 0.0)

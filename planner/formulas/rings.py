@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from planner.formulas.arrays import Real
 
 
@@ -78,3 +80,31 @@ def split_prompt_s(
     """
     part = tokens / ranks
     return part * (token_s + pair_s * tokens) + (ranks - 1.0) * (part * pass_s_per_token + fixed_s)
+
+
+def slowest_of(ranks: Real) -> Real:
+    """Return the mean of the longest of n independent exponential waits, relative to one.
+
+    Parameters
+    ----------
+    ranks : float or array
+        Replicas n that must all be free before a prompt that they share begins [-].
+
+    Returns
+    -------
+    float or array
+        The harmonic number H_n, between whole n by ln n + γ + 1/(2n) − 1/(12n²), within 0.3 %;
+        exactly 1 for one [-].
+
+    References
+    ----------
+    .. [1] Derived: the k-th of n exponential waits ends 1/(n − k + 1) after the one before.
+
+    Examples
+    --------
+    >>> [round(float(slowest_of(n)), 2) for n in (1.0, 2.0, 8.0)]
+    [1.0, 1.5, 2.72]
+    """
+    n = np.maximum(ranks, 1.0)
+    series = np.log(n) + 0.5772156649015329 + 1.0 / (2.0 * n) - 1.0 / (12.0 * n**2)
+    return np.where(n > 1.0, series, 1.0)

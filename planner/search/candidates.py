@@ -32,9 +32,9 @@ _PHASES: dict[Role, tuple[Phase, ...]] = {
     "prefill": ("prefill",),
     "decode": ("decode",),
 }
-#: Rounds of bisection for a goodput: 1e-8 of saturation; for that of a cell alone 6e-5, for the
-#: exactness loop prices what is chosen again.
-_ROUNDS, _ROUNDS_OF_A_CELL = 22, 14
+#: Relative precision of a goodput; less of that of a cell alone, for the exactness loop prices
+#: what is chosen again.
+_PRECISION, _PRECISION_OF_A_CELL = 1e-6, 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def enumerate_candidates(
     if len(cells.cells) > 1:
         by_cell = _cell_goodputs(everything, traffic, cells, able, inside, confidence)
     for role, runs in able.items():
-        rates = _goodputs(pricing, role, runs, _ROUNDS)
+        rates = _goodputs(pricing, role, runs, _PRECISION)
         counts["unsupported"] += int((~runs).sum())
         counts["slo_unmet"] += int((runs & (rates <= 0.0)).sum())
         limit = np.inf if role == "both" else links
@@ -254,14 +254,14 @@ def price_all(
     return Pricing(found, traffic, prepared, sure)
 
 
-def _goodputs(pricing: Pricing, role: Role, runs: BoolArray, rounds: int) -> Array:
+def _goodputs(pricing: Pricing, role: Role, runs: BoolArray, relative: float) -> Array:
     """Return ``[C]`` goodputs in a role; 0 where the engine does not run a candidate in it."""
     rates = np.zeros(len(runs))
     rows = np.flatnonzero(runs)
     if len(rows):
         queue = pricing.sure[role].take(rows)
         of = pricing.traffic
-        rates[rows] = goodput_among(queue, of.constraints, of.rate_per_s, of.routing, rounds)
+        rates[rows] = goodput_among(queue, of.constraints, of.rate_per_s, of.routing, relative)
     return rates
 
 
@@ -281,7 +281,7 @@ def _cell_goodputs(
         laws = [law(x, alone.lengths) for x in instances]
         pricing = price_all(instances, laws, alone, roles, inside=inside, confidence=confidence)
         for role in roles:
-            found[role].append(_goodputs(pricing, role, able[role], _ROUNDS_OF_A_CELL))
+            found[role].append(_goodputs(pricing, role, able[role], _PRECISION_OF_A_CELL))
     return {role: np.stack(rates, axis=1) for role, rates in found.items()}
 
 

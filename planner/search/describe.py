@@ -23,8 +23,8 @@ from planner.serving.prepared import Prepared
 from planner.serving.state import METRICS, attained
 
 _STATISTICS: dict[str, float | None] = {"mean": None, "p50": 0.5, "p90": 0.9, "p99": 0.99}
-#: Rounds of bisection for a stable rate: 1e-4 of its bound.
-_ROUNDS_TO_SATURATION = 14
+#: Relative precision of a stable rate.
+_PRECISION = 1e-4
 #: How far past its goodput a pool is pushed to see what gives first.
 _PUSH = 1.02
 
@@ -100,7 +100,7 @@ def _saturation_per_s(found: Enumeration, offered: list[Draft], of: Assessed) ->
         at, row = found.queue(found.columns[i])
         queues.setdefault(id(at), (at, {}))[1][i] = row
     for at, rows in queues.values():
-        most = goodput_per_s(at.take(np.array(list(rows.values()))), (), _ROUNDS_TO_SATURATION)
+        most = goodput_per_s(at.take(np.array(list(rows.values()))), (), _PRECISION)
         rates |= dict(zip(rows, most.tolist(), strict=True))
     return [
         min(n * rates[i] / max(of.pool_share[k, j], 1e-300) for j, (i, n) in enumerate(draft))

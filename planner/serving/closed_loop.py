@@ -16,6 +16,7 @@ from planner.formulas.distributions import gamma_cdf
 from planner.serving.attainment import quantiles
 from planner.serving.cohort import PromptSteps, Waves, waves_of
 from planner.serving.latency import Latency
+from planner.serving.preempting import passes
 from planner.serving.state import BRACKET_S
 
 
@@ -72,7 +73,13 @@ def solve_closed(
     places = float(decode_law.places[0]) * decode_servers
     admitted = int(min(population, max(places, 1.0)))  # the others wait for KV, not for prompts
     servers = prompt_servers, decode_servers
-    rate, batch_mean, idle = _chain(prompt_law, decode_law, lengths, admitted, servers, colocated)
+    again = 1.0
+    if colocated:
+        each, waiting = np.array([[admitted / decode_servers]]), np.array([[population > admitted]])
+        again = float(passes(decode_law, lengths, each, waiting)[0, 0])
+    rate, batch_mean, idle = _chain(
+        prompt_law, decode_law, lengths, admitted, servers, colocated, again
+    )
     # an arrival sees the others: the N − 1 of the arrival theorem
     met = batch_mean * (population - 1.0) / population / decode_servers
     at = np.array([met if colocated else 0.0])
@@ -111,10 +118,12 @@ def _chain(
     admitted: int,
     servers: tuple[int, int],
     colocated: bool,
+    again: float,
 ) -> tuple[float, float, float]:
     """Return rate, mean number in decode, and the probability that nobody decodes.
 
-    With n requests in decode the other A − n wait or are processed; detailed balance gives p_n.
+    With n requests in decode the other A − n wait or are processed, ``again`` times each where KV
+    runs out; detailed balance gives p_n.
     """
     prompt_servers, decode_servers = servers
     tokens = max(float(lengths.mean(lengths.decode)), 1e-9)
@@ -122,6 +131,7 @@ def _chain(
     batch = n / decode_servers if colocated else np.zeros_like(n)
     waiting = admitted - n
     into, mixed_s = _prompt_rates(prompt_law, lengths, waiting, batch, prompt_servers)
+    into = into / again
     plain_s = along(decode_law.batch, decode_law.decode_s, (n / decode_servers)[None, :])[0]
     beside = np.minimum(waiting, prompt_servers) / prompt_servers if colocated else 0.0 * n
     step_s = 1.0 / ((1.0 - beside) / plain_s + beside / np.maximum(mixed_s, plain_s))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.formulas import occupancy
-from planner.formulas.arrays import Array, BoolArray, along
+from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.renewal import arrivals_after
 from planner.serving.prepared import Prepared
 from planner.serving.slots import beside
@@ -57,21 +57,24 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
         return no_decoding(len(rate_per_s))
     gathered = _gathered(at, rate_per_s, tokens)[:, None]
     prices = at.marginal_s, at.crowded_s, gathered
+    prompts = rate_per_s[:, None] * at.passes
     if at.law.apart:
-        taken = paused_share(rate_per_s[:, None], at.step_s, *prices, at.law.lost)
+        taken = paused_share(prompts, at.step_s, *prices, at.law.lost)
     else:
-        taken = taken_share(rate_per_s[:, None], at.step_s, *prices)
+        taken = taken_share(prompts, at.step_s, *prices)
     # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
     swing = _swing(at, taken)
     if at.slots is not None:
         several = at.slots.count[:, None] > 1.0
         part, noise = beside(at.slots, rate_per_s, at.law.decode_s, _square(at))
-        taken = np.where(several, along(at.law.batch, part, at.inside), taken)
-        swing = np.where(several, along(at.law.batch, noise, at.inside), swing)
+        part = np.minimum(at.across(part) * at.passes, 1.0 - 1e-6)
+        taken = np.where(several, part, taken)
+        swing = np.where(several, at.across(noise), swing)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
     full = slowed > at.capped_s  # at most a full token budget per step
     slowed = np.minimum(slowed, at.capped_s)
-    swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
+    if full.any():
+        swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
     # even perfectly paced arrivals of equal lengths leave a little noise, and no division by zero
     spread = np.maximum(1.0 + (swing - 1.0) * at.overlap, LEAST_SPREAD)
     # loads that a router keeps even move together, by a part of what the pool's does (Q11)
@@ -86,26 +89,32 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
         rate_per_s, weights, at.counts, places, capacity, spread[:, -1]
     )
     served = np.minimum(at.counts, places[:, None])
-    batch = (p * served).sum(axis=-1)
+    batch = _summed(p, served)
     # Little's law over the departures of this very occupancy, Σ p·n/(E[o]·T): they are λ for the
     # product form and nearly so for a diffusion, whose p would be too wide at a vanishing load
     middles = occupancy.grid_middles(at.counts)
-    held = (p[:, 1:] * np.minimum(middles, places[:, None])).sum(axis=-1)
-    tpot = held / np.maximum((p[:, 1:] * middles / slowed).sum(axis=-1), 1e-300)
+    held = _summed(p[:, 1:], np.minimum(middles, places[:, None]))
+    tpot = held / np.maximum(_summed(p[:, 1:], middles / slowed), 1e-300)
     least = slowed[:, 0]  # nobody decodes at a rate of nothing
     tpot = np.maximum(tpot, least)
     # PASTA: an arrival finds n in decode and then shares steps with n + 1
-    seen = np.concatenate([slowed, slowed[:, -1:]], axis=1)
+    steps = np.concatenate([slowed, slowed[:, -1:]], axis=1)
     frozen = at.counts >= places[:, None]
-    longest = np.where(frozen, 0.0, seen).max(axis=1)
-    steps = np.where(frozen, longest[:, None], seen)
-    mean = (p * steps).sum(axis=-1)
-    variance = np.maximum((p * steps**2).sum(axis=-1) - mean**2, 0.0)
-    spread = np.maximum((p * served**2).sum(axis=-1) - batch**2, 1e-12)
-    slope = ((p * steps * served).sum(axis=-1) - mean * batch) / spread
+    steps[frozen] = 0.0
+    steps += frozen * steps.max(axis=1, keepdims=True)
+    weighed = p * steps
+    mean = weighed.sum(axis=-1)
+    variance = np.maximum(_summed(weighed, steps) - mean**2, 0.0)
+    spread = np.maximum(_summed(p * served, served) - batch**2, 1e-12)
+    slope = (_summed(weighed, served) - mean * batch) / spread
     elasticity = np.clip(slope * batch / np.maximum(mean, 1e-30), 0.0, 0.98)
     batch = rate_per_s * tokens * tpot
     return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0)
+
+
+def _summed(p: Array, values: Array) -> Array:
+    """Return ``[C]`` Σ p·x over the last axis, in one pass over memory."""
+    return np.asarray(np.einsum("ck,ck->c", p, values))
 
 
 def _square(at: Prepared) -> Array:
@@ -129,10 +138,11 @@ def taken_share(
     that the step reads anyway, the others pay in full. The positive root gives u = T/L, and 1 − u
     is the share; it rises with the rate.
     """
-    met = gathered * step
-    b = 1.0 - rate * (met + alone)
+    met = (rate * gathered) * step
+    b = 1.0 - met - rate * alone
     left = np.maximum(1.0 - rate * crowded, 0.0)
-    share = 1.0 - 0.5 * (b + np.sqrt(b * b + 4.0 * rate * met * left))
+    left *= met
+    share = 1.0 - 0.5 * (b + np.sqrt(b * b + 4.0 * left))
     return np.asarray(np.clip(share, 0.0, 1.0 - 1e-6))
 
 

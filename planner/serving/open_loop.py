@@ -13,18 +13,27 @@ from dataclasses import replace
 import numpy as np
 
 from planner.formulas import queueing
-from planner.formulas.arrays import Array, BoolArray, IntArray
+from planner.formulas.arrays import Array, IntArray
+from planner.formulas.roots import last_positive
 from planner.formulas.routing import Routing
 from planner.serving.attainment import Constraint
 from planner.serving.decoding import decode_state, no_decoding, tpot_variance_s2
 from planner.serving.order import ordered
 from planner.serving.prepared import Prepared, Role
 from planner.serving.prompting import prompt_state, slowed_decoding
-from planner.serving.state import State, attained, stack
+from planner.serving.state import State, log_odds, margin, stack
 from planner.spec.slo import Bound
 
 #: Candidates solved at once: their tables stay in a processor's cache.
-BLOCK = 512
+BLOCK = 384
+#: Where goodput is looked for, relative to the rate that saturates: vanishing, first, beyond.
+LEAST, FIRST, FULL = 1e-7, 0.45, 0.999
+#: Log-odds that stand for a rate that saturates, at which hardly a request meets its bound.
+ALL_MISS = -6.0
+#: Margin (log-odds) that meets a bound exactly.
+MET = 1e-9
+#: Share of candidates still searched below which their tables are gathered anew.
+WORTH_TAKING = 0.8
 #: How closely the number of replicas that share bursts is sought.
 FEW_MORE = 1.1
 #: Share of the TTFT misses an SLO allows that is left to waiting for a decode place.
@@ -40,10 +49,9 @@ def solve(at: Prepared, rate_per_s: Array) -> State:
     return _solve(at, rate_per_s)
 
 
-def _blocks(at: Prepared) -> list[IntArray]:
+def _blocks(at: Prepared) -> list[slice]:
     """Return the rows of all candidates in blocks."""
-    rows = np.arange(len(at.law.places))
-    return [rows[k : k + BLOCK] for k in range(0, len(rows), BLOCK)]
+    return [slice(k, k + BLOCK) for k in range(0, len(at.law.places), BLOCK)]
 
 
 def _solve(at: Prepared, rate_per_s: Array) -> State:
@@ -108,34 +116,66 @@ def saturation_per_s(at: Prepared) -> Array:
     return bound
 
 
-def goodput_per_s(at: Prepared, constraints: Sequence[Constraint], iterations: int = 22) -> Array:
+def goodput_per_s(
+    at: Prepared,
+    constraints: Sequence[Constraint],
+    relative: float = 1e-10,
+    start_per_s: Array | None = None,
+) -> Array:
     """Return ``[C]`` the largest rate of one replica at which it is stable and meets the bounds.
 
-    Bisection over all candidates at once; 0 where the bounds fail even at a vanishing rate.
+    A root for all candidates at once, within ``relative`` of itself; 0 where the bounds fail even
+    at a vanishing rate. ``start_per_s`` are ``[C]`` rates to look at first.
     """
-    if len(at.law.places) > BLOCK:
-        parts = [goodput_per_s(at.take(rows), constraints, iterations) for rows in _blocks(at)]
-        return np.concatenate(parts)
-    relevant = own_constraints(at.role, constraints)
-    hand_off = place_share(constraints)
-
-    def meets(rate: Array) -> BoolArray:
-        state = solve(at, rate)
-        ok = state.stable & (at.law.places >= 1.0)
-        if at.role == "decode":
-            ok = ok & (state.place_probability <= hand_off)
-        for constraint in relevant:
-            ok = ok & attained(state, at.lengths, constraint)
-        return ok
-
     high = saturation_per_s(at)
-    low = high * 1e-7
-    feasible = meets(low)
-    for _ in range(iterations):
-        middle = 0.5 * (low + high)
-        ok = meets(middle)
-        low, high = np.where(ok, middle, low), np.where(ok, high, middle)
-    return np.where(feasible, low, 0.0)
+    start = FIRST * high if start_per_s is None else np.clip(start_per_s, LEAST * high, FULL * high)
+    if len(high) > BLOCK:
+        blocks = _blocks(at)
+        parts = [
+            goodput_per_s(at.take(rows), constraints, relative, start[rows]) for rows in blocks
+        ]
+        return np.concatenate(parts)
+    asked = own_constraints(at.role, constraints), place_share(constraints)
+    first = _margin(at, *asked, start)
+    ok = first >= 0.0
+    low, least = start.copy(), first.copy()
+    failed = np.flatnonzero(~ok)
+    if len(failed):
+        low[failed] = LEAST * high[failed]
+        least[failed] = _margin(at.take(failed), *asked, low[failed])
+    some = np.flatnonzero(least >= 0.0)
+    found = np.zeros(len(high))
+    above = np.where(ok, high, start)[some], np.where(ok, ALL_MISS, first)[some]
+    held, of = at if len(some) == len(high) else at.take(some), np.arange(len(some))
+
+    def value(rate: Array, rows: IntArray) -> Array:
+        """Evaluate all candidates held: fewer are gathered only once they are few."""
+        nonlocal held, of
+        if len(rows) < WORTH_TAKING * len(of):
+            held, of = held.take(np.searchsorted(of, rows)), rows
+        where = np.searchsorted(of, rows)
+        rates = low[some][of]
+        rates[where] = rate
+        return _margin(held, *asked, rates)[where]
+
+    found[some] = last_positive(value, (low[some], least[some]), above, relative)
+    return found
+
+
+def _margin(at: Prepared, own: Sequence[Constraint], hand_off: float, rate_per_s: Array) -> Array:
+    """Return ``[C]`` by how much candidates meet at a rate what goodput asks for; below 0 if not.
+
+    It is the least of the margins of the bounds, of hand-offs to decode places, and of stability.
+    """
+    state = solve(at, rate_per_s)
+    margins = [margin(state, at.lengths, constraint) for constraint in own]
+    if at.role == "decode":
+        margins.append(log_odds(hand_off) - log_odds(state.place_probability))
+    slack = np.minimum(queueing.SATURATED - state.prefill_load, state.place_decay_per_s)
+    least = np.min(margins, axis=0) if margins else slack
+    ok = state.stable & (at.law.places >= 1.0)
+    least = np.where(np.abs(least) < MET, 0.0, least)
+    return np.asarray(np.where(ok, least, np.minimum(least, -MET)))
 
 
 def goodput_among(
@@ -143,7 +183,7 @@ def goodput_among(
     constraints: Sequence[Constraint],
     rate_per_s: float | None,
     routing: Routing,
-    iterations: int = 22,
+    relative: float = 1e-10,
 ) -> Array:
     """Return ``[C]`` goodput of one replica of as many as a rate takes (Q10).
 
@@ -152,23 +192,27 @@ def goodput_among(
     from above, and bisection finds it in between. Without a rate, n is 1: pessimistic for bursty
     traffic.
     """
-    found = goodput_per_s(at, constraints, iterations)
+    found = goodput_per_s(at, constraints, relative)
     if rate_per_s is None or (routing == "random" and np.all(at.stream_cv == 1.0)):
         return found
 
-    def shared(replicas: Array) -> Array:
-        return goodput_per_s(at.among(replicas, routing), constraints, iterations)
+    def shared(rows: IntArray, replicas: Array) -> Array:
+        among = at.take(rows).among(replicas, routing)
+        return goodput_per_s(among, constraints, relative, found[rows])
 
     least = 1e-3 * saturation_per_s(at)
     many = np.ceil(np.maximum(rate_per_s / np.maximum(found, least), 1.0))
-    found = shared(many)
+    rows = np.flatnonzero(many > 1.0)
+    if len(rows):
+        found[rows] = shared(rows, many[rows])
     few = np.clip(np.ceil(rate_per_s / np.maximum(found, least)), 1.0, many)
-    while np.any((found > 0.0) & (many > FEW_MORE * few)):
-        middle = np.sqrt(few * many)
-        carried = shared(middle)
+    while len(rows := np.flatnonzero((found > 0.0) & (many > FEW_MORE * few))):
+        middle = np.sqrt(few[rows] * many[rows])
+        carried = shared(rows, middle)
         enough = middle * carried >= rate_per_s
-        few, many = np.where(enough, few, middle), np.where(enough, middle, many)
-        found = np.where(enough, carried, found)
+        few[rows] = np.where(enough, few[rows], middle)
+        many[rows] = np.where(enough, middle, many[rows])
+        found[rows] = np.where(enough, carried, found[rows])
     return found
 
 

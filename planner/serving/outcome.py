@@ -164,6 +164,7 @@ def _open(
         not all(x.stable[0] for x in more),
         [prompt.layout] if moved is None else [],
         [] if moved is None else [prompt.layout],
+        prompt.instances.engine.scheduler.kind,
     )
     return Outcome(rate, batch, *busy, ttft, tpot, e2e, notes=notes)
 

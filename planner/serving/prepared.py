@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 
 from planner.cost.step import Law, Lengths
-from planner.formulas import occupancy
-from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.arrays import Array, BoolArray, Rows, along, columns_along
+from planner.formulas.occupancy import grid_middles, occupancy_grid
 from planner.formulas.routing import Routing, local_cv
 from planner.serving.attainment import Traffic
+from planner.serving.preempting import passes
 from planner.serving.slots import Slots, slots_of
 
 Role = Literal["both", "prefill", "decode"]
@@ -43,6 +44,8 @@ class Prepared:
     """``[C, K − 1]`` the same for a prompt that joins others."""
     capped_s: Array
     """``[C, K − 1]`` bound on the mean step beside prompts, there."""
+    passes: Array
+    """``[C, K − 1]`` prompts' worth of tokens computed per request: 1 but where KV runs out."""
     prompt_cv: Array
     """``[C, 1]`` coefficient of variation of a prompt's work."""
     overlap: float
@@ -51,10 +54,19 @@ class Prepared:
     """``[C, Y]`` waits behind other prompts at which the pipeline's table is held."""
     ahead_work_s: Array
     """``[C, 2, Y]`` E[(time ahead − wait)⁺] of a prompt in the first stage and in all."""
-    inside: Array
-    """``[C, K − 1]`` occupancies of the grid's middles that have places."""
+    inside: BoolArray
+    """``[C, K − 1]`` which of the grid's middles have places."""
     slots: Slots | None
     """Ranks and micro-batches that decode beside prompts; ``None`` where there is one of them."""
+
+    def across(self, table: Array) -> Array:
+        """Return ``[C, K − 1]`` a table ``[C, G]`` by batch at the middles that have places.
+
+        Beyond the places it is that with every place taken.
+        """
+        grid = self.law.batch
+        last = along(grid, table, self.law.places[:, None])
+        return np.where(self.inside, columns_along(grid, table, grid_middles(self.counts)), last)
 
     @property
     def apart_s(self) -> Array:
@@ -76,7 +88,7 @@ class Prepared:
             slots=self.slots and self.slots.among(cv),
         )
 
-    def take(self, rows: IntArray) -> Prepared:
+    def take(self, rows: Rows) -> Prepared:
         """Return the candidates at the given rows, in that order."""
         return replace(
             self,
@@ -86,6 +98,7 @@ class Prepared:
             marginal_s=self.marginal_s[rows],
             crowded_s=self.crowded_s[rows],
             capped_s=self.capped_s[rows],
+            passes=self.passes[rows],
             arrival_cv=self.arrival_cv[rows],
             stream_cv=self.stream_cv[rows],
             pool=self.pool[rows],
@@ -100,10 +113,11 @@ class Prepared:
 def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = None) -> Prepared:
     """Return the rate-independent part of the open-loop forms."""
     lengths = traffic.lengths
-    counts, widths = occupancy.occupancy_grid(float(law.places.max(initial=1.0)))
-    middles = np.broadcast_to(occupancy.grid_middles(counts), (len(law.places), len(counts) - 1))
+    counts, widths = occupancy_grid(float(law.places.max(initial=1.0)))
+    middles = np.broadcast_to(grid_middles(counts), (len(law.places), len(counts) - 1))
     step = law.decode_at(middles)
     alone, crowded, capped = np.zeros_like(step), np.zeros_like(step), np.full_like(step, np.inf)
+    computed = np.ones_like(step)
     inside = np.minimum(middles, law.places[:, None])
     cv = np.full(len(law.places), traffic.arrival_cv)
     if role == "both":
@@ -112,6 +126,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
             for table in (law.marginal_s, law.crowded_s)
         )
         capped = np.maximum(step, along(law.batch, law.capped_s, inside))
+        computed = passes(law, lengths, inside, counts[1:] >= law.places[:, None])
     if transfer_s is None:
         transfer_s = np.zeros((len(law.places), len(lengths.prompt)))
     ahead, ahead_work = _ahead(law, role, lengths)
@@ -126,6 +141,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         marginal_s=alone,
         crowded_s=crowded,
         capped_s=capped,
+        passes=computed,
         arrival_cv=cv,
         stream_cv=cv,
         pool=np.ones_like(cv),
@@ -134,7 +150,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         overlap=_overlap(lengths),
         ahead_s=ahead,
         ahead_work_s=ahead_work,
-        inside=inside,
+        inside=middles < law.places[:, None],
         slots=slots_of(law, role, lengths, cv),
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, along
 from planner.formulas.renewal import arrivals_after
+from planner.formulas.rings import slowest_of
 from planner.formulas.routing import pooling
 from planner.serving.decoding import (
     Decoding,
@@ -95,13 +96,13 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
         along(law.batch, table, batch)
         for table in (law.service_s, law.marginal_s, law.crowded_s, law.prompt_s)
     )
-    prefill = at.role == "prefill"
+    prefill, parts = at.role == "prefill", lengths.split
     own_steps = prefill or law.apart
     mean, stages = lengths.mean(service), law.stages[:, None]
     load, pause = rate * mean, np.zeros_like(rate)
     if own_steps:  # a step runs while there are prompts, one per pipeline stage
         alone = alone / stages if prefill else alone
-        running = np.minimum(rate * lengths.mean(prompt), 1.0)
+        running = np.minimum(rate * lengths.mean(parts * prompt), 1.0)
         fixed, vacation, busy = law.start_s, np.zeros_like(rate), np.minimum(load, 1.0)
         if not prefill:  # those in decode take their turn whenever no prompt is left
             pause = (1.0 - decoding.idle) * along(law.batch, law.boundary_s, batch[:, None])[:, 0]
@@ -117,20 +118,20 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     taken = taken_share(rate, fixed, lengths.mean(alone), lengths.mean(crowded), gathered)
     taken = np.minimum(taken, MOST_TAKEN)
     others = (gathered * rate * fixed / (1.0 - taken))[:, None]
-    square_taken = lengths.mean(((alone + others * crowded) / (1.0 + others)) ** 2)
+    square_taken = lengths.mean(((alone + others * crowded) / (1.0 + others)) ** 2 / parts)
     even = fixed / (1.0 - taken)
     # Prompts that arrive in one step share the next. Its length is a branching of Poisson
     # arrivals: mean T/(1 − ρ), variance λE[x²]·mean/(1 − ρ²); an arrival sees it length-biased.
     seen = even + rate * square_taken / (1.0 - taken**2)
     if own_steps:  # the first prompt of a busy period makes a step of its own
-        seen = np.maximum(seen, lengths.mean(prompt**2) / lengths.mean(prompt))
+        seen = np.maximum(seen, lengths.mean(parts * prompt**2) / lengths.mean(parts * prompt))
     delay = running * vacation / 2.0 * (1.0 + taken) / (1.0 - taken)
-    room, own = _room(at, batch, mean), prompt / stages
+    room, own = _room(at, batch, mean), parts * prompt / stages
     work = _Work(own_steps, service, own, crowded, load, room, delay, seen, running, taken)
     step, sigma, wait = _wait(at, rate, work, running * even)
     if law.apart and not prefill:  # what decoding loses, not prompts from each other
         taken, square_taken = _lost(at, rate, batch, alone, crowded)
-    alike = np.broadcast_to(1.0, prompt.shape)
+    alike = np.broadcast_to(slowest_of(parts), prompt.shape)  # it begins when all of them can
     found = Prompting(prompt, step + pause, sigma, wait, load, busy, taken, square_taken, alike)
     return found if at.slots is None else _in_slots(at, rate, batch, running, found)
 
@@ -234,9 +235,13 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
 
     def queue(used: Array) -> tuple[Array, Array]:
         if at.role != "prefill" or at.routing not in ("least-loaded", "two-choices"):
-            return queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.arrival_cv)
+            return queueing.gg1_wait_s(
+                rate, mean(used), mean(used**2 / at.lengths.split), at.arrival_cv
+            )
         # a prompt goes where few prompts are: one queue for all replicas of the pool (Q11)
-        sigma, wait = queueing.gg1_wait_s(rate, mean(used), mean(used**2), at.stream_cv)
+        sigma, wait = queueing.gg1_wait_s(
+            rate, mean(used), mean(used**2 / at.lengths.split), at.stream_cv
+        )
         chance, part = pooling(sigma, at.pool, at.routing)
         return sigma * chance, wait * part
 

@@ -12,7 +12,11 @@ CV, LOAD = 2.0, 0.85
 
 
 def outside(
-    arrival_cv: float, busy: bool, colocated: Iterable[Layout], prefill: Iterable[Layout]
+    arrival_cv: float,
+    busy: bool,
+    colocated: Iterable[Layout],
+    prefill: Iterable[Layout],
+    scheduler: str = "chunked",
 ) -> tuple[str, ...]:
     """Return a note for each way in which a prediction leaves the range that was refereed.
 
@@ -26,8 +30,15 @@ def outside(
         Layouts of the replicas that both process prompts and decode.
     prefill
         Layouts of the replicas that only process prompts.
+    scheduler
+        Kind of the engine's scheduler.
     """
     notes = []
+    if scheduler == "layered" and (busy or arrival_cv > 1.0):
+        notes.append(
+            "prompts that pass layer by layer: TTFT p90 was up to 16 % off in simulation at CV 2 "
+            "and 37 % at 85 % of the largest stable rate"
+        )
     if arrival_cv > CV:
         notes.append(
             f"arrival CV {arrival_cv:.3g}: the closed forms agree with simulation up to {CV:g}; "

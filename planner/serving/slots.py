@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.cost.step import Law, Lengths
-from planner.formulas.arrays import Array, IntArray, along
+from planner.formulas.arrays import Array, IntArray, Rows, along
 from planner.formulas.renewal import arrivals_after
 
 #: Mean numbers of prompts in a step at which what they add is tabulated.
@@ -53,7 +53,7 @@ class Slots:
     slope_s: Array
     variance_s2: Array
 
-    def take(self, rows: IntArray) -> Slots:
+    def take(self, rows: Rows) -> Slots:
         """Return the candidates at the given rows."""
         by_row = ("count", "stages", "arrival_cv", "alone_s", "filled_s", "crowded_s")
         tables = ("crowded_s2", "added_s", "slope_s", "variance_s2")

@@ -16,6 +16,9 @@ from planner.serving.attainment import Constraint, quantiles
 METRICS = ("ttft", "tpot", "e2e")
 #: Latencies outside are no answer anyone waits for [s].
 BRACKET_S = (1e-5, 1e5)
+#: Share of requests told from none and, below 1, from all; also the least mean [s],
+#: and its inverse the longest.
+LEAST_SHARE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +172,27 @@ def metric_quantiles_s(
     return quantiles(mixture, q, *BRACKET_S, plans)
 
 
-def attained(state: State, lengths: Lengths, constraint: Constraint) -> BoolArray:
-    """Return ``[C]`` whether a constraint holds."""
+def margin(state: State, lengths: Lengths, constraint: Constraint) -> Array:
+    """Return ``[C]`` how far a constraint holds: at least 0 where it does, below 0 where not.
+
+    For a quantile it is the log-odds of meeting the limit above those asked for, nearly straight in
+    the rate; for a mean the logarithm of the limit over it.
+    """
     bound = constraint.bound
     if bound.quantile is None:
         mean = metric_mean_s(state, lengths, bound.metric, constraint.weight)
-        return np.asarray(mean <= bound.limit_s)
+        return np.log(bound.limit_s / np.clip(mean, LEAST_SHARE, 1.0 / LEAST_SHARE))
     limit = np.full(len(state.stable), bound.limit_s)
-    share = (cdf(state, lengths, bound.metric, limit) * constraint.weight).sum(axis=-1)
-    return np.asarray(share >= bound.quantile)
+    met = (cdf(state, lengths, bound.metric, limit) * constraint.weight).sum(axis=-1)
+    return np.asarray(log_odds(met) - log_odds(bound.quantile))
+
+
+def log_odds(share: Array | float) -> Array:
+    """Return the logarithm of the odds of a share of requests, finite also for none and all."""
+    inside = np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE)
+    return np.asarray(np.log(inside / (1.0 - inside)))
+
+
+def attained(state: State, lengths: Lengths, constraint: Constraint) -> BoolArray:
+    """Return ``[C]`` whether a constraint holds."""
+    return np.asarray(margin(state, lengths, constraint) >= 0.0)

@@ -125,7 +125,17 @@ def evaluate(
         for c in changes
     ]
     groups = best_groups(options, _bounded(traffic))
-    return evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)
+    found = evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)
+    return _with_shared_prompts(found, groups[0], traffic)
+
+
+def _with_shared_prompts(found: Evaluation, prompt: Group, traffic: Traffic) -> Evaluation:
+    """Return an evaluation that says where prompts are shared by more replicas than there are."""
+    together = float(traffic.lengths.split.max())
+    if together <= prompt.replicas:
+        return found
+    note = f"up to {together:g} replicas compute a prompt together, there are {prompt.replicas}"
+    return replace(found, notes=(*found.notes, note))
 
 
 def _sides(

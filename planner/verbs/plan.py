@@ -10,7 +10,7 @@ from planner.search.plans import PlanSet
 from planner.search.prices import prices_of
 from planner.search.tradeoff import trade_off
 from planner.serving.attainment import Traffic
-from planner.serving.refereed import outside
+from planner.serving.refereed import LOAD, outside
 from planner.spec.accelerator import Accelerator
 from planner.spec.cluster import Cluster
 from planner.spec.engine import Engine
@@ -179,11 +179,12 @@ def _answered(
 
 def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
     """Return where the recommended plan lies outside what the closed forms were tested at."""
+    best = result.recommended
     both, prefill = (
-        [p.layout for p in result.recommended.pools if p.role == role]
-        for role in ("both", "prefill")
+        [p.layout for p in best.pools if p.role == role] for role in ("both", "prefill")
     )
-    return outside(traffic.arrival_cv, False, both, prefill)
+    busy = best.rate_per_s > LOAD * best.saturation_per_s
+    return outside(traffic.arrival_cv, busy, both, prefill)
 
 
 def provenance(

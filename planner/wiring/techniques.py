@@ -250,6 +250,9 @@ def said_of(techniques: Sequence[Given], found: Rewritten) -> list[str]:
     loss = found.quality_loss
     quality = "no quality loss is declared" if loss is None else f"declared quality loss {loss:.2%}"
     notes = [f"with {', '.join(str(g) for g in techniques)}: {quality}"]
+    together = float(found.traffic.lengths.split.max())
+    if together > 1.0:
+        notes.append(f"up to {together:g} replicas compute a prompt together: pools need as many")
     if found.calls != 1.0:
         notes.append(
             f"rates are those a plan is sized for: {found.calls:.4g} per request of a user"

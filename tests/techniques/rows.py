@@ -28,14 +28,18 @@ class Row:
     """Where the knob is no technique: ``--scheduler priority``, a field of a workload …"""
     source: str = ""
     """Where there is no technique to take it from."""
+    file: str = ""
+    """Test file of ``tests`` that performs the check, where it is not that of the row."""
 
 
 def rows() -> list[tuple[str, Row]]:
-    """Return every row with the name of its test file, in order of number and name."""
-    if str(HERE) not in sys.path:
-        sys.path.insert(0, str(HERE))
+    """Return every row with the path of its test file below ``tests``, by number and name."""
+    for folder in (HERE, HERE.parent):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
     found = []
-    for path in sorted(HERE.glob("test_*.py")):
+    for path in (*sorted(HERE.glob("test_*.py")), HERE / "core_rows.py"):
         module = importlib.import_module(path.stem)
-        found += [(path.name, row) for row in getattr(module, "ROWS", ())]
+        own = f"techniques/{path.name}"
+        found += [(row.file or own, row) for row in getattr(module, "ROWS", ())]
     return sorted(found, key=lambda x: (int(x[1].number.split()[0]), x[1].system))
