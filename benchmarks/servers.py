@@ -150,7 +150,7 @@ def left_out(table: RunTable, by: str, rows: int, engine_name: str | None) -> No
                 continue
             fit = host_times.fit_targets(rest, engine, laws)
             values = {n: getattr(engine, n) for n in host_times.BOUNDS}
-            values |= {n: v for n, v in fit.parameters.items() if n not in fit.kept}
+            values |= host_times.fitted_values(fit)
             guess = host_times.predicted_s(held, host_times.host_times_of(values), laws)
             figures = [(f, v) for h in held for f, v in h.measured.items()]
             names = np.array([f.removesuffix("_mean").removesuffix("_p50") for f, _ in figures])

@@ -9,6 +9,7 @@ from shop import instances, lengths, split
 from planner import load_accelerator, load_engine, load_precision
 from planner.catalog import store
 from planner.cost.breakdown import breakdown
+from planner.cost.host import HostTimes, laws_by_host
 from planner.cost.price import Hardware, price
 from planner.cost.roofline import roofline_s
 from planner.cost.step import Instances, law
@@ -93,3 +94,13 @@ def test_a_slowdown_far_below_1_is_held_and_explained() -> None:
     assert at.decode_s[0, 1:] == pytest.approx(floor[1:], rel=1e-9)
     told = sum(line.seconds for line in breakdown(held, CHAT, "decode", 8.0))
     assert told == pytest.approx(float(at.decode_at(np.array([8.0]))[0, 0]), rel=1e-9)
+
+
+def test_a_fit_sees_the_roofline() -> None:
+    one = instances("llama-3.1-8b", "a100-sxm-80gb", engine="ideal")
+    adds = {"host_step_s": 2e-3, "decode_slowdown": 0.4, "prompt_slowdown": 0.3}
+    fast = Instances(one.model, one.hardware, one.engine.model_copy(update=adds), one.layouts)
+    direct = law(fast, CHAT)
+    fitted = laws_by_host(one, CHAT)(HostTimes(host_sequence_s=0.0, request_s=0.0, **adds))
+    assert fitted.decode_s == pytest.approx(direct.decode_s, rel=1e-6)
+    assert fitted.prompt_s[:, 0] == pytest.approx(direct.prompt_s[:, 0], rel=1e-6)

@@ -276,6 +276,17 @@ def test_too_little_to_fit(tmp_path: Path, arguments, part: str) -> None:
         planner.calibrate([table(tmp_path, ROW)], **arguments)
 
 
+def test_a_fit_takes_the_rows_it_is_told_and_says_so(tmp_path: Path) -> None:
+    loads = [ROW.replace(",8,,", f",{n},,") for n in (1, 2, 4, 8, 16, 32)]
+    path = table(tmp_path, *loads, *(x.replace("fp8", "bf16") for x in loads))
+    found = planner.calibrate([path], engine="vllm-v1", only=["weight_dtype=bf16"], rows=5)
+    assert found.rows == 5
+    assert found.after["tpot"].n == 6
+    assert "--engine vllm-v1 --only weight_dtype=bf16 --rows 5: 5 runs" in found.engine.sources[-1]
+    with pytest.raises(InputError, match="COLUMN=WORD"):
+        planner.calibrate([path], engine="vllm-v1", only=["weight=bf16"], rows=5)
+
+
 # The shared measurements ------------------------------------------------------------------------
 
 

@@ -47,6 +47,13 @@ def calibrate(
     engine: Annotated[
         str | None, typer.Option(help="Engine whose kernels or host times are fitted")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=WORD,…", help="Runs: rows with one of these words, each time"),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=5, help="Runs: most rows fitted, evenly picked; default: 400")
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(help="YAML file to write, a directory without --gpu; default: stdout"),
@@ -80,6 +87,8 @@ def calibrate(
         paths,
         gpu=gpu,
         engine=engine,
+        only=only or (),
+        rows=rows,
         catalog=catalog,
         progress=tracked("predicting runs", shown=not QUIET.get()),
     )

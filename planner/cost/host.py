@@ -2,7 +2,8 @@
 
 Every table of a law is affine in the host time per step and per sequence, which are added to steps,
 and in the slowdowns, which stretch the kernels' part: tables are sums and differences of steps.
-Where a step is the larger of two times, that holds on either side. Nine laws therefore span all.
+Where a step is the larger of two times, that holds on either side. Nine laws therefore span all;
+a tenth, of kernels that take no time of their own, is the roofline that slowdowns below 1 stop at.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _STEPS = {
 _PRODUCTS = (
     ("decode_slowdown", "attention_slowdown"), ("prompt_slowdown", "attention_slowdown"),
 )  # fmt: skip
+_SLOWDOWNS = ("decode_slowdown", "prompt_slowdown", "attention_slowdown")
 _TABLES = (
     "decode_s", "prompt_s", "marginal_s", "crowded_s", "service_s", "start_s", "mixed_s",
     "capped_s", "boundary_s",
@@ -67,12 +69,17 @@ def laws_by_host(instances: Instances, lengths: Lengths) -> Callable[[HostTimes]
         both = table(pair)
         slopes[pair] = {t: (both[t] - one[t] - two[t] + zero[t]) / size for t in _TABLES}
 
+    roof = {t: getattr(at(**dict.fromkeys(_SLOWDOWNS, 1e-9)), t) for t in _TABLES}
+
     def given(host: HostTimes) -> Law:
         tables: dict[str, Any] = zero
-        for names, slope in slopes.items():
-            shift = prod(getattr(host, name) - start[name] for name in names)
-            if shift != 0.0:
-                tables = {t: np.asarray(x + shift * slope[t]) for t, x in tables.items()}
+        for kernels in (True, False):
+            for names, slope in slopes.items():
+                shift = prod(getattr(host, name) - start[name] for name in names)
+                if shift != 0.0 and kernels == (names[0] in _SLOWDOWNS):
+                    tables = {t: np.asarray(x + shift * slope[t]) for t, x in tables.items()}
+            if kernels and min(getattr(host, name) for name in _SLOWDOWNS) < 1.0:
+                tables = {t: np.maximum(x, roof[t]) for t, x in tables.items()}
         return replace(base, **tables, request_s=host.request_s)
 
     return given

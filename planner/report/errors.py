@@ -110,7 +110,8 @@ def _print_host_times(found: FittedEngine, out: Console) -> None:
     out.print(f"{found.engine.name}: host times fitted to {found.rows} rows")
     for name, error in found.fit.standard_errors.items():
         shown = format_seconds if name.endswith("_s") else "{:.3g}".format
-        known = "kept" if not error >= 0.0 else f"± {shown(error)}"
+        left = "at its bound" if name in found.fit.pinned else "kept"
+        known = left if not error >= 0.0 else f"± {shown(error)}"
         out.print(f"  {name.removesuffix('_s')}: {shown(getattr(found.engine, name))} {known}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("metric", "rows", "before", "", "bias", "after", "", "bias"):

@@ -66,6 +66,9 @@ def fit_host_times(
     resolve: Resolve,
     engine: Engine,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    *,
+    most: int = MOST_ROWS,
+    origin: str = "",
 ) -> FittedEngine:
     """Return the engine's profile with host times fitted to its rows.
 
@@ -79,6 +82,10 @@ def fit_host_times(
         Profile to start from; its other fields are kept.
     progress
         Wraps the rows predicted with the new profile.
+    most
+        Rows fitted, evenly picked where the table has more.
+    origin
+        How these rows were chosen: told in the profile's sources.
 
     Raises
     ------
@@ -86,17 +93,17 @@ def fit_host_times(
         If fewer than 5 rows can be predicted.
     """
     before = predictions_of(table, resolve, iter)
-    targets = targets_of(table, before, resolve)
+    targets = targets_of(table, before, resolve, most)
     if len(targets) < FEWEST_ROWS:
         raise InputError(
             f"{table.path}: found {len(targets)} rows of {engine.name} with a latency that can be "
             f"predicted, expected at least {FEWEST_ROWS}"
         )
     found = fit_targets(targets, engine, shared_laws_by_host())
-    values = {name: found.parameters[name] for name in found.standard_errors if name in BOUNDS}
-    values = {name: value for name, value in values.items() if name not in found.kept}
-    origin = f"host times: fitted to {len(targets)} runs of {Path(table.path).name}"
-    sources = (*(x for x in engine.sources if not x.startswith("host time")), origin)
+    values = fitted_values(found)
+    told = f"fitted: {origin or Path(table.path).name}: {len(targets)} runs"
+    kept = (x for x in engine.sources if not x.startswith(("host time", "fitted:")))
+    sources = (*kept, f"{told}; residual {found.median_error:.1%} median")
     fitted = engine.model_copy(update={**values, "sources": sources})
 
     def refitted(run: Run) -> list[Case]:
@@ -175,8 +182,20 @@ def host_times_of(parameters: Mapping[str, float]) -> HostTimes:
     return HostTimes(**{name: parameters[name] for name in BOUNDS})
 
 
+def fitted_values(fit: Fit) -> dict[str, float]:
+    """Return what a fit changes of a profile: unidentified host times are left, slowdowns are 1."""
+    return {
+        name: fit.parameters[name]
+        for name in BOUNDS
+        if name in fit.standard_errors and (name in PRIOR or name not in fit.kept)
+    }
+
+
 def fit_targets(targets: Sequence[Target], engine: Engine, laws: LawsByHost) -> Fit:
-    """Return the host times that fit the targets, started from those of a profile."""
+    """Return what fits the targets best: host times from a profile's on, slowdowns from 1 on.
+
+    A prior stands at 1, wherever an earlier fit ended: so a fit repeated finds the same again.
+    """
     measured = np.array([v for t in targets for v in t.measured.values()])
     start = {
         name: min(max(getattr(engine, name), low * 10.0 if name.endswith("_s") else low), high)
@@ -185,6 +204,7 @@ def fit_targets(targets: Sequence[Target], engine: Engine, laws: LawsByHost) -> 
     few = len(targets) < FEWEST_FOR_KERNELS
     own = ("host_step_s", "host_sequence_s", "request_s")
     free = {name: BOUNDS[name] for name in own} if few else BOUNDS
+    start |= dict.fromkeys(PRIOR, 1.0)
     if few:
         start |= {name: getattr(engine, name) for name in BOUNDS if name not in free}
     return fit_log(

@@ -13,7 +13,7 @@ from planner.formulas.arrays import BoolArray
 from planner.ingest.columns import read_columns
 from planner.ingest.kernels import kernels_of
 from planner.ingest.runs import RunTable, is_runs, runs_of
-from planner.search.host_times import FittedEngine, fit_host_times
+from planner.search.host_times import MOST_ROWS, FittedEngine, fit_host_times
 from planner.search.runs import predictions_of, validate_runs
 from planner.search.statistics import FileErrors, keys_of
 from planner.search.validate import validate_kernels
@@ -69,6 +69,8 @@ def calibrate(
     *,
     gpu: str | None = None,
     engine: str | Engine | None = None,
+    only: Sequence[str] = (),
+    rows: int | None = None,
     catalog: Catalog = None,
     progress: Progress | None = None,
 ) -> Calibrated | FittedEngine:
@@ -84,6 +86,10 @@ def calibrate(
     engine
         Kernels: engine whose library's rows are fitted, by default all rows of the device. Runs:
         engine whose profile is fitted.
+    only
+        Runs: rows with these words, ``COLUMN=WORD[,WORD…]`` each; none: all.
+    rows
+        Runs: most rows fitted, evenly picked; by default 400.
     catalog
         Directory whose entries override the shipped ones.
     progress
@@ -103,20 +109,41 @@ def calibrate(
     if runs:
         if record is None:
             raise InputError(f"{runs[0].path} holds serving runs: give the --engine to fit")
-        return _fitted_engine(runs[0], record, device, catalog, progress)
+        told = [Path(runs[0].path).name, f"--engine {record.name}"]
+        told += [f"--gpu {device.name}"] if device else []
+        told += [*(f"--only {x}" for x in only), *([f"--rows {rows}"] if rows else [])]
+        own = _rows_of(_only(runs[0], only), record, device, catalog)
+        return fit_host_times(
+            own,
+            resolver(catalog),
+            record,
+            progress or iter,
+            most=rows or MOST_ROWS,
+            origin="planner calibrate " + " ".join(told),
+        )
+    if only or rows:
+        raise InputError("--only and --rows choose among serving runs, found tables of kernels")
     if device is None:
         raise InputError("tables of kernels calibrate an accelerator: give --gpu")
     library = record.kernels if record else None
     return device_record([kernels_of(c) for c in columns], device, library, catalog)
 
 
-def _fitted_engine(
-    table: RunTable,
-    engine: Engine,
-    device: Accelerator | None,
-    catalog: Catalog,
-    progress: Progress | None,
-) -> FittedEngine:
+def _only(table: RunTable, only: Sequence[str]) -> RunTable:
+    """Return the rows that have one of the words in each of the columns."""
+    for chosen in only:
+        column, equals, words = chosen.partition("=")
+        if not equals or column not in table.text:
+            found, columns = f"--only: found {chosen!r}", ", ".join(sorted(table.text))
+            raise InputError(f"{found}, expected COLUMN=WORD[,WORD…] with one of {columns}")
+        table = table.take(np.isin(table.text[column], words.split(",")))
+    return table
+
+
+def _rows_of(
+    table: RunTable, engine: Engine, device: Accelerator | None, catalog: Catalog
+) -> RunTable:
+    """Return the runs of an engine's profile, on one device if given."""
     names = keys_of(table.text, ("engine", "engine_version", "source", "accelerator"))
     own = np.zeros(len(table), dtype=bool)
     for key in np.unique(names):
@@ -129,7 +156,7 @@ def _fitted_engine(
         own |= (names == key) & (found.name == engine.name)
     if device is not None:
         own &= _of_device(table.text["accelerator"], device, catalog)
-    return fit_host_times(table.take(own), resolver(catalog), engine, progress or iter)
+    return table.take(own)
 
 
 def _of_device(names: np.ndarray, device: Accelerator, catalog: Catalog) -> BoolArray:
