@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from laws import goodput_of, law_of, ttft_s
@@ -27,8 +28,7 @@ def test_a_class_of_100_ms_is_served() -> None:
 
 def test_tighter_classes_carry_less_and_too_tight_ones_nothing() -> None:
     found = [carried(t) for t in ("20ms", "60ms", "100ms", "200ms", "1s")]
-    pairs = zip(found, found[1:], strict=False)
-    assert all(tight <= loose * (1.0 + 1e-9) for tight, loose in pairs)
+    assert all(tight <= loose * (1.0 + 1e-9) for tight, loose in pairwise(found))
     assert found[0] == 0.0
     assert ttft_s(law_of("qwen2.5-7b", "h100", PROMPT, OUTPUT)) > 0.020
 
