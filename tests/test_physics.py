@@ -17,7 +17,7 @@ from planner.cost.memory import (
     memory_map,
     weight_bytes_per_device,
 )
-from planner.cost.price import price
+from planner.cost.price import Hardware, price
 from planner.cost.step import Instances, law
 from planner.cost.work import Op, Split, Step, operators, prompt_attention
 from planner.formulas.energy import power_w
@@ -41,6 +41,12 @@ def _split(layouts) -> Split:
 # Rooflines ----------------------------------------------------------------------------------
 
 
+def fastest_bytes_per_s(on: Hardware) -> float:
+    """Return the bandwidth of the nearest level of links."""
+    inner = on.scale_up.inner_bandwidth_bytes_per_s
+    return max(on.scale_up.bandwidth_bytes_per_s, inner or 0.0)
+
+
 def _worst_margin(found: Instances) -> float:
     """Return the smallest (seconds / roofline) over operators, layouts and batches."""
     on, device = found.hardware, found.hardware.accelerator
@@ -56,7 +62,7 @@ def _worst_margin(found: Instances) -> float:
             wire = np.asarray(p.bytes) * (1 - 1 / np.maximum(op.sizes["ranks"], 1.0))
             floor = wire / (on.scale_up.bandwidth_bytes_per_s + on.scale_out.bandwidth_bytes_per_s)
         elif op.kind in LINKS:
-            floor = np.asarray(p.bytes) / on.scale_up.bandwidth_bytes_per_s
+            floor = np.asarray(p.bytes) / fastest_bytes_per_s(on)
         else:
             dtype = on.precision.compute if op.part in on.precision.parts else "bf16"
             floor = np.maximum(
@@ -140,7 +146,7 @@ def test_all_reduce_takes_at_least_the_wire(gpu):
     on = hardware(gpu)
     message, ranks = np.geomspace(1e2, 1e9, 30), np.array([[2.0], [4.0], [8.0], [16.0]])
     p = price(Op("r", "all_reduce", 1.0, {"message_bytes": message, "ranks": ranks}), on)
-    wire = 2 * message * (ranks - 1) / ranks / on.scale_up.bandwidth_bytes_per_s
+    wire = 2 * message * (ranks - 1) / ranks / fastest_bytes_per_s(on)
     assert (np.asarray(p.seconds) >= wire).all()
     assert (np.diff(p.seconds, axis=1) >= 0).all()
 

@@ -184,7 +184,7 @@ TRIED: dict[str, float] = {
     "weights_beside_bytes": 1e9, "kv_pool": 2.0, "token_budget": 256.0, "max_sequences": 6.0,
     "busiest": 1.5, "launch_time": 99.0, "prompt_split": 4.0, "stall_s": 0.1,
     "all_reduce_s": 1e-4,
-    "split_s": 1e-3, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
+    "split_s": 1e-4, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
     "stream_s_per_byte": 1e-12, "weights_streamed": 1.0,
 }  # fmt: skip
 

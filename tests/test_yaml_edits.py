@@ -37,7 +37,7 @@ EDITS = (
     Edit(H100, "name: h100-sxm-80gb", "name: h100-sxm-96gb", "name",
          ("'h100-sxm-96gb'", "expected 'h100-sxm-80gb', the file's stem")),
     Edit(H100, "scale_up: {devices: 8,", "scale_up: {device: 8,", "scale_up.device",
-         ("did you mean 'devices'?",)),
+         ("did you mean 'devices' or 'inner_devices'?",)),
     Edit("hardware/clusters/mixed-h100-l40s.yaml", "accelerator: l40s", "accelerator: l40",
          "groups.1.accelerator", ("'l40'", "did you mean 'l40s'")),
     Edit("hardware/engines/vllm-v1.yaml", "kind: engine", "kind: engin", "kind",

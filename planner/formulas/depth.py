@@ -38,8 +38,8 @@ def layers_passed(
     Examples
     --------
     >>> u, decoding, _ = layers_passed(0.75, 0.75, np.array([1.0, 2.0]), 0.0)
-    >>> u, decoding
-    (array([0.75, 0.9375]), array([1., 0.8]))
+    >>> u.tolist(), decoding.tolist()
+    ([0.75, 0.9375], [1.0, 0.8])
     """
     if decoded == prompted == 1.0:
         return 1.0, 1.0, 1.0

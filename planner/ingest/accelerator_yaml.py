@@ -51,6 +51,9 @@ def _link(link: Link) -> str:
     parts = [f"devices: {link.devices}"] if isinstance(link, ScaleUp) else []
     parts.append(f"bandwidth_gb_s: {_number(link.bandwidth_bytes_per_s / 1e9)}")
     parts.append(f"latency_us: {_number(link.latency_s * 1e6)}")
+    if isinstance(link, ScaleUp) and link.inner_bandwidth_bytes_per_s is not None:
+        parts.append(f"inner_devices: {link.inner_devices}")
+        parts.append(f"inner_bandwidth_gb_s: {_number(link.inner_bandwidth_bytes_per_s / 1e9)}")
     return "{" + ", ".join(parts) + "}"
 
 
