@@ -7,8 +7,8 @@ their launch scripts set them by rules; these are those rules, none of them fitt
 Sources: InferenceMAX/InferenceX ``benchmarks/*.sh`` (github.com/SemiAnalysisAI/InferenceX, Apache
 2.0, scripts ``70b_*``, ``gptoss_*``, ``dsr1_*`` of October 2025 to February 2026); MLPerf Inference
 closed division, NVIDIA's submissions (FP8 checkpoints and KV caches on Hopper from v4.0 on, FP4
-ones on Blackwell), whatever precision their system descriptions state;
-TensorRT-LLM's performance overview ("Reproducing Benchmarked Results": requests by length).
+ones on Blackwell): from memory, not checked against the submissions, and against the fp16 that
+their rows state.
 """
 
 from __future__ import annotations
@@ -20,26 +20,18 @@ from planner.ingest.runs import Run
 
 #: InferenceMAX draws lengths uniformly from 0.8 … 1.0 of the nominal 1,024 or 8,192 tokens.
 _SHORT = 2000.0
-#: Requests of TensorRT-LLM's offline tables by nominal prompt and output tokens.
-_REQUESTS = {
-    (128, 128): 30_000, (128, 2048): 3_000, (128, 4096): 1_500, (2048, 128): 3_000,
-    (5000, 500): 1_500, (500, 2000): 3_000, (1000, 1000): 3_000, (1000, 2000): 3_000,
-    (2048, 2048): 1_500, (20000, 2000): 1_000,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
     """Settings of a server that its row leaves open.
 
-    ``engine`` holds fields of the profile, ``weights`` and ``kv`` formats (empty: as the row says),
-    ``requests`` those of an offline run.
+    ``engine`` holds fields of the profile, ``weights`` and ``kv`` formats (empty: as the row says).
     """
 
     engine: dict[str, Any] = field(default_factory=dict)
     weights: str = ""
     kv: str = ""
-    requests: int | None = None
 
 
 def launch_of(run: Run, family: str) -> Launch:
@@ -54,9 +46,6 @@ def launch_of(run: Run, family: str) -> Launch:
         narrow = "nvfp4" if family == "blackwell" else "fp8"
         wide = engine == "trtllm" and run.text["weight_dtype"] == "fp16"
         return Launch(weights=narrow if wide else "", kv="fp8")
-    if source.startswith("trtllm-perf"):
-        lengths = tuple(int(run.numbers.get(f"{n}_tokens", 0)) for n in ("prompt", "output"))
-        return Launch(requests=_REQUESTS.get(lengths))  # type: ignore[arg-type]
     return Launch()
 
 

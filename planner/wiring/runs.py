@@ -77,7 +77,7 @@ def resolver(catalog: Catalog = None) -> Resolve:
             t["kv_dtype"] or launch.kv, t["engine"], t["engine_version"], t["source"],
             t["speculative"], tuple(launch.engine.items()),
         )  # fmt: skip
-        load = _load(run, launch.requests)
+        load = _load(run)
         lengths = (run.numbers.get("prompt_tokens"), run.numbers.get("output_tokens"))
         requests = traffic(t["prompt_dist"], t["output_dist"], *lengths)
         return [Case(*groups, requests, load) for groups in _groups(run, what)]
@@ -121,10 +121,10 @@ def _hardware(
     return hardware_of(device, precision, kv or "auto", None, 1.0, catalog, engine.kernels)
 
 
-def _load(run: Run, requests: int | None) -> Load:
+def _load(run: Run) -> Load:
     kind = run.text["load"]
     if kind == "offline":
-        return Load("offline", float(requests or 0))
+        return Load("offline", 0.0)
     column = "request_rate_per_s" if kind == "poisson" else "concurrency"
     value = run.numbers.get(column, 0.0)
     if value <= 0:
