@@ -23,10 +23,10 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
     engine = instances.engine
     ops = operators(instances.model, split, step)
     launches = sum(op.repeat for op in ops) * engine.launch_s
-    busy = composed_s(in_the_engine(ops, engine), instances.hardware, engine.overlap)
+    busy = composed_s(in_the_engine(ops, instances), instances.hardware, engine.overlap)
     if (engine.decode_slowdown, engine.prompt_slowdown) != (1.0, 1.0):
         alone = operators(instances.model, split, replace(step, chunk=0.0))
-        plain = composed_s(in_the_engine(alone, engine), instances.hardware, engine.overlap)
+        plain = composed_s(in_the_engine(alone, instances), instances.hardware, engine.overlap)
         busy = engine.decode_slowdown * plain + engine.prompt_slowdown * (busy - plain)
     busy = at_least_roofline_s(busy, ops, instances.hardware, engine)
     busy = np.maximum(busy, streamed_s(instances.model, split, instances.hardware.precision))
@@ -44,14 +44,20 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
 def prompt_attention_s(ops: list[Op], instances: Instances) -> Array:
     """Return the time of the attention of whole prompts, slowed as in the engine."""
     engine, on = instances.engine, instances.hardware
-    busy = engine.prompt_slowdown * total_s(in_the_engine(ops, engine), on)
+    busy = engine.prompt_slowdown * total_s(in_the_engine(ops, instances), on)
     return at_least_roofline_s(busy, ops, on, engine)
 
 
-def in_the_engine(ops: list[Op], engine: Engine) -> list[Op]:
+def in_the_engine(ops: list[Op], instances: Instances) -> list[Op]:
     """Return operators with the engine's own attention kernels, as multiples of those measured."""
-    slow = engine.attention_slowdown
-    if slow == 1.0:
-        return ops
-    kinds = ("decode_attention", "prefill_attention")
-    return [replace(op, repeat=op.repeat * slow) if op.kind in kinds else op for op in ops]
+    engine = instances.engine
+    slow, wider = engine.attention_slowdown, engine.attention_bytes / instances.hardware.kv_bytes
+    found = []
+    for op in ops:
+        if op.kind == "decode_attention" and wider > 1.0:
+            elements = op.sizes["kv_elements"] * wider
+            op = replace(op, sizes={**op.sizes, "kv_elements": elements})
+        if op.kind in ("decode_attention", "prefill_attention") and slow != 1.0:
+            op = replace(op, repeat=op.repeat * slow)
+        found.append(op)
+    return found

@@ -47,6 +47,8 @@ def launch_of(run: Run, family: str) -> Launch:
         return rule.get(engine, _inferencemax_sglang)(run, family)
     if source in ("inferencemax", "inferencex") and "deepseek" in run.text["model"]:
         return Launch(kv="fp8")  # the disaggregated recipes of TensorRT-LLM and SGLang
+    if source == "nim":
+        return Launch(kv="fp8" if run.text["weight_dtype"] == "fp8" else "")
     if source == "nvidia-gap-analysis":
         return _aiconfigurator(run)
     if source.startswith("mlperf"):
