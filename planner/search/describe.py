@@ -77,6 +77,7 @@ def plans_of(
                 float(of.goodput_per_s[k]),
                 _at(statistics["ttft"], k),
                 _at(statistics["tpot"], k),
+                _at(statistics["itl"], k),
                 _at(statistics["e2e"], k),
                 {m: tuple(float(v) for v in curve[k]) for m, curve in curves.items()},
                 results,
@@ -222,7 +223,7 @@ def _limit(found: Enumeration, column: Column, traffic: Traffic) -> str:
     constraints = (
         traffic.constraints if column.part is None else column.part.pricing.traffic.constraints
     )
-    state = solve(at, np.array([_PUSH * column.goodput_per_s]))
+    state = solve(at.gapped(), np.array([_PUSH * column.goodput_per_s]))
     tokens = float(at.law.kv_tokens[0])
     if float(state.place_probability[0]) > place_share(constraints):
         by_memory = float(at.law.places[0]) * at.lengths.context() > 0.9 * tokens
