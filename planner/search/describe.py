@@ -47,14 +47,9 @@ def plans_of(
     plans = []
     for k, draft in enumerate(offered):
         results = tuple(
-            SloResult(
-                c.bound,
-                c.of,
-                float(v[k]),
-                float(s[k]),
-                bool(v[k] <= c.bound.limit_s * (1.0 + 1e-4)),
-            )
+            SloResult(c.bound, c.of, float(v[k]), float(s[k]), met)
             for c, v, s in checks
+            for met in [bool(v[k] <= c.bound.limit_s * (1.0 + 1e-4))]
         )
         pools = tuple(_pool(found, of, k, j, i, n) for j, (i, n) in enumerate(draft))
         rate, power = float(of.rate_per_s[k]), sum(p.power_w for p in pools)

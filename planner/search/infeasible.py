@@ -40,7 +40,7 @@ def explain_unmet(
         for side in sides:
             assert found.pricing is not None
             at = found.pricing.sure[side].take(rows).gapped()
-            state = solve(at, saturation_per_s(at) * 1e-6)
+            state = solve(at.gapped(), saturation_per_s(at) * 1e-6)
             for c in traffic.constraints:
                 metric, q = c.bound.metric, c.bound.quantile
                 if (side == "prefill" and metric != "ttft") or (

@@ -117,12 +117,12 @@ class Replica:
     handed
         Prompts of a prefill replica that are done, and when; the caller takes them away.
     log
-        Per run of steps: start, end, requests in decode, their context at its middle, tokens that
-        each of them gains, and by how much each step is longer than the last.
+        Per run of steps: start, end, requests in decode, their context at its middle, tokens each
+        of them gains, and how much longer each step is than the last.
     preempted
         How often a request has lost its KV.
     paused_s
-        How long each of these was without a token.
+        How long each of these got no token.
     """
 
     __slots__ = (
@@ -174,8 +174,7 @@ class Replica:
         self._count, self._context, self._taken = 0, 0.0, 0
         self._held, self._reserved = 0, 0.0
         self._preempts, self.preempted = steps.preempts and role == "both", 0
-        self._stopped_s: dict[int, float] = {}
-        self.paused_s = array("d")
+        self._stopped_s, self.paused_s = dict[int, float](), array("d")
         self._start, self._chunked = 0.0, False
         self._jump = (0.0, 0.0, 0)
         self.due_s: float | None = None
