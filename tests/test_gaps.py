@@ -246,7 +246,8 @@ def test_smaller_budgets_shorten_the_tail_of_the_gaps():
     """What chunked prefill is for (Sarathi-Serve §4.2): the longest step is a full budget."""
     tails = []
     for budget in (512, 2048, 8192):
-        found = evaluate("llama-3.1-8b", gpu="h100", rate=2.0, prompt=6000, output=200, chunk=budget)
+        load = {"rate": 2.0, "prompt": 6000, "output": 200}
+        found = evaluate("llama-3.1-8b", gpu="h100", chunk=budget, **load)
         tails.append(found.itl_s["p99"])
     assert tails == sorted(tails)
     assert tails[0] < 0.3 * tails[2]

@@ -9,10 +9,11 @@ from heapq import heappop, heappush
 import numpy as np
 
 from planner.formulas.arrays import Array, IntArray
+from planner.formulas.routing import Route
 from planner.serving.prepared import Role
 from planner.simulation.arrivals import Requests
 from planner.simulation.replica import Book, Replica, Steps
-from planner.simulation.routing import PrefixCache, Prefixes, Route, Router
+from planner.simulation.routing import PrefixCache, Prefixes, Router
 from planner.simulation.rules import Beside, replica_of
 from planner.spec.scheduler import LengthPools
 
