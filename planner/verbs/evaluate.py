@@ -27,6 +27,7 @@ from planner.wiring.resolve import (
     modes_of,
     parse_side,
     require_layout,
+    routed,
     within_context,
 )
 from planner.wiring.techniques import parse_techniques, rewritten
@@ -58,6 +59,7 @@ def evaluate(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    route: str | None = None,
     techniques: str | None = None,
     catalog: Catalog = None,
 ) -> Evaluation:
@@ -84,6 +86,8 @@ def evaluate(
     chunk, speculate, scheduler
         As for :func:`plan`; ``chunk="auto"`` takes the token budget that sustains the largest
         rate within the SLO of the workload, or else the default one.
+    route
+        How replicas share requests, as for :func:`simulate`; at random by default.
     techniques
         Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     catalog
@@ -101,6 +105,7 @@ def evaluate(
     device = load_accelerator(gpu, catalog) if isinstance(gpu, str) else gpu
     load = load_of(concurrency, rate, static_batch)
     traffic = evaluated_traffic(the_model, workload, prompt, output, catalog)
+    traffic = routed(traffic, route)
     given = parse_techniques(techniques, catalog)
     changes = [rewritten(the_model, e, traffic, given) for e in engines]
     the_model, traffic = changes[0].model, within_context(the_model, changes[0].traffic)[0]
