@@ -158,8 +158,8 @@ def _together(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
 def spent(columns: Sequence[Column], draft: Draft, terms: Terms, objective: Objective) -> float:
     """Return what a draft adds to an objective: $/h, devices, W or g/h.
 
-    Owned devices are free, replicas that start or stop cost their hourly part; infinite where a
-    price is unknown.
+    Owned devices are free, replicas that start or stop cost their hourly part, what all replicas
+    share is added once; infinite where a price is unknown.
     """
     carbon = terms.carbon_g_per_kwh or (0.0,) * len(terms.stock)
     each = [n * coefficient(columns[i], objective, carbon[columns[i].stock]) for i, n in draft]
@@ -172,7 +172,7 @@ def spent(columns: Sequence[Column], draft: Draft, terms: Terms, objective: Obje
         if owned and used:
             price = (mine[0][0].usd_per_hour or 0.0) / mine[0][0].devices
             total -= price * min(owned, used)
-    return total + switching(columns, draft, terms)
+    return total + switching(columns, draft, terms) + terms.beside_usd_per_hour
 
 
 def switching(columns: Sequence[Column], draft: Draft, terms: Terms) -> float:

@@ -48,6 +48,8 @@ class Terms:
         Replicas of each column that run already.
     region
         Of each type; split pools of a plan are all in one.
+    beside_usd_per_hour
+        Price of what all replicas share, whatever the mix.
     """
 
     stock: tuple[int | None, ...]
@@ -58,6 +60,7 @@ class Terms:
     carbon_g_per_kwh: tuple[float, ...] = ()
     now: tuple[int, ...] = ()
     region: tuple[str, ...] = ()
+    beside_usd_per_hour: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +280,7 @@ def _sums(
             each = [coefficient(c, name, carbon[c.stock]) for c in columns]
             made[name] = pulp.lpSum(a * v for a, v in zip(each, y, strict=True))
             if name == "cost":
+                made[name] += terms.beside_usd_per_hour
                 made[name] += _owned(problem, columns, terms, y)
                 made[name] += _switching(problem, columns, terms, y)
         return made[name]
