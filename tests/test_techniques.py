@@ -172,9 +172,13 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
         ("dense", (("cached_tokens", "set", 1000.0), ("fetched_tokens", "set", 1000.0),
                    ("fetch_s_per_byte", "set", 1e-9))),
     ),
+    "stored_bytes": ("dense", (("stored_usd_per_gb_hour", "set", 1.0),)),
+    "stored_usd_per_gb_hour": ("dense", (("stored_bytes", "set", 1e9),)),
     "fetch_optional": ("dense", (("cached_tokens", "set", 1000.0), ("fetch_s", "set", 9.0),
                                  ("fetched_tokens", "set", 1000.0))),
 }  # fmt: skip
+#: Read by plans only (tests/test_technique_prices.py).
+PRICED = ("stored_bytes", "stored_usd_per_gb_hour", "beside_usd_per_hour", "device_usd_per_hour")
 #: What to set a quantity to, where half of it or one more is no value it takes.
 TRIED: dict[str, float] = {
     "overlap": 0.5, "draft_tokens": 3.0, "draft_acceptance": 0.5, "draft_cost": 0.2,
@@ -196,6 +200,14 @@ def test_no_quantity_is_dead(quantity: str, tmp_path: Path) -> None:
     own = (quantity, "set", TRIED.get(quantity, 0.5))
     before = catalogue(tmp_path / "before", others)
     after = catalogue(tmp_path / "after", (*others, own))
+    if quantity in PRICED:
+        model, engine = planner.load_model("llama-3.1-8b"), planner.load_engine("vllm-v1")
+        traffic = traffic_of(planner.load_workload("azure-conv-2023"))
+        priced = [wiring.rewritten(model, engine, traffic, wiring.parse_techniques("made", at))
+                  for at in (before, after)]  # fmt: skip
+        rents = [(x.device_usd_per_hour, x.beside_usd_per_hour) for x in priced]
+        assert rents[0] != rents[1]
+        return
     if quantity in ("calls", "busiest", "arrival_cv"):
         traffic = traffic_of(planner.load_workload("azure-conv-2023"))
         model, engine = planner.load_model("llama-3.1-8b"), planner.load_engine("vllm-v1")
