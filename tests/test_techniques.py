@@ -162,6 +162,14 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
     **dict.fromkeys(
         ("remote_s", "remote_s_per_byte"), ("dense", (("remote_share", "set", 0.5),))
     ),
+    **dict.fromkeys(
+        ("partner_layers", "partner_memory_bytes"),
+        ("dense", (("partner_layers", "set", 0.25), ("partner_memory_bytes", "set", 1e12))),
+    ),
+    **dict.fromkeys(
+        ("partner_time", "partner_s", "partner_s_per_byte"),
+        ("dense", (("partner_layers", "set", 0.25), ("partner_memory_bytes", "set", 1e12))),
+    ),
     "all_reduce_s": ("latent", ()),
     "remote_share": ("dense", (("remote_s", "set", 1e-4),)),
     "stream_s_per_byte": ("dense", (("weights_streamed", "set", 1.0),)),
@@ -189,6 +197,8 @@ TRIED: dict[str, float] = {
     "busiest": 1.5, "launch_time": 99.0, "prompt_split": 4.0, "stall_s": 0.1,
     "all_reduce_s": 1e-4,
     "split_s": 1e-4, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
+    "prompt_passes": 3.0, "block_tokens": 8.0, "sampled_together": 4.0,
+    "partner_memory_bytes": 1e10, "partner_s": 1e-3, "partner_s_per_byte": 1e-6,
     "stream_s_per_byte": 1e-12, "weights_streamed": 1.0,
 }  # fmt: skip
 
