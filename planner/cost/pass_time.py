@@ -20,11 +20,24 @@ if TYPE_CHECKING:
 
 
 def step_s(instances: Instances, step: Step, split: Split) -> Array:
-    """Return the time of one full pass, host time and launches included, prompt attention not."""
+    """Return the time of one full pass, host time and launches included, prompt attention not.
+
+    Prompts that are computed several times over (denoising steps) add as much each time; without
+    decoding beside them, a pass is whole each time, its weights read anew.
+    """
+    seconds = _pass_s(instances, step, split)
+    again = instances.model.rewrite.prompt_passes - 1.0
+    if not again:
+        return seconds
+    decoding = _pass_s(instances, replace(step, chunk=0.0), split)
+    decoding = np.where(np.asarray(step.sequences) > 0, decoding, 0.0)
+    return seconds + again * (np.asarray(step.chunk) > 0) * (seconds - decoding)
+
+
+def _pass_s(instances: Instances, step: Step, split: Split) -> Array:
     engine, rewrite = instances.engine, instances.model.rewrite
     ops = operators(instances.model, split, step)
     launches = sum(op.repeat for op in ops) * engine.launch_s
-    some = np.asarray(step.sequences) > 0
     busy = _busy_s(instances, step, split, ops)
     if rewrite.partner_layers:
         rows = step.sequences / (split.dp * split.pp) * rewrite.block_tokens + step.chunk
@@ -32,12 +45,8 @@ def step_s(instances: Instances, step: Step, split: Split) -> Array:
         busy = pass_with_partner_s(
             lambda part: _busy_s(instances, part, split), step, rewrite, message
         )
-    if rewrite.prompt_passes != 1.0:
-        # a step without decoding is computed whole each time, its weights read anew
-        plain = np.where(some, _busy_s(instances, replace(step, chunk=0.0), split), 0.0)
-        again = (rewrite.prompt_passes - 1.0) * (np.asarray(step.chunk) > 0)
-        busy = busy + again * (busy - plain)
     uneven = stage_share(instances.model, split) * split.pp  # the slowest stage sets the pace
+    some = np.asarray(step.sequences) > 0
     per_rank = np.where(some, np.maximum(step.sequences / (split.dp * split.pp), 1.0), 0.0)
     eager = (np.asarray(step.chunk) > 0) | (per_rank > engine.graph_max_batch)
     busy = np.where(eager, np.maximum(busy * uneven, launches), busy * uneven)
