@@ -86,7 +86,8 @@ def test_a_price_decides_what_pays() -> None:
     from planner.verbs.plan import resolved, tuned
     from planner.wiring.considered import answer_with_choice
 
-    question = resolved("llama-3.1-70b", **asked, engines=tuned(planner.load_engine("vllm-v1"), None, None, None))
+    engines = tuned(planner.load_engine("vllm-v1"), None, None, None)
+    question = resolved("llama-3.1-70b", **asked, engines=engines)
     cheap, rich = (answer_with_choice(question, (), ((t,), ())) for t in (store, dearer))
     assert cheap.techniques == "kv-store"
     assert rich.techniques == ""

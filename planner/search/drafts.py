@@ -12,6 +12,7 @@ from planner.formulas.arrays import Array
 from planner.search.candidates import Column
 from planner.search.dominated import undominated
 from planner.search.mix import Objective, Terms, coefficient
+from planner.search.rooms import find_room
 
 Draft = tuple[tuple[int, int], ...]
 #: How many replicas beyond the fewest are offered as plans of their own (headroom, lower latency).
@@ -136,6 +137,8 @@ def allowed(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
         if n < limits.least_replicas or n > (limits.most_replicas or n):
             return False
     if not all(s is None or u <= s for u, s in zip(used, terms.stock, strict=True)):
+        return False
+    if not find_room(columns, terms.servers, draft):
         return False
     if len(draft) > limits.shapes or not _together(columns, draft, terms):
         return False

@@ -98,6 +98,7 @@ def terms_of(job: Job, found: Enumeration) -> Terms:
         tuple(_running(c, found, job.limits) for c in found.columns) if job.limits.current else (),
         tuple(s.region for s in job.stocks),
         job.beside_usd_per_hour,
+        tuple(s.servers for s in job.stocks),
     )
 
 

@@ -257,7 +257,7 @@ def _shortage(case: Case, new: Mapping[str, Any]) -> tuple[str, ...]:
     has: dict[str, int] = {}
     if new["cluster"] is not None:
         for g in load_cluster(new["cluster"], catalog).groups:
-            has[g.accelerator] = has.get(g.accelerator, 0) + g.nodes * g.devices_per_node
+            has[g.accelerator] = has.get(g.accelerator, 0) + g.devices
     else:
         has = parse_gpus(new["gpus"])
     named = {load_accelerator(k, catalog).name: n for k, n in has.items()}

@@ -123,8 +123,8 @@ def test_the_knob_agrees_with_the_closed_form() -> None:
     assert knob_frames_per_s(STREAM) == pytest.approx(frames_per_s(1.0), rel=0.2)
 
 
-@pytest.mark.xfail(strict=True, reason="17.7 frames/s on four H100 in bf16 with 4 steps; 58.28 rest "
-                   "on fewer steps")  # fmt: skip
+@pytest.mark.xfail(strict=True, reason="17.7 frames/s on four H100 in bf16 with 4 steps; 58.28 "
+                   "rest on fewer steps")  # fmt: skip
 def test_the_knob_at_the_published_frame_rate() -> None:
     assert knob_frames_per_s(STREAM, 4) == pytest.approx(58.28, rel=0.2)
 
