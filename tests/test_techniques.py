@@ -198,7 +198,8 @@ TRIED: dict[str, float] = {
     "all_reduce_s": 1e-4,
     "split_s": 1e-4, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
     "prompt_passes": 3.0, "block_tokens": 8.0, "sampled_together": 4.0,
-    "partner_memory_bytes": 1e10, "partner_s": 1e-3, "partner_s_per_byte": 1e-6,
+    "partner_memory_bytes": 2e10, "partner_s": 1e-3, "partner_s_per_byte": 1e-9,
+    "context_anew": 0.01, "partner_time": 2.0,
     "stream_s_per_byte": 1e-12, "weights_streamed": 1.0,
 }  # fmt: skip
 
