@@ -18,7 +18,7 @@ def decoded_rows(rewrite: Rewrite, context: ContextByWindow, drafted: float = 0.
 
     b·(1 − f) + f·c of blocks of b tokens, a share f of whose steps compute the mean context c
     anew; 1 where a token is decoded per step. Requests refresh at different steps, so that a batch
-    computes the mean (dLLM-Serve, seeds.md §4.3: phases interleaved).
+    computes the mean (dLLM-Serve, arXiv:2512.17077: phases multiplexed).
     """
     anew = rewrite.context_anew
     rows = rewrite.block_tokens * (1.0 - anew)

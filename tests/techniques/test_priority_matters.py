@@ -164,5 +164,6 @@ ROWS = (
         lambda: "{} of {} cases packed better than by first fit within 1 s per priority, {} proved "
                 "optimal (paper: better in 44 % of failing cases in 1 s)".format(*better()),
         knob="`in_use` of a cluster's servers in `plan`; `priority` of a fleet's services",
-        source="Priority Matters, 2025, as in seeds.md §4.4"),
+        source="Christensen, Giallorenzo and Mauro, Priority Matters: Optimising Kubernetes "
+               "Clusters Usage with Constraint-Based Pod Packing, 2025, arXiv:2511.08373"),
 )  # fmt: skip

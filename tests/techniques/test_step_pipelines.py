@@ -129,6 +129,12 @@ def test_the_knob_at_the_published_frame_rate() -> None:
     assert knob_frames_per_s(STREAM, 4) == pytest.approx(58.28, rel=0.2)
 
 
+def test_the_published_frame_rate_lies_within_its_steps() -> None:
+    """One to four steps (abstract): 58.28 frames/s are of some number of them."""
+    four, one = (knob_frames_per_s(f"stream-diffusion:steps={n}", 4) for n in (4, 1))
+    assert four < 58.28 < one
+
+
 def patches(degree: int, partial: float = 0.3) -> float:
     """How much sooner a block is there when replicas share its patches."""
     patched = f"{STREAM},pcpp:degree={degree}:partial={partial}"
@@ -158,7 +164,8 @@ ROWS = (
                 f"four ({efficiency(4.0):.2f}; paper: 58.28 with fewer steps, strict xfail); patches "  # noqa: E501
                 f"{patched(4.0, 0.3):.2f} and {patched(8.0, 0.3):.2f} × on 4 and 8. As a plan "
                 f"([model](../tests/techniques/wan-14b.yaml)): {knob_frames_per_s(STREAM):.1f} → "
-                f"{knob_frames_per_s(STREAM, 4):.1f} frames/s on pp4 (strict xfail too), patches "
+                f"{knob_frames_per_s(STREAM, 4):.1f} frames/s on pp4 (strict xfail too), "
+                f"{knob_frames_per_s('stream-diffusion:steps=1', 4):.1f} with one step, patches "
                 f"{patches(4):.2f} and {patches(8):.2f} ×",
         source="Feng et al., StreamDiffusionV2, 2025, arXiv:2511.07399; PCPP, arXiv:2412.02962"),
 )  # fmt: skip
