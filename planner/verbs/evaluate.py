@@ -127,9 +127,7 @@ def evaluate(
     return _with_shared_prompts(found, groups[0], traffic)
 
 
-def _groups(
-    changed: Rewritten, hardware: Hardware, sides: list[tuple[Layout, int]]
-) -> list[Group]:
+def _groups(changed: Rewritten, hardware: Hardware, sides: list[tuple[Layout, int]]) -> list[Group]:
     on = changed.on(hardware)
     return [Group(Instances(changed.model, on, changed.engine, (x,)), n) for x, n in sides]
 
