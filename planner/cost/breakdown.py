@@ -69,6 +69,12 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         slow = _slowdown(engine, ops, idle, instances)
         lines = _lines(phase, ops, instances, slow, steps)
         lines += _lines(phase, whole, instances, engine.prompt_slowdown)
+        passes = instances.model.rewrite.prompt_passes
+        if passes != 1.0:
+            lines = [
+                replace(x, **{k: passes * getattr(x, k) for k in ("seconds", "flops", "bytes")})
+                for x in lines
+            ]
         host = engine.host_step_s * steps
         launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s * steps
         eager = True
