@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ from planner.spec.expression import FUNCTIONS, names_in, value_of
 from planner.spec.rewrite import Rewrite
 from planner.spec.technique import FACTS, QUANTITIES, Effect, Parameter, Technique
 from planner.wiring import techniques as wiring
+from planner.wiring.asked import resolved
+from planner.wiring.fractional import Known, shapes_of
 from planner.wiring.limits import limits_of
+from planner.wiring.tuning import tuned
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("steady")
@@ -322,6 +326,38 @@ def test_a_search_takes_what_pays_within_the_quality_budget() -> None:
         assert "prefix-cache (excludes kv-store)" in said
     again = planner.plan("llama-3.1-70b", **CONSIDERED, techniques=lossless.techniques)
     assert again.plans == lossless.plans
+
+
+def cpu_s(**options: Any) -> float:
+    begun = time.process_time()
+    planner.plan("llama-3.1-70b", **CONSIDERED, **options)
+    return time.process_time() - begun
+
+
+@pytest.mark.parametrize("quality", [0.0, 0.05])
+def test_considering_everything_takes_less_than_three_searches(quality: float) -> None:
+    """CPU time; the least of some, for a crowded machine stretches either."""
+    limits = limits_of(quality=quality)
+    ratios = []
+    for _ in range(4):
+        alone = min(cpu_s(limits=limits) for _ in range(2))
+        ratios.append(min(cpu_s(limits=limits, consider="all") for _ in range(2)) / alone)
+        if ratios[-1] < 3.0:
+            break
+    assert min(ratios) < 3.0
+
+
+def test_sets_priced_together_cost_what_they_cost_alone() -> None:
+    """Stacked laws share a grid of occupancies: within what that grid resolves."""
+    engines = tuned(planner.load_engine("vllm-v1"), None, None, None)
+    asked = resolved("llama-3.1-70b", **CONSIDERED, engines=engines)
+    shapes = shapes_of(asked, planner.plan("llama-3.1-70b", **CONSIDERED))
+    sets = [wiring.parse_techniques(t, ROOT) for t in
+            (None, "dr-llm", "keyformer", "llep", "kv-store", "kv-store,keyformer")]  # fmt: skip
+    together = Known(asked, shapes).prices(sets)
+    alone = [Known(asked, shapes).prices([one])[0] for one in sets]
+    assert together == pytest.approx(alone, rel=0.01)
+    assert Known(asked, shapes).prices(list(reversed(sets))) == list(reversed(together))
 
 
 def test_what_does_not_pay_changes_nothing() -> None:

@@ -183,20 +183,18 @@ def _greedy(
     """
     known = Known(asked, shapes)
     chosen, left = list(taken), list(options)
-    (price,) = known.prices([chosen])
     while left:
-        prices = known.prices([[*chosen, one] for one in left])
+        price, *prices = known.prices([chosen, *([*chosen, one] for one in left)])
         best = int(np.argmin(prices))
         if not prices[best] < price * (1.0 - WORTH):
             break
-        price = prices[best]
         chosen.append(left.pop(best))
         budget -= chosen[-1].quality_loss or 0.0
         left = [
             g for g in left if not _clashes(g, chosen) and (g.quality_loss or 0.0) <= budget + 1e-12
         ]
     new = chosen[len(taken) :]
-    without = known.prices([[g for g in chosen if g is not one] for one in new])
+    price, *without = known.prices([chosen, *([g for g in chosen if g is not x] for x in new)])
     savings = {g.technique.name: w - price for g, w in zip(new, without, strict=True)}
     idle = [g for g in options if g not in chosen]
     return chosen, savings, idle

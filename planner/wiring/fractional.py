@@ -27,7 +27,7 @@ from planner.wiring.resolve import within_context
 from planner.wiring.techniques import Given, Rewritten, rewritten
 
 #: Relative precision of the goodputs that prices rest on.
-PRECISION = 1e-5
+PRECISION = 1e-4
 
 #: Replicas whose prices stand for the fleet's: hardware, price of a device, layouts.
 Shapes = list[tuple[Hardware, float, tuple[Layout, ...]]]
