@@ -141,7 +141,7 @@ def _lines(
 ) -> list[Line]:
     """Return one line per operator name, equal names summed; all held at their roofline."""
     lines: dict[str, Line] = {}
-    for op, slowed in zip(ops, in_the_engine(ops, on.engine), strict=True):
+    for op, slowed in zip(ops, in_the_engine(ops, on), strict=True):
         p = price(op, on.hardware)
         engine_s = p.seconds if slowed is op else price(slowed, on.hardware).seconds
         seconds = slowdown * times * float(np.asarray(engine_s))

@@ -73,7 +73,9 @@ class Law:
     batch
         ``[G]`` decode batches of the tables [-].
     decode_s
-        ``[C, G]`` time of a pure decode step.
+        ``[C, G]`` time of a pure decode step; with speculation, per token that it yields.
+    pass_s
+        ``[C, G]`` time of a pure decode step, however many tokens it yields.
     prompt_s
         ``[C, G, b]`` time from the start of a prompt's first step to its first token, beside G
         decoding requests.
@@ -126,6 +128,7 @@ class Law:
 
     batch: Array
     decode_s: Array
+    pass_s: Array
     prompt_s: Array
     marginal_s: Array
     crowded_s: Array

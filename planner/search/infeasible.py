@@ -39,12 +39,12 @@ def explain_unmet(
         rows = group.first + np.arange(len(group.instances.layouts))
         for side in sides:
             assert found.pricing is not None
-            at = found.pricing.sure[side].take(rows)
-            state = solve(at, saturation_per_s(at) * 1e-6)
+            at = found.pricing.sure[side].take(rows).gapped()
+            state = solve(at.gapped(), saturation_per_s(at) * 1e-6)
             for c in traffic.constraints:
                 metric, q = c.bound.metric, c.bound.quantile
                 if (side == "prefill" and metric != "ttft") or (
-                    side == "decode" and metric != "tpot"
+                    side == "decode" and metric not in ("tpot", "itl")
                 ):
                     continue
                 value = (

@@ -83,6 +83,7 @@ class Plan:
     goodput_per_s: float
     ttft_s: Statistics
     tpot_s: Statistics
+    itl_s: Statistics
     e2e_s: Statistics
     quantiles_s: dict[str, tuple[float, ...]]
     slo: tuple[SloResult, ...]

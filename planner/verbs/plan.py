@@ -51,6 +51,7 @@ def plan(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    route: str | None = None,
     techniques: str | None = None,
     consider: str | None = None,
     mode: str = "auto",
@@ -91,6 +92,9 @@ def plan(
         Speculative decoding, such as ``"k=3,acceptance=0.8,draft=0.05,auto"``.
     scheduler
         Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``.
+    route
+        How replicas share requests: ``random`` (what is assumed by default), ``round-robin``,
+        ``two-choices``, ``least-loaded``, or by prefix ``one-hash``, ``affinity``.
     techniques
         Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     consider
@@ -141,6 +145,7 @@ def plan(
         precision=precision,
         kv_precision=kv_precision,
         engines=tuned(profile, chunk, speculate, scheduler),
+        route=route,
         mode=mode,
         objective=objective,
         limits=limits,

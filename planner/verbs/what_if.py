@@ -38,7 +38,7 @@ from planner.wiring.load import (
 )
 from planner.wiring.planned import Case, case_of, chosen_plan, limits_in, transfers_s
 from planner.wiring.prices import pricing_of
-from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, within_context
+from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, routed, within_context
 from planner.wiring.techniques import Rewritten, parse_techniques, rewritten
 
 _ARGUMENTS = tuple(p for p in inspect.signature(plan).parameters if p not in ("model", "limits"))
@@ -180,7 +180,7 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
         load_model(old["model"], catalog), load_engine(new["engine"], catalog),
         traffic_of(workload, bounds, new["rate"]), parse_techniques(said, catalog),
     )  # fmt: skip
-    traffic = within_context(case.model, changed.traffic)[0]
+    traffic = routed(within_context(case.model, changed.traffic)[0], case.route)
     if min(_part(p, traffic) for p in case.pools) <= 0.0:  # sizes that the routing does not know
         case = replace(case, pools=tuple(replace(p, takes=()) for p in case.pools))
     rate = traffic.rate_per_s or case.rate_per_s

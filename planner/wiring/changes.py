@@ -66,7 +66,7 @@ def changed_slo(text: str, before: Sequence[Bound]) -> str:
     named: set[str] = set()
     for part in text.split(","):
         name, equals, limit = (x.strip() for x in part.partition("="))
-        metric = {"itl": "tpot", "e2el": "e2e"}.get(name.lower(), name.lower())
+        metric = {"e2el": "e2e"}.get(name.lower(), name.lower())
         old = next((b for b in before if b.metric == metric), None)
         factor = factor_of(limit.partition("@")[0])
         if not equals:

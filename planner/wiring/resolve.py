@@ -16,6 +16,7 @@ from planner.cost.layouts import why_illegal
 from planner.cost.price import Hardware
 from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
+from planner.formulas.routing import FORMS, ROUTES, Route
 from planner.search.candidates import Servers, Stock
 from planner.search.mix import Goals, Objective
 from planner.serving.attainment import Traffic, traffic_of
@@ -103,6 +104,30 @@ def require_rate(rate: float) -> None:
             f"--rate: found {rate:g}, expected requests per second above 0 and up to "
             f"{MOST_RATE_PER_S:g}"
         )
+
+
+def route_of(text: str | None) -> Route | None:
+    """Return the route of a name; ``None`` where none is given.
+
+    Raises
+    ------
+    InputError
+        If no route has that name.
+    """
+    for route in ROUTES:
+        if route == text:
+            return route
+    if text is None:
+        return None
+    raise InputError(
+        f"--route: found {text!r}, expected one of {', '.join(ROUTES)}{did_you_mean(text, ROUTES)}"
+    )
+
+
+def routed(traffic: Traffic, route: str | None) -> Traffic:
+    """Return the traffic as a route shares it among replicas; at random where none is given."""
+    chosen = route_of(route)
+    return traffic if chosen is None else replace(traffic, routing=FORMS[chosen])
 
 
 def evaluated_traffic(
