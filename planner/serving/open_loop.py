@@ -23,11 +23,9 @@ from planner.serving.gaps import gaps_of, no_gaps
 from planner.serving.order import ordered
 from planner.serving.prepared import Prepared, Role
 from planner.serving.prompting import prompt_state, slowed_decoding
-from planner.serving.state import State, log_odds, margin, stack
+from planner.serving.state import BLOCK, State, log_odds, margin, stack
 from planner.spec.slo import Bound
 
-#: Candidates solved at once: their tables stay in a processor's cache.
-BLOCK = 384
 #: Where goodput is looked for, relative to the rate that saturates: vanishing, first, beyond.
 LEAST, FIRST, FULL = 1e-7, 0.45, 0.999
 #: Log-odds that stand for a rate that saturates, at which hardly a request meets its bound.

@@ -8,12 +8,14 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from planner.cost.step import Lengths
-from planner.formulas.arrays import Array, BoolArray, IntArray
+from planner.formulas.arrays import Array, BoolArray, IntArray, Rows
 from planner.formulas.distributions import gamma_cdf
 from planner.formulas.queueing import delayed_cdf
 from planner.serving.attainment import Constraint, quantiles
 
 METRICS = ("ttft", "tpot", "itl", "e2e")
+#: Candidates solved at once: their tables stay in a processor's cache.
+BLOCK = 384
 #: Latencies outside are no answer anyone waits for [s].
 BRACKET_S = (1e-5, 1e5)
 #: Share of requests told from none and, below 1, from all; also the least mean [s],
@@ -51,7 +53,7 @@ class State:
     """``[C, 3, J]`` mean, variance and share of J kinds of gaps between tokens
     (:mod:`planner.serving.gaps`); J is 0 where none were asked for."""
 
-    def take(self, rows: IntArray) -> State:
+    def take(self, rows: Rows) -> State:
         """Return the states at the given rows, in that order."""
         return State(*(getattr(self, f.name)[rows] for f in fields(self)))
 
@@ -99,6 +101,9 @@ def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
     ``time_s`` is ``[…, C]``, the result ``[…, C, b]``. Of ``itl`` it is the share of the gaps
     between tokens, which all buckets of a replica share.
     """
+    if np.ndim(time_s) == 1 and len(state.stable) > BLOCK:  # what a processor's cache holds
+        blocks = [slice(k, k + BLOCK) for k in range(0, len(state.stable), BLOCK)]
+        return np.concatenate([cdf(state.take(r), lengths, metric, time_s[r]) for r in blocks])
     t = np.asarray(time_s)[..., None]
     if metric == "itl":
         mean, variance, share = np.moveaxis(state.gaps, 1, 0)
