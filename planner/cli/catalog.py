@@ -293,6 +293,9 @@ def workloads_import(
     model_name: Annotated[
         str | None, typer.Option(help="Prometheus: the model, where there are several")
     ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="See in windows such as 60s how the load drifts")
+    ] = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Turn a trace or Prometheus metrics into a workload YAML: rate, CV and lengths."""
@@ -300,8 +303,9 @@ def workloads_import(
     from planner.ingest.traces import workload_to_yaml
 
     workload = library.import_workload(
-        path, name=name, source=source, licence=licence, format=format, model_name=model_name
-    )
+        path, name=name, source=source, licence=licence, format=format, model_name=model_name,
+        window=window,
+    )  # fmt: skip
     _write_text(workload_to_yaml(workload), out)
 
 
