@@ -284,7 +284,8 @@ def _modes(over: Array, share: Array) -> tuple[Array, Array]:
     count = len(share)
     system = np.where(both, system, np.eye(count))
     right_side = np.where(full, -1.0, 0.0).T[:, :, None]
-    return root, np.linalg.solve(system, right_side)[:, :, 0].T
+    weights: Array = np.linalg.solve(system, right_side)[:, :, 0].T
+    return np.asarray(root), weights
 
 
 def _slices(kept: Array, decay: Array) -> tuple[Array, Array]:
@@ -312,7 +313,8 @@ def _slices(kept: Array, decay: Array) -> tuple[Array, Array]:
     excess = rest.sum(axis=0) / np.maximum(beyond(edges[-1]), 1e-300)
     edges.append(edges[-1] + 2.0 * np.maximum(excess, 1e-9))
     ends: Array = np.array(edges)
-    return ends, np.asarray(np.where(late > 1e-12, late, 0.0))
+    chance: Array = np.where(late > 1e-12, late, 0.0)
+    return ends, chance
 
 
 def _gathered(weight: Array, *values: Array) -> list[Array]:
