@@ -284,7 +284,7 @@ def _modes(over: Array, share: Array) -> tuple[Array, Array]:
     count = len(share)
     system = np.where(both, system, np.eye(count))
     right_side = np.where(full, -1.0, 0.0).T[:, :, None]
-    weights: Array = np.linalg.solve(system, right_side)[:, :, 0].T
+    weights = np.linalg.solve(system, right_side)[:, :, 0].T.astype(np.float64)
     return np.asarray(root), weights
 
 

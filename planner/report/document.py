@@ -86,6 +86,7 @@ def plan_document(result: PlanSet, inputs: Mapping[str, Any], provenance: Any) -
         "tradeoff": _tradeoff(result),
         "assumptions": list(result.assumptions),
         "techniques": result.techniques,
+        "beside_usd_per_hour": result.beside_usd_per_hour,
         "savings": plain(result.savings),
         "provenance": plain(provenance),
     }

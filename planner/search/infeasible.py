@@ -105,7 +105,7 @@ def explain_shortage(
     """Return how much the inventory sustains and how many devices the rate needs."""
     rate = traffic.rate_per_s or 0.0
     columns = [c for c in found.columns if not c.cell_goodput_per_s and c.part is None]
-    free = Terms(terms.stock, None)
+    free = Terms(terms.stock, None, servers=terms.servers)
     most = best_mix(columns, free, "goodput")
     sustained = 0.0 if most.termination == "infeasible" else most.objective
     needed = best_mix(columns, Terms((None,) * len(stocks), rate), "gpus")

@@ -191,6 +191,8 @@ class PlanSet:
     tradeoff: TradeOff | None = None
     """The exact trade-off over chosen objectives, where asked for."""
     techniques: str = ""
+    beside_usd_per_hour: float = 0.0
+    """What techniques rent beside the devices: part of every plan's price, of no pool's."""
     savings: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -32,14 +32,15 @@ def import_workload(
     format: str = "auto",
     model_name: str | None = None,
     window: str | None = None,
+    tokenizer: str | Path | None = None,
 ) -> Workload:
     """Return the workload of a trace, or of Prometheus's metrics of vLLM.
 
     Parameters
     ----------
     path
-        Trace (Azure, BurstGPT, Mooncake, GuideLLM, lengths, a vLLM request log), or answers of
-        Prometheus's ``/api/v1/query_range``.
+        Trace (Azure, BurstGPT, Mooncake, GuideLLM, lengths, ShareGPT, a vLLM request log), or
+        answers of Prometheus's ``/api/v1/query_range``.
     name
         Name of the workload; by default the file's stem.
     source, licence
@@ -51,6 +52,8 @@ def import_workload(
     window
         Windows such as ``60s`` in which to count how a trace's load drifts; by default it counts
         as steady.
+    tokenizer
+        ShareGPT: the ``tokenizer.json`` that counts the tokens of its text.
 
     Raises
     ------
@@ -65,6 +68,8 @@ def import_workload(
     file = Path(path)
     named = name or re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("-._") or "trace"
     known = is_prometheus(read_text(file, "trace")) if format == "auto" else format == "prometheus"
+    if known and tokenizer is not None:
+        raise InputError("--tokenizer: metrics have no text, leave it out")
     if known:
         if window is not None:
             raise InputError("--window: how a load drifts is read off traces, leave it out")
@@ -76,9 +81,8 @@ def import_workload(
         raise InputError("--model-name: a trace has no labels, leave it out")
     source = source or f"the trace {file.name}"
     window_s = None if window is None else _window_s(window)
-    return workload_from_trace(
-        read_trace(file), named, source=source, licence=licence, window_s=window_s
-    )
+    trace = read_trace(file, None if tokenizer is None else Path(tokenizer))
+    return workload_from_trace(trace, named, source=source, licence=licence, window_s=window_s)
 
 
 def _window_s(text: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from planner.errors import InfeasibleError
 from planner.search.plans import PlanSet
 from planner.search.prices import prices_of
+from planner.search.rooms import said_of_rooms
 from planner.search.tradeoff import trade_off
 from planner.serving.attainment import Traffic
 from planner.serving.refereed import LOAD, outside
@@ -179,6 +180,7 @@ def _answered(
         assumed = [a for a in asked.assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
     said = [*asked.assumptions, *result.assumptions, *_outside(result, asked.traffic)]
+    said += said_of_rooms(result.recommended, asked.stocks)
     return replace(result, assumptions=tuple(said))
 
 
@@ -213,7 +215,7 @@ def provenance(
     if cluster is not None:
         groups = load_cluster(cluster, catalog).groups
         names = [g.accelerator for g in groups]
-        stock = [(g.nodes * g.devices_per_node, g.devices_per_node) for g in groups]
+        stock = [(g.devices, g.devices_per_node) for g in groups]
     else:
         counts = parse_gpus(gpus or "")
         names, stock = list(counts), [(n, None) for n in counts.values()]

@@ -32,6 +32,7 @@ from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, route_of, 
 DRAWN, STAYS = 20_000, 25.0
 MOST_REQUESTS = 10_000_000
 MOST_CV = 100.0
+_FILLING = "the replicas were still filling up when measuring began: draw more --requests"
 
 
 def simulate(
@@ -115,9 +116,7 @@ def simulate(
         progress=None if progress is None else lambda n: progress(n, len(offered)),
     )
     if prefix_cache:
-        hit = hit_share(outcome)
-        lengths = replace(traffic.lengths, prefix=hit * traffic.lengths.prompt)
-        traffic = replace(traffic, lengths=lengths)
+        traffic = _hitting(traffic, hit := hit_share(outcome))
         notes.append(f"the closed form is given the simulated share of cached prompts, {hit:.1%}")
     traffic = replace(traffic, routing=FORMS[chosen])
     closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
@@ -135,10 +134,14 @@ def simulate(
         whole=trace is not None,
         assumptions=notes,
     )
-    if trace is None and WARM_UP * len(offered) < wanted * found.simulated["e2e"]["p90"]:
-        hint = "the replicas were still filling up when measuring began: draw more --requests"
-        return replace(found, assumptions=(*found.assumptions, hint))
-    return found
+    filling = trace is None and WARM_UP * len(offered) < wanted * found.simulated["e2e"]["p90"]
+    return replace(found, assumptions=(*found.assumptions, _FILLING)) if filling else found
+
+
+def _hitting(traffic: Traffic, share: float) -> Traffic:
+    """Return traffic of whose every prompt a share is cached."""
+    lengths = traffic.lengths
+    return replace(traffic, lengths=replace(lengths, prefix=share * lengths.prompt))
 
 
 def _pool(pool: Deployed, table: StepTable, offered: Requests) -> Pool:

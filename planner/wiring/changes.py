@@ -114,7 +114,7 @@ def changed_gpus(
         )
         counts: dict[str, int] = {}
         for g in groups:
-            counts[g.accelerator] = counts.get(g.accelerator, 0) + g.nodes * g.devices_per_node
+            counts[g.accelerator] = counts.get(g.accelerator, 0) + g.devices
     else:
         counts = parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {})
     found = {name: math.floor(n * factor + 1e-9) for name, n in counts.items()}

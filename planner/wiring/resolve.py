@@ -17,7 +17,7 @@ from planner.cost.price import Hardware
 from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
 from planner.formulas.routing import FORMS, ROUTES, Route
-from planner.search.candidates import Stock
+from planner.search.candidates import Servers, Stock
 from planner.search.mix import Goals, Objective
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.outcome import Load
@@ -283,7 +283,7 @@ def stocks_of(
         if device.name in mine:
             mine[device.name] -= owned
         price = prices.usd_per_hour(device, row.usd_per_hour)
-        stocks.append(Stock(hardware, row.count, price, owned, intensity, row.region))
+        stocks.append(Stock(hardware, row.count, price, owned, intensity, row.region, row.servers))
     missing = set(mine) - {r.device.name for r in rows}
     if missing:
         raise InputError(f"--owned: {', '.join(sorted(missing))} is not in the inventory")
@@ -302,19 +302,21 @@ class _Row:
     contention: float = 1.0
     owned: bool = False
     region: str = ""
+    servers: Servers | None = None
 
 
 def _groups_of(cluster: Cluster, catalog: Catalog) -> list[_Row]:
     return [
         _Row(
             load_accelerator(g.accelerator, catalog),
-            g.nodes * g.devices_per_node,
+            g.devices,
             g.nic,
             g.scale_up_devices,
             g.usd_per_hour,
             cluster.fabric_contention,
             g.owned,
             g.region,
+            Servers(g.devices_per_node, g.free) if any(g.in_use) else None,
         )
         for g in cluster.groups
     ]
