@@ -13,6 +13,7 @@ from planner.cost.step import Lengths
 from planner.cost.table import StepTable, fetching, step_table
 from planner.errors import InfeasibleError, InputError
 from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.drift import without_drift
 from planner.formulas.routing import BY_PREFIX, FORMS, Route
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
@@ -241,7 +242,9 @@ def _replayed(
     fits = requests.prompt + requests.output <= case.model.context_tokens
     requests = _kept(requests, fits, f"the context window of {case.model.name}")
     everyone = tuple(replace(j, cls=-1) for j in case.judged)
-    traffic = replace(traffic_of(workload), arrival_cv=burst, constraints=())
+    drift = case.traffic.drift  # the rate is taken to drift as it was planned to
+    burst = burst if drift is None else without_drift(burst, drift)
+    traffic = replace(traffic_of(workload), arrival_cv=burst, constraints=(), drift=drift)
     return requests, constrained(within_context(case.model, traffic)[0], everyone)
 
 
