@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from planner.formulas.routing import hottest_share
+from planner.formulas.routing import ROUTES, hottest_share
 from planner.ingest.trace_formats import Trace, read_trace
 from planner.ingest.traces import prefix_reuse, workload_from_trace, workload_to_yaml
-from planner.simulation.routing import ROUTES, Prefixes
+from planner.simulation.routing import Prefixes
 
 TRACES = Path("../shared/data/traces")
 MODEL, GPUS, SLO = "llama-3.1-70b", "h200-sxm-141gb:128", "ttft=3s@p90,tpot=60ms@p90"

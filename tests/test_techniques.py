@@ -162,6 +162,14 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
     **dict.fromkeys(
         ("remote_s", "remote_s_per_byte"), ("dense", (("remote_share", "set", 0.5),))
     ),
+    **dict.fromkeys(
+        ("partner_layers", "partner_memory_bytes"),
+        ("dense", (("partner_layers", "set", 0.25), ("partner_memory_bytes", "set", 1e12))),
+    ),
+    **dict.fromkeys(
+        ("partner_time", "partner_s", "partner_s_per_byte"),
+        ("dense", (("partner_layers", "set", 0.25), ("partner_memory_bytes", "set", 1e12))),
+    ),
     "all_reduce_s": ("latent", ()),
     "remote_share": ("dense", (("remote_s", "set", 1e-4),)),
     "stream_s_per_byte": ("dense", (("weights_streamed", "set", 1.0),)),
@@ -172,9 +180,13 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
         ("dense", (("cached_tokens", "set", 1000.0), ("fetched_tokens", "set", 1000.0),
                    ("fetch_s_per_byte", "set", 1e-9))),
     ),
+    "stored_bytes": ("dense", (("stored_usd_per_gb_hour", "set", 1.0),)),
+    "stored_usd_per_gb_hour": ("dense", (("stored_bytes", "set", 1e9),)),
     "fetch_optional": ("dense", (("cached_tokens", "set", 1000.0), ("fetch_s", "set", 9.0),
                                  ("fetched_tokens", "set", 1000.0))),
 }  # fmt: skip
+#: Read by plans only (tests/test_technique_prices.py).
+PRICED = ("stored_bytes", "stored_usd_per_gb_hour", "beside_usd_per_hour", "device_usd_per_hour")
 #: What to set a quantity to, where half of it or one more is no value it takes.
 TRIED: dict[str, float] = {
     "overlap": 0.5, "draft_tokens": 3.0, "draft_acceptance": 0.5, "draft_cost": 0.2,
@@ -185,6 +197,9 @@ TRIED: dict[str, float] = {
     "busiest": 1.5, "launch_time": 99.0, "prompt_split": 4.0, "stall_s": 0.1,
     "all_reduce_s": 1e-4,
     "split_s": 1e-4, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
+    "prompt_passes": 3.0, "block_tokens": 8.0, "sampled_together": 4.0,
+    "partner_memory_bytes": 2e10, "partner_s": 1e-3, "partner_s_per_byte": 1e-9,
+    "context_anew": 0.01, "partner_time": 2.0,
     "stream_s_per_byte": 1e-12, "weights_streamed": 1.0,
 }  # fmt: skip
 
@@ -196,6 +211,14 @@ def test_no_quantity_is_dead(quantity: str, tmp_path: Path) -> None:
     own = (quantity, "set", TRIED.get(quantity, 0.5))
     before = catalogue(tmp_path / "before", others)
     after = catalogue(tmp_path / "after", (*others, own))
+    if quantity in PRICED:
+        model, engine = planner.load_model("llama-3.1-8b"), planner.load_engine("vllm-v1")
+        traffic = traffic_of(planner.load_workload("azure-conv-2023"))
+        priced = [wiring.rewritten(model, engine, traffic, wiring.parse_techniques("made", at))
+                  for at in (before, after)]  # fmt: skip
+        rents = [(x.device_usd_per_hour, x.beside_usd_per_hour) for x in priced]
+        assert rents[0] != rents[1]
+        return
     if quantity in ("calls", "busiest", "arrival_cv"):
         traffic = traffic_of(planner.load_workload("azure-conv-2023"))
         model, engine = planner.load_model("llama-3.1-8b"), planner.load_engine("vllm-v1")

@@ -15,7 +15,7 @@ from planner.serving.open_loop import solve
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared
 from planner.serving.routed import routed_share, routed_statistics_s
-from planner.serving.state import Mix, State, cdf, handed_over, stack
+from planner.serving.state import Mix, State, cdf, handed_over, per_metric, stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def assess(
         offset = sum(len(s.stable) for s in states)
         some = at.take(np.array([r[2] for r in rows]))
         some = some.among(np.array([r[4] for r in rows]), traffic.routing)  # one in n/part
-        states.append(solve(some, np.array([r[3] for r in rows])))
+        states.append(solve(some.gapped(), np.array([r[3] for r in rows])))
         pool_row |= {(r[0], r[1]): offset + j for j, r in enumerate(rows)}
     pools = stack(states)
     paths, mix, route = _paths(found, drafts, pools, pool_row, pool_share, len(weight))
@@ -187,11 +187,10 @@ def curve_s(
     """
     lengths = traffic.lengths
     weight = traffic.lengths.weight
-    if metric == "tpot":  # requests that decode nothing have no TPOT
-        weight = np.where(lengths.decode > 0.0, weight, 0.0)
-        if weight.sum() <= 0.0:
-            return np.zeros((len(high_s), len(shares)))
-        weight = weight / weight.sum()
+    weight = weight * per_metric(lengths, metric)
+    if weight.sum() <= 0.0:
+        return np.zeros((len(high_s), len(shares)))
+    weight = weight / weight.sum()
 
     def share_by(time_s: Array) -> Array:
         within = cdf(of.paths, lengths, metric, time_s[:, of.mix.plan])

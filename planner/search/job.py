@@ -38,6 +38,8 @@ class Job:
     roles: tuple[Role, ...]
     goals: Goals
     limits: Limits
+    beside_usd_per_hour: float = 0.0
+    """Price of what all replicas share."""
 
 
 def job_of(
@@ -48,6 +50,7 @@ def job_of(
     modes: Sequence[str],
     objective: Objective | Goals,
     limits: Limits = UNBOUNDED,
+    beside_usd_per_hour: float = 0.0,
 ) -> Job:
     """Return the search that the arguments ask for; without a rate, goodput is the goal."""
     roles: list[Role] = ["both"] if "colocated" in modes else []
@@ -56,7 +59,8 @@ def job_of(
     goals: Goals = (objective,) if isinstance(objective, str) else objective
     if traffic.rate_per_s is None:
         goals = ("goodput",)
-    return Job(model, tuple(stocks), engine, traffic, tuple(roles), goals, limits)
+    asked = model, tuple(stocks), engine, traffic, tuple(roles), goals, limits
+    return Job(*asked, beside_usd_per_hour)
 
 
 def enumerated(job: Job) -> tuple[Enumeration, Terms]:
@@ -93,6 +97,8 @@ def terms_of(job: Job, found: Enumeration) -> Terms:
         tuple(CARBON_G_PER_KWH if g is None else g for g in intensity),
         tuple(_running(c, found, job.limits) for c in found.columns) if job.limits.current else (),
         tuple(s.region for s in job.stocks),
+        job.beside_usd_per_hour,
+        tuple(s.servers for s in job.stocks),
     )
 
 

@@ -42,12 +42,16 @@ class Decoding:
     place_decay_per_s: Array
     idle: Array
     stable: BoolArray
+    seen: Array
+    """``[C, 3]`` where gaps between tokens are asked for: requests in decode as the tokens see
+    them, mean and variance of their steps without prompts; else empty."""
 
 
 def no_decoding(candidates: int) -> Decoding:
     """Return the decode side of replicas that do not decode."""
     zero = np.zeros(candidates)
-    return Decoding(zero, zero, zero, zero, zero, zero + 1.0, zero + 1.0, zero == 0.0)
+    none = np.zeros((candidates, 0))
+    return Decoding(zero, zero, zero, zero, zero, zero + 1.0, zero + 1.0, zero == 0.0, none)
 
 
 def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
@@ -109,7 +113,23 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     slope = (_summed(weighed, served) - mean * batch) / spread
     elasticity = np.clip(slope * batch / np.maximum(mean, 1e-30), 0.0, 0.98)
     batch = rate_per_s * tokens * tpot
-    return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0)
+    seen = _seen(at, p, slowed)
+    return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0, seen)
+
+
+def _seen(at: Prepared, p: Array, slowed: Array) -> Array:
+    """Return ``[C, 3]`` batch, mean and variance of plain steps, weighed by the tokens they yield.
+
+    In a time share p_n of steps T'(n) there are p_n·n/T'(n) tokens per time.
+    """
+    if at.pass_s is None:
+        return np.zeros((len(p), 0))
+    served = np.minimum(occupancy.grid_middles(at.counts), at.law.places[:, None])
+    tokens = p[:, 1:] * served / slowed
+    tokens = tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1e-300)
+    batch, mean = _summed(tokens, served), _summed(tokens, at.pass_s)
+    variance = np.maximum(_summed(tokens, at.pass_s**2) - mean**2, 0.0)
+    return np.stack([batch, mean, variance], axis=1)
 
 
 def _summed(p: Array, values: Array) -> Array:

@@ -16,8 +16,10 @@ from planner.formulas import queueing
 from planner.formulas.arrays import Array, IntArray
 from planner.formulas.roots import last_positive
 from planner.formulas.routing import Routing
+from planner.formulas.stepwise import CELLS
 from planner.serving.attainment import Constraint
-from planner.serving.decoding import decode_state, no_decoding, tpot_variance_s2
+from planner.serving.decoding import Decoding, decode_state, no_decoding, tpot_variance_s2
+from planner.serving.gaps import gaps_of, no_gaps
 from planner.serving.order import ordered
 from planner.serving.prepared import Prepared, Role
 from planner.serving.prompting import prompt_state, slowed_decoding
@@ -62,6 +64,7 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
     if at.role == "decode":
         variance = tpot_variance_s2(at, rate_per_s, decoding, zero, zero)
         tpot = np.broadcast_to(decoding.tpot_s[:, None], variance.shape)
+        gaps = _gaps(at, rate_per_s, decoding, zero)
         return State(
             decoding.stable,
             decoding.batch,
@@ -77,6 +80,7 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
             1.0 - decoding.idle,
             request,
             alike,
+            gaps,
         )
     prompting = prompt_state(at, rate_per_s, decoding)
     nothing = np.zeros_like(prompting.prompt_s)
@@ -98,8 +102,17 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
         prompting.busy,
         request,
         prompting.wait_factor,
+        _gaps(at, rate_per_s, decoding, np.minimum(prompting.load, 1.0)),
     )
     return ordered(state, at, rate_per_s)
+
+
+def _gaps(at: Prepared, rate_per_s: Array, decoding: Decoding, busy: Array) -> Array:
+    """Return the gaps between tokens where they are asked for."""
+    if at.pass_s is None or at.role == "prefill" or not decoding.seen.size:
+        return no_gaps(len(rate_per_s), 0 if at.pass_s is None else CELLS)
+    batch, step, variance = decoding.seen.T
+    return gaps_of(at, rate_per_s, batch, step, variance, busy)
 
 
 def saturation_per_s(at: Prepared) -> Array:
@@ -127,6 +140,8 @@ def goodput_per_s(
     A root for all candidates at once, within ``relative`` of itself; 0 where the bounds fail even
     at a vanishing rate. ``start_per_s`` are ``[C]`` rates to look at first.
     """
+    if any(c.bound.metric == "itl" for c in constraints):
+        at = at.gapped()
     high = saturation_per_s(at)
     start = FIRST * high if start_per_s is None else np.clip(start_per_s, LEAST * high, FULL * high)
     if len(high) > BLOCK:
@@ -237,7 +252,7 @@ def own_constraints(role: Role, constraints: Sequence[Constraint]) -> list[Const
                 own.append(_tightened(replace(c, bound=Bound("ttft", first, bound.quantile))))
         elif role == "prefill" and metric == "ttft":
             own.append(_tightened(c))
-        elif role == "decode" and metric == "tpot":
+        elif role == "decode" and metric in ("tpot", "itl"):
             own.append(c)
     return own
 

@@ -58,6 +58,8 @@ class Prepared:
     """``[C, K − 1]`` which of the grid's middles have places."""
     slots: Slots | None
     """Ranks and micro-batches that decode beside prompts; ``None`` where there is one of them."""
+    pass_s: Array | None = None
+    """``[C, K − 1]`` decode step, whatever it yields, where gaps between tokens are asked for."""
 
     def across(self, table: Array) -> Array:
         """Return ``[C, K − 1]`` a table ``[C, G]`` by batch at the middles that have places.
@@ -88,6 +90,11 @@ class Prepared:
             slots=self.slots and self.slots.among(cv),
         )
 
+    def gapped(self) -> Prepared:
+        """Return the same, whose states also hold the gaps between tokens."""
+        middles = np.minimum(grid_middles(self.counts), self.law.places[:, None])
+        return replace(self, pass_s=along(self.law.batch, self.law.pass_s, middles))
+
     def take(self, rows: Rows) -> Prepared:
         """Return the candidates at the given rows, in that order."""
         return replace(
@@ -107,6 +114,7 @@ class Prepared:
             ahead_work_s=self.ahead_work_s[rows],
             inside=self.inside[rows],
             slots=self.slots and self.slots.take(rows),
+            pass_s=None if self.pass_s is None else self.pass_s[rows],
         )
 
 

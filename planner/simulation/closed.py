@@ -111,7 +111,7 @@ def predict(
     ]
     states = [
         solve(
-            prepare(x, p.role, t).among(p.replicas / part, traffic.routing),
+            prepare(x, p.role, t).among(p.replicas / part, traffic.routing).gapped(),
             np.array([rate_per_s * part / p.replicas]),
         )
         for p, x, t, part in zip(pools, laws, own, parts, strict=True)

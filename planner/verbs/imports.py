@@ -30,14 +30,15 @@ def import_workload(
     licence: str = "unknown",
     format: str = "auto",
     model_name: str | None = None,
+    tokenizer: str | Path | None = None,
 ) -> Workload:
     """Return the workload of a trace, or of Prometheus's metrics of vLLM.
 
     Parameters
     ----------
     path
-        Trace (Azure, BurstGPT, Mooncake, GuideLLM, lengths, a vLLM request log), or answers of
-        Prometheus's ``/api/v1/query_range``.
+        Trace (Azure, BurstGPT, Mooncake, GuideLLM, lengths, ShareGPT, a vLLM request log), or
+        answers of Prometheus's ``/api/v1/query_range``.
     name
         Name of the workload; by default the file's stem.
     source, licence
@@ -46,6 +47,8 @@ def import_workload(
         ``trace``, ``prometheus``, or ``auto``: by what the file holds.
     model_name
         Prometheus: the model whose metrics are taken, needed where there are several.
+    tokenizer
+        ShareGPT: the ``tokenizer.json`` that counts the tokens of its text.
 
     Raises
     ------
@@ -60,6 +63,8 @@ def import_workload(
     file = Path(path)
     named = name or re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("-._") or "trace"
     known = is_prometheus(read_text(file, "trace")) if format == "auto" else format == "prometheus"
+    if known and tokenizer is not None:
+        raise InputError("--tokenizer: metrics have no text, leave it out")
     if known:
         source = source or f"Prometheus, {file.name}"
         return workload_from_prometheus(
@@ -68,7 +73,8 @@ def import_workload(
     if model_name is not None:
         raise InputError("--model-name: a trace has no labels, leave it out")
     source = source or f"the trace {file.name}"
-    return workload_from_trace(read_trace(file), named, source=source, licence=licence)
+    trace = read_trace(file, None if tokenizer is None else Path(tokenizer))
+    return workload_from_trace(trace, named, source=source, licence=licence)
 
 
 def import_runs(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from planner.errors import InfeasibleError
 from planner.search.plans import PlanSet
 from planner.search.prices import prices_of
+from planner.search.rooms import said_of_rooms
 from planner.search.tradeoff import trade_off
 from planner.serving.attainment import Traffic
 from planner.serving.refereed import LOAD, outside
@@ -50,6 +51,7 @@ def plan(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    route: str | None = None,
     techniques: str | None = None,
     consider: str | None = None,
     mode: str = "auto",
@@ -90,6 +92,9 @@ def plan(
         Speculative decoding, such as ``"k=3,acceptance=0.8,draft=0.05,auto"``.
     scheduler
         Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``.
+    route
+        How replicas share requests: ``random`` (what is assumed by default), ``round-robin``,
+        ``two-choices``, ``least-loaded``, or by prefix ``one-hash``, ``affinity``.
     techniques
         Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     consider
@@ -140,6 +145,7 @@ def plan(
         precision=precision,
         kv_precision=kv_precision,
         engines=tuned(profile, chunk, speculate, scheduler),
+        route=route,
         mode=mode,
         objective=objective,
         limits=limits,
@@ -174,6 +180,7 @@ def _answered(
         assumed = [a for a in asked.assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
     said = [*asked.assumptions, *result.assumptions, *_outside(result, asked.traffic)]
+    said += said_of_rooms(result.recommended, asked.stocks)
     return replace(result, assumptions=tuple(said))
 
 
@@ -208,7 +215,7 @@ def provenance(
     if cluster is not None:
         groups = load_cluster(cluster, catalog).groups
         names = [g.accelerator for g in groups]
-        stock = [(g.nodes * g.devices_per_node, g.devices_per_node) for g in groups]
+        stock = [(g.devices, g.devices_per_node) for g in groups]
     else:
         counts = parse_gpus(gpus or "")
         names, stock = list(counts), [(n, None) for n in counts.values()]

@@ -26,6 +26,7 @@ from planner.wiring.resolve import (
     modes_of,
     objective_of,
     require_rate,
+    routed,
     stocks_of,
 )
 
@@ -63,6 +64,7 @@ def resolved(
     precision: str = "auto",
     kv_precision: str = "auto",
     engines: tuple[Engine, ...],
+    route: str | None = None,
     mode: str = "auto",
     objective: str = "cost",
     limits: Limits = UNBOUNDED,
@@ -80,6 +82,9 @@ def resolved(
     the_model = load_model(model, catalog) if isinstance(model, str) else model
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
     traffic, notes = _traffic(the_workload, slo, rate, objective)
+    traffic = routed(traffic, route)
+    if route is not None and traffic.routing != route:
+        notes.append(f"the closed form takes {route} routing for {traffic.routing}")
     limits, record = within_cluster(limits, cluster, catalog)
     library = engines[0].kernels
     formats = (precision, kv_precision)

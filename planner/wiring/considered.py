@@ -1,8 +1,8 @@
 """Which techniques pay: a few searches, and cheap bounds between them.
 
 One search without the techniques on offer; then a greedy choice by the price of a continuous fleet
-of the replicas that the plans of that search use; then one search with what was chosen. A set is
-priced by one law per device and number format, so that the choice costs less than a search.
+of the replicas that the plans of that search use (``planner.wiring.fractional``); then one search
+with what was chosen.
 """
 
 from __future__ import annotations
@@ -14,22 +14,13 @@ from typing import cast
 import numpy as np
 
 from planner.catalog import store
-from planner.cost.layouts import legal_layouts
-from planner.cost.price import Hardware
-from planner.cost.step import Instances, Law, law
-from planner.errors import InfeasibleError, InputError
-from planner.formulas.arrays import Array
-from planner.search.candidates import Stock
+from planner.errors import InfeasibleError
 from planner.search.job import Job, job_of
 from planner.search.plan import search
 from planner.search.plans import PlanSet
-from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_per_s
-from planner.serving.outcome import transfer_s
-from planner.serving.prepared import Role, prepare
-from planner.spec.layout import Layout
 from planner.spec.technique import Technique
 from planner.wiring.asked import Asked
+from planner.wiring.fractional import Known, Shapes, all_shapes, shapes_of
 from planner.wiring.load import Catalog, load_technique
 from planner.wiring.resolve import within_context
 from planner.wiring.techniques import Given, given, in_order, rewritten, said_of
@@ -37,10 +28,6 @@ from planner.wiring.tuning import best_plans, objective_of_plan
 
 #: A technique is taken if it lowers the price of the continuous fleet by more than this share.
 WORTH = 1e-3
-
-
-#: Replicas whose prices stand for the fleet's: hardware, price of a device, layouts.
-Shapes = list[tuple[Hardware, float, tuple[Layout, ...]]]
 
 
 def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
@@ -58,7 +45,7 @@ def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
         lambda c: search(
             job_of(
                 *(c.model, c.stocked(asked.stocks), c.engine, traffic),
-                *(asked.modes, asked.goals, asked.limits),
+                *(asked.modes, asked.goals, asked.limits, c.beside_usd_per_hour),
             )
         ),
     )
@@ -67,7 +54,8 @@ def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
         budget = found.recommended.pools[0].token_budget
         notes.append(f"chunk auto: a token budget of {budget} has the best plan")
     applied = ",".join(str(g) for g in in_order(techniques))
-    return replace(found, assumptions=tuple(notes), techniques=applied)
+    beside = changes[0].beside_usd_per_hour
+    return replace(found, assumptions=tuple(notes), techniques=applied, beside_usd_per_hour=beside)
 
 
 def job_with(asked: Asked, techniques: Sequence[Given], token_budget: int) -> Job:
@@ -76,7 +64,8 @@ def job_with(asked: Asked, techniques: Sequence[Given], token_budget: int) -> Jo
     c = next((x for x in changes if x.engine.token_budget == token_budget), changes[0])
     traffic = within_context(asked.model, c.traffic)[0]
     stocks = c.stocked(asked.stocks)
-    return job_of(c.model, stocks, c.engine, traffic, asked.modes, asked.goals, asked.limits)
+    rest = asked.modes, asked.goals, asked.limits, c.beside_usd_per_hour
+    return job_of(c.model, stocks, c.engine, traffic, *rest)
 
 
 def offered(text: str, catalog: Catalog = None) -> tuple[tuple[Technique, ...], tuple[str, ...]]:
@@ -111,7 +100,7 @@ def answer_with_choice(
         plain: PlanSet | None = answer(asked, techniques)
     except InfeasibleError as error:
         plain, why = None, error
-    shapes = _all_shapes(asked) if plain is None else _shapes_of(asked, plain)
+    shapes = all_shapes(asked) if plain is None else shapes_of(asked, plain)
     budget = (asked.limits.quality_loss or 0.0) - sum(g.quality_loss or 0.0 for g in techniques)
     options, left = _within(on_offer[0], techniques, budget)
     chosen, savings, idle = _greedy(asked, list(techniques), options, shapes, budget)
@@ -192,10 +181,11 @@ def _greedy(
     Each round takes the one that lowers the price of a request most; what excludes it or exceeds
     the budget then leaves. What each saves is what the price would rise by without it at the end.
     """
-    price = _price(asked, taken, shapes)
+    known = Known(asked, shapes)
     chosen, left = list(taken), list(options)
+    (price,) = known.prices([chosen])
     while left:
-        prices = [_price(asked, [*chosen, one], shapes) for one in left]
+        prices = known.prices([[*chosen, one] for one in left])
         best = int(np.argmin(prices))
         if not prices[best] < price * (1.0 - WORTH):
             break
@@ -205,79 +195,8 @@ def _greedy(
         left = [
             g for g in left if not _clashes(g, chosen) and (g.quality_loss or 0.0) <= budget + 1e-12
         ]
-    savings = {}
-    for one in chosen[len(taken) :]:
-        without = _price(asked, [g for g in chosen if g is not one], shapes)
-        savings[one.technique.name] = without - price
+    new = chosen[len(taken) :]
+    without = known.prices([[g for g in chosen if g is not one] for one in new])
+    savings = {g.technique.name: w - price for g, w in zip(new, without, strict=True)}
     idle = [g for g in options if g not in chosen]
     return chosen, savings, idle
-
-
-def _shapes_of(asked: Asked, found: PlanSet) -> Shapes:
-    """Return the replicas that the plans of a search use."""
-    used: dict[tuple[str, str], dict[Layout, None]] = {}
-    for plan in found.plans:
-        for pool in plan.pools:
-            used.setdefault((pool.accelerator, pool.precision), {})[pool.layout] = None
-    return [
-        (h, _unit(asked, s), tuple(used[h.accelerator.name, h.precision.name]))
-        for s in asked.stocks
-        for h in s.hardware
-        if (h.accelerator.name, h.precision.name) in used
-    ]
-
-
-def _all_shapes(asked: Asked) -> Shapes:
-    return [
-        (h, _unit(asked, s), legal_layouts(asked.model, s.count, h.scale_up_devices))
-        for s in asked.stocks
-        for h in s.hardware
-    ]
-
-
-def _unit(asked: Asked, stock: Stock) -> float:
-    """Return what a device costs in the objective: dollars, or one device."""
-    if asked.goals[0] == "energy":
-        return stock.hardware[0].accelerator.tdp_w
-    return (stock.usd_per_hour or 1.0) if asked.goals[0] == "cost" else 1.0
-
-
-def _price(asked: Asked, techniques: Sequence[Given], shapes: Shapes) -> float:
-    """Return the price of a user's request on a fleet of as many replicas as are needed.
-
-    Per way of deployment, the cheapest replicas of each role; replicas need not be whole.
-    """
-    changed = rewritten(asked.model, asked.engines[0], asked.traffic, techniques)
-    try:
-        traffic = within_context(asked.model, changed.traffic)[0]
-    except InputError:
-        return np.inf
-    roles: list[Role] = ["both"] if "colocated" in asked.modes else []
-    roles += ["prefill", "decode"] if "disaggregated" in asked.modes else []
-    best = dict.fromkeys(("both", "prefill", "decode"), np.inf)
-    for hardware, unit, layouts in shapes:
-        if not layouts:
-            continue
-        instances = Instances(changed.model, changed.on(hardware), changed.engine, layouts)
-        found = law(instances, traffic.lengths)
-        fits = np.flatnonzero(found.places >= 1.0)
-        if not len(fits):
-            continue
-        instances, found = instances.take(fits), found.take(fits)
-        devices = np.array([x.devices for x in instances.layouts], dtype=np.float64)
-        for role in roles:
-            staged = np.array([x.pp > 1 for x in instances.layouts])
-            runs = ~staged | (role in changed.engine.staged_roles)
-            rates = np.where(runs, _rates(instances, found, role, traffic), 0.0)
-            each = np.where(rates > 0.0, unit * devices / np.maximum(rates, 1e-30), np.inf)
-            best[role] = min(best[role], float(each.min()))
-    return changed.calls * min(best["both"], best["prefill"] + best["decode"])
-
-
-def _rates(instances: Instances, found: Law, role: Role, traffic: Traffic) -> Array:
-    moved = None
-    if role == "prefill":
-        smallest = min(instances.layouts, key=lambda x: x.devices)
-        moved = transfer_s(instances, (smallest,), traffic.lengths, inside=False)[0]
-    at = prepare(found, role, traffic, moved)
-    return goodput_per_s(at, traffic.constraints)

@@ -6,7 +6,9 @@ their launch scripts set them by rules; these are those rules, none of them fitt
 
 Sources: InferenceMAX/InferenceX ``benchmarks/*.sh`` (github.com/SemiAnalysisAI/InferenceX, Apache
 2.0, scripts ``70b_*``, ``gptoss_*``, ``dsr1_*`` of October 2025 to February 2026); MLPerf Inference
-submissions, ``planner/wiring/mlperf.py``.
+submissions, ``planner/wiring/mlperf.py``. NVIDIA's gap analysis comes with AIConfigurator, whose
+generator sets its servers (github.com/ai-dynamo/aiconfigurator, Apache 2.0,
+``src/aiconfigurator/generator``: ``rule_plugin/benchmark/*.rule``, ``config/backend_templates``).
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from typing import Any
 from planner.formulas.routing import Routing
 from planner.ingest.runs import Run
 from planner.spec.accelerator import Accelerator
+from planner.spec.scheduler import Chunked
 from planner.wiring import mlperf
 
+#: Tokens that AIConfigurator's rules leave a step beside one prompt and the batch.
+_BESIDE_PROMPT = 1500
 #: InferenceMAX draws lengths uniformly from 0.8 … 1.0 of the nominal 1,024 or 8,192 tokens.
 _SHORT = 2000.0
 
@@ -47,6 +52,10 @@ def launch_of(run: Run, device: Accelerator) -> Launch:
         return rule.get(engine, _inferencemax_sglang)(run, family)
     if source in ("inferencemax", "inferencex") and "deepseek" in run.text["model"]:
         return Launch(kv="fp8")  # the disaggregated recipes of TensorRT-LLM and SGLang
+    if source == "nim":
+        return Launch(kv="fp8" if run.text["weight_dtype"] == "fp8" else "")
+    if source == "nvidia-gap-analysis":
+        return _aiconfigurator(run)
     if source.startswith("mlperf"):
         return _mlperf(run, device)
     return Launch()
@@ -65,6 +74,22 @@ def _mlperf(run: Run, device: Accelerator) -> Launch:
         routing="least-loaded" if nvidia else "random",
         longest_output=mlperf.LONGEST_OUTPUT.get(run.text["model"], 0.0),
     )
+
+
+def _aiconfigurator(run: Run) -> Launch:
+    """Return the rule of its generator: a step holds the batch, one prompt and 1,500 tokens.
+
+    FP8 checkpoints of NVIDIA hold scales of an FP8 cache, which TensorRT-LLM and vLLM then use.
+    SGLang mixes prompts into decode steps; the template of 0.5.1 misspells that flag.
+    """
+    prompt, batch = (int(run.numbers.get(n, 0.0)) for n in ("prompt_tokens", "concurrency"))
+    if run.text["engine"] == "sglang":
+        settings: dict[str, Any] = {"token_budget": prompt + _BESIDE_PROMPT}
+        if not run.text["engine_version"].startswith("0.5.1."):
+            settings["scheduler"] = Chunked()
+        return Launch(settings)
+    kv = "fp8" if run.text["weight_dtype"] == "fp8" else ""
+    return Launch({"token_budget": batch + prompt + _BESIDE_PROMPT}, kv=kv)
 
 
 def _inferencemax_vllm(run: Run, family: str) -> Launch:
