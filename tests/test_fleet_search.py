@@ -40,7 +40,7 @@ def job(gpus: str = "h100:8,l40s:8", rate: float | None = 6.0, workload: str = "
         model: str = "llama-3.1-8b") -> Job:
     asked = resolved(
         model, gpus=gpus, workload=workload, rate=rate, slo=slo, limits=limits, mode=mode,
-        engines=(load_engine("vllm-v1"),), objective=objective,
+        engines=((load_engine("vllm-v1"),),), objective=objective,
     )
     return asked.job(asked.engines[0])
 

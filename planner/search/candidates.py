@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,18 +12,18 @@ from planner.cost.breakdown import Phase, compute_shares
 from planner.cost.laws import slow_factors, slowed, stacked
 from planner.cost.layouts import legal_layouts
 from planner.cost.memory import kv_request_bytes
-from planner.cost.price import SEND_EFFICIENCY, Hardware
+from planner.cost.price import SEND_EFFICIENCY
 from planner.cost.step import Instances, Law, law
 from planner.cost.work import Split
 from planner.formulas.arrays import Array, BoolArray
 from planner.formulas.energy import power_w
 from planner.search.buckets import Cells, one_cell
+from planner.search.offers import Offer, Stock
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import goodput_among, solve
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared, Role, prepare
 from planner.serving.routed import only, without_empty
-from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model
 
@@ -37,42 +37,27 @@ _PHASES: dict[Role, tuple[Phase, ...]] = {
 _PRECISION, _PRECISION_OF_A_CELL = 1e-6, 1e-4
 
 
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """Devices of one type that may be used, with the links they have here."""
-
-    hardware: tuple[Hardware, ...]
-    """One per precision that may be chosen."""
-    count: int
-    usd_per_hour: float | None
-    """Price per device."""
-    owned: int = 0
-    """Devices of it already paid for."""
-    carbon_g_per_kwh: float | None = None
-    """Carbon intensity of the power here."""
-    region: str = ""
-    """Where they stand."""
-
-    @property
-    def name(self) -> str:
-        """Accelerator name."""
-        return self.hardware[0].accelerator.name
-
-
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Candidates of one device type and precision: rows ``first`` … of the law of all."""
+    """Candidates of an engine, device type and precision: rows ``first`` … of the engine's law."""
 
     instances: Instances
     stock: int
     """Index of the stock they draw from."""
     law: Law
     first: int
+    pricing: int = 0
+    """Index of the engine's pricing."""
+
+    @property
+    def handover(self) -> str:
+        """Engine and KV format: what a prefill and a decode pool that meet have in common."""
+        return f"{self.instances.engine.name}, KV of {self.instances.hardware.kv_bytes:g} B"
 
 
 @dataclass(frozen=True, eq=False)
 class Pricing:
-    """The law of all candidates under some traffic, with the queues of every role.
+    """The law of an engine's candidates under some traffic, with the queues of every role.
 
     ``sure`` are the queues at the confidence asked for; the same as ``prepared`` without one.
     """
@@ -113,6 +98,8 @@ class Column:
     cell_goodput_per_s: tuple[float, ...] = ()
     part: Part | None = field(default=None, compare=False)
     """Set once it is known which requests it serves."""
+    handover: str = ""
+    """Of a split column: it only meets columns of the other side with the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +108,7 @@ class Enumeration:
 
     groups: tuple[Group, ...]
     columns: tuple[Column, ...]
-    pricing: Pricing | None
+    pricings: tuple[Pricing, ...]
     cells: Cells
     inside: bool = False
     """Whether the whole inventory is one scale-up domain."""
@@ -132,17 +119,15 @@ class Enumeration:
 
     def queue(self, column: Column, *, sure: bool = False) -> tuple[Prepared, int]:
         """Return the queues that hold a column, and its row there."""
-        part = column.part
-        pricing = self.pricing if part is None else part.pricing
-        assert pricing is not None
-        row = self.groups[column.group].first + column.row if part is None else 0
+        part, group = column.part, self.groups[column.group]
+        pricing = self.pricings[group.pricing] if part is None else part.pricing
+        row = group.first + column.row if part is None else 0
         return (pricing.sure if sure else pricing.prepared)[column.role], row
 
 
 def enumerate_candidates(
     model: Model,
-    stocks: Sequence[Stock],
-    engine: Engine,
+    offers: Sequence[Offer],
     traffic: Traffic,
     roles: Sequence[Role],
     cells: Cells | None = None,
@@ -156,17 +141,56 @@ def enumerate_candidates(
     scale-up link only if the whole inventory is one domain: pessimistic for larger ones.
     """
     cells = cells or one_cell(traffic.lengths)
-    groups, counts = _groups(model, stocks, engine, traffic, roles)
-    if not groups:
-        return Enumeration((), (), None, cells, counts=dict(counts))
-    everything = [g.instances for g in groups]
+    stocks = offers[0].stocks
     inside = _one_domain(stocks)
+    counts: Counter[str] = Counter()
+    groups: list[Group] = []
+    columns: list[Column] = []
+    pricings: list[Pricing] = []
+    for offer in offers:
+        mine = _groups(model, offer, traffic, roles, counts)
+        if not mine:
+            continue
+        mine = [replace(g, pricing=len(pricings)) for g in mine]
+        pricing, found = _columns_of(
+            mine, offer, len(groups), traffic, roles, cells, inside, confidence, counts
+        )
+        groups += mine
+        pricings.append(pricing)
+        columns += found
+    if groups:
+        counts["kept"] = sum(not c.cell_goodput_per_s for c in columns)
+    return Enumeration(
+        tuple(groups),
+        tuple(columns),
+        tuple(pricings),
+        cells,
+        inside,
+        confidence,
+        tuple(s.region for s in stocks),
+        dict(counts),
+    )
+
+
+def _columns_of(
+    groups: Sequence[Group],
+    offer: Offer,
+    first: int,
+    traffic: Traffic,
+    roles: Sequence[Role],
+    cells: Cells,
+    inside: bool,
+    confidence: float | None,
+    counts: Counter[str],
+) -> tuple[Pricing, list[Column]]:
+    """Return the queues of an engine's groups, numbered from ``first`` on, and their columns."""
+    everything = [g.instances for g in groups]
     pricing = price_all(
         everything, [g.law for g in groups], traffic, roles, inside=inside, confidence=confidence
     )
     links = link_limits(everything, traffic, inside)
     columns: list[Column] = []
-    able = {r: _runs(groups, engine, r) for r in roles}
+    able = {r: _runs(groups, offer, r) for r in roles}
     by_cell: dict[Role, Array] = {}
     if len(cells.cells) > 1:
         by_cell = _cell_goodputs(everything, traffic, cells, able, inside, confidence)
@@ -180,42 +204,37 @@ def enumerate_candidates(
         if by_cell:
             cell_rates = np.minimum(by_cell[role], _column(limit)) * runs[:, None]
         power = _power_w(groups, pricing, role, rate, traffic)
-        columns += _columns(groups, stocks, role, rate, power, cell_rates)
-    whole = sum(not c.cell_goodput_per_s for c in columns)
-    counts["kept"] = whole
-    return Enumeration(
-        tuple(groups),
-        tuple(columns),
-        pricing,
-        cells,
-        inside,
-        confidence,
-        tuple(s.region for s in stocks),
-        dict(counts),
-    )
+        columns += _columns(groups, first, offer.stocks, role, rate, power, cell_rates)
+    return pricing, columns
 
 
 def _groups(
-    model: Model, stocks: Sequence[Stock], engine: Engine, traffic: Traffic, roles: Sequence[Role]
-) -> tuple[list[Group], Counter[str]]:
-    """Return the legal instances that hold a request, by device type and precision."""
+    model: Model,
+    offer: Offer,
+    traffic: Traffic,
+    roles: Sequence[Role],
+    counts: Counter[str],
+) -> list[Group]:
+    """Return an engine's legal instances that hold a request, by device type and precision."""
     groups: list[Group] = []
-    counts: Counter[str] = Counter()
     first = 0
-    for index, stock in enumerate(stocks):
+    for index, stock in enumerate(offer.stocks):
         for hardware in stock.hardware:
             layouts = legal_layouts(model, stock.count, hardware.scale_up_devices)
             counts["enumerated"] += len(layouts) * len(roles)
             if not layouts:
                 continue
-            everything = Instances(model, hardware, engine, layouts)
+            if not offer.runs_on(index):
+                counts["unsupported"] += len(layouts) * len(roles)
+                continue
+            everything = Instances(model, hardware, offer.engine, layouts)
             found = law(everything, traffic.lengths)
             fits = np.flatnonzero(found.places >= 1.0)
             counts["too_large"] += (len(layouts) - len(fits)) * len(roles)
             if len(fits):
                 groups.append(Group(everything.take(fits), index, found.take(fits), first))
                 first += len(fits)
-    return groups, counts
+    return groups
 
 
 def _one_domain(stocks: Sequence[Stock]) -> bool:
@@ -304,10 +323,12 @@ def link_limits(instances: Sequence[Instances], traffic: Traffic, inside: bool) 
     return np.concatenate(limits)
 
 
-def _runs(groups: Sequence[Group], engine: Engine, role: Role) -> BoolArray:
-    """Return ``[C]`` whether the engine runs a candidate's pipeline stages in a role."""
+def _runs(groups: Sequence[Group], offer: Offer, role: Role) -> BoolArray:
+    """Return ``[C]`` whether the engine runs a candidate in a role, with its pipeline stages."""
     staged = np.array([x.pp > 1 for g in groups for x in g.instances.layouts])
-    return np.asarray(~staged | (role in engine.staged_roles))
+    mode = "colocated" if role == "both" else "disaggregated"
+    here = mode in offer.engine.modes
+    return np.asarray(here & (~staged | (role in offer.engine.staged_roles)))
 
 
 def _power_w(
@@ -329,6 +350,7 @@ def _power_w(
 
 def _columns(
     groups: Sequence[Group],
+    first: int,
     stocks: Sequence[Stock],
     role: Role,
     rates: Array,
@@ -337,7 +359,7 @@ def _columns(
 ) -> list[Column]:
     """Return a column per candidate that meets its SLOs at some rate, for all sizes or for some."""
     columns = []
-    for index, g in enumerate(groups):
+    for index, g in enumerate(groups, first):
         usd = stocks[g.stock].usd_per_hour
         for row, layout in enumerate(g.instances.layouts):
             k = g.first + row
@@ -358,6 +380,7 @@ def _columns(
                     usd_per_hour=None if usd is None else usd * layout.devices,
                     power_w=layout.devices * float(power[k]),
                     cell_goodput_per_s=cells,
+                    handover="" if role == "both" else g.handover,
                 )
                 for rate, cells in offers
             ]

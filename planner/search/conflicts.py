@@ -14,6 +14,7 @@ from planner.search.buckets import one_cell
 from planner.search.candidates import Enumeration, enumerate_candidates
 from planner.search.job import Job, complete, terms_of
 from planner.search.mix import Terms, best_mix
+from planner.search.offers import Stock
 from planner.spec.limits import UNBOUNDED
 from planner.units import format_seconds
 
@@ -39,8 +40,7 @@ class _Oracle:
             cells = one_cell(job.traffic.lengths)
             self.columns[key] = enumerate_candidates(
                 job.model,
-                job.stocks,
-                job.engine,
+                job.offers,
                 job.traffic,
                 job.roles,
                 cells,
@@ -216,18 +216,25 @@ def _devices(oracle: _Oracle) -> str | None:
 
 def _grown(job: Job, stock: int, more: int) -> Job:
     """Return the search with more devices of one type, which may form larger replicas."""
-    one = job.stocks[stock]
-    count = one.count + more
-    hardware = tuple(
-        replace(
-            h,
-            scale_up_devices=max(h.scale_up_devices, min(h.accelerator.scale_up.devices, count)),
+
+    def grown(one: Stock) -> Stock:
+        count = one.count + more
+        hardware = tuple(
+            replace(
+                h,
+                scale_up_devices=max(
+                    h.scale_up_devices, min(h.accelerator.scale_up.devices, count)
+                ),
+            )
+            for h in one.hardware
         )
-        for h in one.hardware
-    )
-    stocks = list(job.stocks)
-    stocks[stock] = replace(one, count=count, hardware=hardware)
-    return replace(job, stocks=tuple(stocks))
+        return replace(one, count=count, hardware=hardware)
+
+    offers = [
+        replace(o, stocks=tuple(grown(s) if i == stock else s for i, s in enumerate(o.stocks)))
+        for o in job.offers
+    ]
+    return replace(job, offers=tuple(offers))
 
 
 def _least(enough: Callable[[int], bool], low: int, high: int) -> int:

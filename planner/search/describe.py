@@ -21,6 +21,7 @@ from planner.serving.latency import Statistics
 from planner.serving.open_loop import goodput_per_s, own_constraints, place_share, solve
 from planner.serving.prepared import Prepared
 from planner.serving.state import METRICS, attained
+from planner.spec.scheduler import spoken
 
 _STATISTICS: dict[str, float | None] = {"mean": None, "p50": 0.5, "p90": 0.9, "p99": 0.99}
 #: Relative precision of a stable rate.
@@ -170,6 +171,7 @@ def _pool(found: Enumeration, of: Assessed, k: int, position: int, i: int, n: in
         hardware.precision.name,
         hardware.kv_bytes,
         one.engine.name,
+        spoken(one.engine.scheduler),
         n,
         n * column.devices,
         None if column.usd_per_hour is None else n * column.usd_per_hour,

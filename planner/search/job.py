@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.errors import InfeasibleError
 from planner.search.buckets import cells_of, one_cell
-from planner.search.candidates import Column, Enumeration, Stock, enumerate_candidates
+from planner.search.candidates import Column, Enumeration, enumerate_candidates
 from planner.search.drafts import Draft, allowed
 from planner.search.infeasible import explain_unmet
 from planner.search.mix import Goals, Objective, Solution, Terms, best_mix
-from planner.search.sized import ROUNDS, holds, sized_drafts, value_of
+from planner.search.offers import Offer, Stock
+from planner.search.sized import ROUNDS, Sized, holds, sized_drafts, value_of
 from planner.serving.attainment import Traffic
 from planner.serving.prepared import Role
-from planner.spec.engine import Engine
 from planner.spec.limits import UNBOUNDED, Limits
 from planner.spec.model import Model
+from planner.spec.scheduler import spoken
 
 #: Carbon intensity where none is given [g/kWh]: the world's electricity in 2023 (Ember, Global
 #: Electricity Review 2024).
@@ -32,18 +33,22 @@ class Job:
     """One search: what to serve, on what, within what."""
 
     model: Model
-    stocks: tuple[Stock, ...]
-    engine: Engine
+    offers: tuple[Offer, ...]
+    """Engines to choose from, each with the inventory."""
     traffic: Traffic
     roles: tuple[Role, ...]
     goals: Goals
     limits: Limits
 
+    @property
+    def stocks(self) -> tuple[Stock, ...]:
+        """The inventory, with the hardware as the first engine drives it."""
+        return self.offers[0].stocks
+
 
 def job_of(
     model: Model,
-    stocks: Sequence[Stock],
-    engine: Engine,
+    offers: Sequence[Offer],
     traffic: Traffic,
     modes: Sequence[str],
     objective: Objective | Goals,
@@ -56,7 +61,7 @@ def job_of(
     goals: Goals = (objective,) if isinstance(objective, str) else objective
     if traffic.rate_per_s is None:
         goals = ("goodput",)
-    return Job(model, tuple(stocks), engine, traffic, tuple(roles), goals, limits)
+    return Job(model, tuple(offers), traffic, tuple(roles), goals, limits)
 
 
 def enumerated(job: Job) -> tuple[Enumeration, Terms]:
@@ -71,12 +76,10 @@ def enumerated(job: Job) -> tuple[Enumeration, Terms]:
     # within one device type sizes would be split for a few percent at most: not worth a router
     cells = cells_of(lengths) if len(job.stocks) > 1 else one_cell(lengths)
     found = enumerate_candidates(
-        job.model, job.stocks, job.engine, job.traffic, job.roles, cells, job.limits.confidence
+        job.model, job.offers, job.traffic, job.roles, cells, job.limits.confidence
     )
     if not complete(found.columns):
-        raise InfeasibleError(
-            explain_unmet(job.model, job.stocks, job.engine, job.traffic, found, job.roles)
-        )
+        raise InfeasibleError(explain_unmet(job.model, job.offers, job.traffic, found, job.roles))
     return found, terms_of(job, found)
 
 
@@ -98,16 +101,22 @@ def terms_of(job: Job, found: Enumeration) -> Terms:
 
 def _running(column: Column, found: Enumeration, limits: Limits) -> int:
     """Return how many replicas of a column the current deployment has."""
-    hardware = found.groups[column.group].instances.hardware
+    one = found.groups[column.group].instances
+    hardware, how = one.hardware, (one.engine.name, spoken(one.engine.scheduler))
     me = (column.role, hardware.accelerator.name, str(column.layout), hardware.precision.name)
-    same = [r for r in limits.current if (r.role, r.accelerator, r.layout, r.precision) == me]
+    same = [
+        r
+        for r in limits.current
+        if (r.role, r.accelerator, r.layout, r.precision) == me
+        and (r.engine or how[0], r.scheduler or how[1]) == how
+    ]
     return sum(r.replicas for r in same) if not column.cell_goodput_per_s else 0
 
 
 def complete(columns: Sequence[Column]) -> bool:
     """Whether some plan exists at some rate: a colocated column, or both sides of a split one."""
-    roles = {c.role for c in columns}
-    return "both" in roles or {"prefill", "decode"} <= roles
+    sides = {r: {c.handover for c in columns if c.role == r} for r in ("prefill", "decode")}
+    return any(c.role == "both" for c in columns) or bool(sides["prefill"] & sides["decode"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,12 +164,43 @@ def optimum(job: Job, found: Enumeration, terms: Terms) -> Optimum:
             offered[_draft(alike, mix)] = None
     if len(alike) < len(found.columns):
         sized = sized_drafts(found, terms, goals, job.traffic)
-        found, bound = sized.found, min(bound, sign * sized.bound)
-        offered |= dict.fromkeys(sized.drafts)
-        values = [value_of(found, d, terms, goals, weight) for d in sized.drafts]
-        value = min([value, *values])
+        bound, by_size = min(bound, sign * sized.bound), list(sized.drafts)
+        for alone in _engines_alone(job, found, terms):
+            by_size += _appended(sized.found, alone)
+            sized = replace(sized, found=_grown(sized.found, alone))
+        found = sized.found
+        offered |= dict.fromkeys(by_size)
+        value = min([value, *(value_of(found, d, terms, goals, weight) for d in by_size)])
     kept = tuple(d for d in offered if allowed(found.columns, d, terms))
     return Optimum(found, kept, best.termination, value, bound)
+
+
+def _engines_alone(job: Job, found: Enumeration, terms: Terms) -> Iterator[Sized]:
+    """Yield the fleets by size of each engine alone, where there are several.
+
+    The rounds of :func:`sized_drafts` end at a good mix, not surely the best one: more engines
+    could lead them to a worse one than an engine alone.
+    """
+    engines = [g.instances.engine for g in found.groups]
+    for offer in job.offers if len(job.offers) > 1 else ():
+        mine = [i for i, c in enumerate(found.columns) if engines[c.group] == offer.engine]
+        columns = tuple(found.columns[i] for i in mine)
+        if complete(columns):
+            now = tuple(terms.now[i] for i in mine) if terms.now else ()
+            part = replace(found, columns=columns)
+            yield sized_drafts(part, replace(terms, now=now), job.goals, job.traffic)
+
+
+def _appended(found: Enumeration, of: Sized) -> list[Draft]:
+    """Return drafts whose columns follow those of an enumeration: pools by size are own columns."""
+    first = len(found.columns) - (len(of.found.columns) - of.added)
+    return [tuple((i + first, n) for i, n in draft) for draft in of.drafts]
+
+
+def _grown(found: Enumeration, of: Sized) -> Enumeration:
+    """Return an enumeration with the columns that were priced for fleets by size."""
+    new = of.found.columns[len(of.found.columns) - of.added :]
+    return replace(found, columns=(*found.columns, *new))
 
 
 def _draft(alike: Sequence[int], mix: Solution) -> Draft:

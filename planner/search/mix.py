@@ -14,6 +14,7 @@ import numpy as np
 
 from planner.formulas.arrays import Array
 from planner.search.candidates import Column
+from planner.search.coverage import carry
 from planner.search.dominated import undominated
 from planner.search.milp import run
 from planner.search.takes import takes_of
@@ -147,7 +148,7 @@ def build(
     ]
     able = _counted(problem, columns, terms, most, y)
     served = problem.add_variable("served_rate", 0, None)
-    _coverage(problem, columns, terms, able, served)
+    carry(problem, columns, terms.shares, able, served)
     for s, available in enumerate(terms.stock):
         if available is not None:
             used = pulp.lpSum(
@@ -218,46 +219,6 @@ def _counted(
         problem += pulp.lpSum(z) <= limits.shapes, "shapes"
     k = limits.spare_replicas
     return [v - k * one if k else 1 * v for v, one in zip(y, z, strict=True)]
-
-
-def _coverage(
-    problem: pulp.LpProblem,
-    columns: Sequence[Column],
-    terms: Terms,
-    able: Sequence[pulp.LpAffineExpression],
-    served: pulp.LpVariable,
-) -> None:
-    """Add the rows that carry the served rate through colocated and split pools."""
-    import pulp
-
-    whole = {r: pulp.LpAffineExpression() for r in ("both", "prefill", "decode")}
-    chosen: dict[str, list[list[pulp.LpVariable]]] = {r: [] for r in whole}
-    sized = any(c.cell_goodput_per_s for c in columns)
-    for i, (c, n) in enumerate(zip(columns, able, strict=True)):
-        if not c.cell_goodput_per_s:
-            whole[c.role] += c.goodput_per_s * n
-            continue
-        x = [
-            problem.add_variable(f"x{i}_{g}", 0, None if rate > 0.0 else 0.0)
-            for g, rate in enumerate(c.cell_goodput_per_s)
-        ]
-        rates = zip(x, c.cell_goodput_per_s, strict=True)
-        problem += pulp.lpSum((1.0 / r) * v for v, r in rates if r > 0.0) <= n, f"load_{i}"
-        chosen[c.role].append(x)
-    if sized:
-        for role, capacity in whole.items():
-            rate = problem.add_variable(f"whole_{role}", 0, None)
-            problem += rate <= capacity, f"capacity_{role}"
-            whole[role] = 1 * rate
-    for g, share in enumerate(terms.shares if sized else (1.0,)):
-        tail = f"_{g}" if sized else ""
-        split = problem.add_variable(f"split_rate{tail}", 0, None)
-        for role, name in (("both", "demand"), ("prefill", "prompt"), ("decode", "decode")):
-            offered = share * whole[role] + pulp.lpSum(x[g] for x in chosen[role])
-            if role == "both":
-                problem += share * served <= offered + split, f"{name}{tail}"
-            else:
-                problem += split <= offered, f"{name}{tail}"
 
 
 def _sums(

@@ -23,6 +23,8 @@ class Pool:
     ----------
     role
         ``both`` (prompts and decode in one replica), ``prefill`` or ``decode``.
+    engine, scheduler
+        Profile, and its scheduler as ``--scheduler`` reads it.
     traffic_share
         Share of the plan's requests that pass through the pool.
     goodput_per_s
@@ -40,6 +42,7 @@ class Pool:
     precision: str
     kv_bytes_per_element: float
     engine: str
+    scheduler: str
     replicas: int
     gpus: int
     usd_per_hour: float | None

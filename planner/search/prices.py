@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from planner.errors import InfeasibleError
-from planner.search.candidates import Enumeration, Stock
+from planner.search.candidates import Enumeration
 from planner.search.job import Job, enumerated, optimum, terms_of
 from planner.search.mix import Terms
+from planner.search.offers import Offer
 from planner.search.plans import Price
 from planner.serving.attainment import Traffic
 
@@ -31,7 +32,7 @@ UNITS = {
 
 
 def prices_of(
-    job: Job, looser: Callable[[float], tuple[Stock, ...]] | None = None
+    job: Job, looser: Callable[[float], tuple[Offer, ...]] | None = None
 ) -> tuple[Price, ...]:
     """Return what relief from each constraint is worth, by finite differences of the optimum.
 
@@ -40,7 +41,7 @@ def prices_of(
     job
         The search; its first goal is what prices are in.
     looser
-        The inventory with the precisions that so much more quality loss [-] would allow.
+        The offers with the precisions that so much more quality loss [-] would allow.
 
     Raises
     ------
@@ -70,7 +71,7 @@ def _relaxations(
     job: Job,
     found: Enumeration,
     terms: Terms,
-    looser: Callable[[float], tuple[Stock, ...]] | None,
+    looser: Callable[[float], tuple[Offer, ...]] | None,
 ) -> Iterator[tuple[str, str, Callable[[int], float]]]:
     """Yield each constraint's name, its step, and the optimum after so many steps of relief."""
     for s, stock in enumerate(job.stocks):
@@ -100,7 +101,7 @@ def _relaxations(
         offer = looser
 
         def lower_quality(k: int) -> float:
-            return value_of_job(replace(job, stocks=offer(k * STEP_QUALITY)))
+            return value_of_job(replace(job, offers=offer(k * STEP_QUALITY)))
 
         yield "quality", f"{STEP_QUALITY:.0%}", lower_quality
 

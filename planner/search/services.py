@@ -9,8 +9,9 @@ import numpy as np
 
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
-from planner.search.candidates import Column, Enumeration, Stock, enumerate_candidates
+from planner.search.candidates import Column, Enumeration, enumerate_candidates
 from planner.search.infeasible import explain_unmet
+from planner.search.offers import Offer, Stock
 from planner.serving.attainment import Traffic
 from planner.serving.prepared import Role
 from planner.spec.engine import Engine
@@ -89,12 +90,13 @@ def options_of(request: Request) -> Options:
     roles: list[Role] = ["both"] if "colocated" in request.modes else []
     if "disaggregated" in request.modes:
         roles += ["prefill", "decode"]
+    offers = (Offer(request.engine, request.stocks),)
     found, counts = [], {"enumerated": 0, "kept": 0}
     for traffic in request.traffic:
-        one = enumerate_candidates(request.model, request.stocks, request.engine, traffic, roles)
+        one = enumerate_candidates(request.model, offers, traffic, roles)
         kept = {c.role for c in one.columns}
         if "both" not in kept and not {"prefill", "decode"} <= kept:
-            why = explain_unmet(request.model, request.stocks, request.engine, traffic, one, roles)
+            why = explain_unmet(request.model, offers, traffic, one, roles)
             raise InfeasibleError(f"service {request.name}: {why}")
         for key in counts:
             counts[key] += one.counts.get(key, 0)

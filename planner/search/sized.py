@@ -38,6 +38,8 @@ class Sized:
     drafts: tuple[Draft, ...]
     bound: float
     rounds: int
+    added: int
+    """Columns added, at the end."""
 
 
 def sized_drafts(found: Enumeration, terms: Terms, goals: Goals, traffic: Traffic) -> Sized:
@@ -71,7 +73,7 @@ def sized_drafts(found: Enumeration, terms: Terms, goals: Goals, traffic: Traffi
         for i, f in change.items():
             factor[i] = float(np.clip(factor[i] * f, _LEAST_FACTOR, _MOST_FACTOR))
     best = max(bounds) if "goodput" in goals[:1] and bounds else min(bounds, default=np.inf)
-    return Sized(found, tuple(drafts), best, rounds)
+    return Sized(found, tuple(drafts), best, rounds, len(found.columns) - len(factor))
 
 
 def _scaled(column: Column, factor: float) -> Column:

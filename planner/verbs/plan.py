@@ -20,20 +20,25 @@ from planner.spec.record import Named
 from planner.spec.slo import Bound
 from planner.spec.workload import Workload
 from planner.wiring.asked import Asked, objectives_of, resolved
-from planner.wiring.considered import answer, answer_with_choice, job_with, offered
+from planner.wiring.considered import (
+    answer,
+    answer_with_choice,
+    job_with,
+    looser_offers,
+    offered,
+)
+from planner.wiring.engines import engines_of, variants
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
     load_calibration,
     load_cluster,
-    load_engine,
     load_model,
     load_workload,
 )
 from planner.wiring.prices import Pricing, pricing_of
-from planner.wiring.resolve import parse_gpus
+from planner.wiring.resolve import devices_of, parse_gpus
 from planner.wiring.techniques import parse_techniques
-from planner.wiring.tuning import tuned
 
 
 def plan(
@@ -46,7 +51,7 @@ def plan(
     slo: str | Sequence[Bound] | None = None,
     precision: str = "auto",
     kv_precision: str = "auto",
-    engine: str | Engine = "vllm-v1",
+    engine: str | Engine | Sequence[str | Engine] = "vllm-v1",
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
@@ -83,13 +88,15 @@ def plan(
     precision, kv_precision
         Names of precisions, or ``auto``.
     engine
-        Engine profile.
+        Engine profile, or several (``"vllm-v1,trtllm"``, a sequence) that the search chooses
+        between, pool by pool; ``all``: those that state that they run on the inventory's devices.
     chunk
         Token budget of a step, or ``auto``: the one with the best plan [tok].
     speculate
         Speculative decoding, such as ``"k=3,acceptance=0.8,draft=0.05,auto"``.
     scheduler
-        Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``.
+        Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``, or
+        several to choose between, ``"chunked,prefill-first"``.
     techniques
         Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     consider
@@ -129,7 +136,7 @@ def plan(
     InfeasibleError
         If no plan exists: which constraint binds and what would make it feasible.
     """
-    profile = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    profiles, stated = engines_of(engine, devices_of(gpus, cluster, catalog), catalog)
     asked = resolved(
         model,
         gpus=gpus,
@@ -139,7 +146,8 @@ def plan(
         slo=slo,
         precision=precision,
         kv_precision=kv_precision,
-        engines=tuned(profile, chunk, speculate, scheduler),
+        engines=variants(profiles, chunk, speculate, scheduler),
+        stated=stated,
         mode=mode,
         objective=objective,
         limits=limits,
@@ -155,7 +163,7 @@ def plan(
     job = job_with(asked, applied, result.recommended.pools[0].token_budget)
     return replace(
         result,
-        prices=prices_of(job, asked.looser) if prices else result.prices,
+        prices=prices_of(job, looser_offers(asked, applied, job)) if prices else result.prices,
         tradeoff=trade_off(job, objectives) if objectives else result.tradeoff,
     )
 
@@ -184,7 +192,9 @@ def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
         [p.layout for p in best.pools if p.role == role] for role in ("both", "prefill")
     )
     busy = best.rate_per_s > LOAD * best.saturation_per_s
-    return outside(traffic.arrival_cv, busy, both, prefill)
+    kinds = dict.fromkeys(p.scheduler.partition(",")[0] for p in best.pools)
+    notes = [n for k in kinds for n in outside(traffic.arrival_cv, busy, both, prefill, k)]
+    return tuple(dict.fromkeys(notes))
 
 
 def provenance(
@@ -213,14 +223,14 @@ def provenance(
         counts = parse_gpus(gpus or "")
         names, stock = list(counts), [(n, None) for n in counts.values()]
     devices = [load_accelerator(n, catalog) for n in names]
-    the_engine = load_engine(engine, catalog)
+    engines = engines_of(engine, devices, catalog)[0]
     entries: list[Named] = [
         the_model,
         the_workload,
-        the_engine,
+        *engines,
         *(g.technique for g in parse_techniques(techniques, catalog)),
         *devices,
-        *(load_calibration(d, catalog, the_engine.kernels) for d in devices),
+        *(load_calibration(d, catalog, e.kernels) for d in devices for e in engines),
     ]
     return {
         "entries": [

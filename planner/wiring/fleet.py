@@ -185,7 +185,7 @@ def _request(
             engine.kernels,
         )
     with _located(document, *at, "mode"):
-        modes = modes_of(service.mode, engine)
+        modes = modes_of(service.mode, (engine,))
     profile = _filled(service.hourly_profile or workload.hourly_profile or (1.0,), hours)
     mean = tuple((traffic.rate_per_s or rate) * p for p in profile)
     request = Request(
