@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from dataclasses import replace
 from functools import cache
@@ -346,3 +347,21 @@ def test_a_cluster_states_regions_owned_devices_and_power():
     assert found.limits.power_w == 5600.0
     for plan in found.plans:
         assert len({p.region for p in plan.pools if p.role != "both"}) <= 1
+
+
+def test_a_gap_says_what_it_rests_on():
+    def asked(gpus: str) -> tuple[str, str]:
+        found = planner.plan("llama-3.1-8b", gpus=gpus, workload="azure-conv-2023", rate=6.0,
+                             slo=SLO)  # fmt: skip
+        from planner.report import table
+
+        out = table.console(io.StringIO())
+        table.print_plan(found, 1, out)
+        return found.bound_basis, " ".join(out.file.getvalue().split())
+
+    basis, text = asked("h100:8")
+    assert basis == "exact"
+    assert "add up" not in text
+    basis, text = asked("h100:8,l40s:8")
+    assert basis == "additive"
+    assert "as far as loads of request sizes add up" in text

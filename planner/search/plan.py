@@ -90,6 +90,7 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
         {"median": widest.relative_error.median, "p90": widest.relative_error.p90},
         "fit" if all(c.basis == "fit" for c in calibrations) else "default",
         max(0.0, (value - best.bound) / max(abs(value), 1e-12)),
+        "additive" if len(found.cells.cells) > 1 else "exact",
         job.limits,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from planner.cost.breakdown import Line
 from planner.serving.evaluate import Memory
@@ -185,7 +186,10 @@ class PlanSet:
     relative_error: dict[str, float]
     basis: str
     gap: float = 0.0
-    """How far the recommended plan's objective may be from the proved bound, as a share of it."""
+    """How far the recommended plan's objective may be from the bound, as a share of it."""
+    bound_basis: Literal["exact", "additive"] = "exact"
+    """``exact``: no mix of pools goes below the bound. ``additive``: also pools by size were
+    sought, and the bound holds for them as far as loads of sizes add up."""
     limits: Limits = UNBOUNDED
     assumptions: tuple[str, ...] = field(default=())
     prices: tuple[Price, ...] = ()

@@ -19,13 +19,15 @@ from planner.search.candidates import Column, Enumeration, Part, link_limits, pr
 from planner.search.drafts import Draft, capacity_per_s, spent
 from planner.search.mix import Goals, Solution, Terms, best_mix
 from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_per_s
+from planner.serving.open_loop import goodput_among
 from planner.serving.routed import only
 
 #: Rounds of solving and pricing again.
 ROUNDS = 5
 #: A capacity within this share of the demand counts as enough: bisections end there.
 _ROUNDING = 1e-4
+#: Relative precision of a pool's goodput.
+_PRECISION = 1e-6
 #: How far a column's load may be corrected either way.
 _LEAST_FACTOR, _MOST_FACTOR = 0.1, 4.0
 
@@ -125,7 +127,9 @@ def own_column(found: Enumeration, column: Column, takes: Array, traffic: Traffi
         inside=found.inside,
         confidence=found.confidence,
     )
-    rate = float(goodput_per_s(pricing.sure[column.role], own.constraints)[0])
+    # one replica in as many as the whole stream would take sees its part of the bursts
+    at, known = pricing.sure[column.role], (own.rate_per_s, own.routing)
+    rate = float(goodput_among(at, own.constraints, *known, _PRECISION)[0])
     if column.role != "both":
         rate = min(rate, float(link_limits([one], own, found.inside)[0]))
     part = Part(takes, pricing)

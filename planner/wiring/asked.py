@@ -30,6 +30,12 @@ from planner.wiring.resolve import (
 )
 
 
+_ON_SPOT = (
+    "spot prices: a plan counts every device as up; --availability N+1 keeps replicas in reserve, "
+    "and a fleet's spot_share takes interruptions into account"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A call resolved.
@@ -180,7 +186,7 @@ def _price_notes(pricing: Pricing, stocks: Sequence[Stock]) -> list[str]:
     require_used(pricing, devices)
     bought = zip(devices, stocks, strict=True)
     listed = [d for d, s in bought if s.usd_per_hour == _listed(pricing, d)]
-    return price_notes(pricing, listed, today())
+    return [*price_notes(pricing, listed, today()), *([_ON_SPOT] if pricing.term == "spot" else [])]
 
 
 def _listed(pricing: Pricing, device: Accelerator) -> float | None:
