@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from planner.cost.breakdown import Phase, compute_shares
 from planner.cost.laws import slow_factors, slowed, stacked
 from planner.cost.layouts import legal_layouts
 from planner.cost.memory import kv_request_bytes
@@ -16,22 +15,17 @@ from planner.cost.price import SEND_EFFICIENCY
 from planner.cost.step import Instances, Law, law
 from planner.cost.work import Split
 from planner.formulas.arrays import Array, BoolArray
-from planner.formulas.energy import power_w
 from planner.search.buckets import Cells, one_cell
+from planner.search.draw import power_at
 from planner.search.offers import Offer, Stock
 from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_among, solve
+from planner.serving.open_loop import goodput_among
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared, Role, prepare
 from planner.serving.routed import only, without_empty
 from planner.spec.layout import Layout
 from planner.spec.model import Model
 
-_PHASES: dict[Role, tuple[Phase, ...]] = {
-    "both": ("decode", "prefill"),
-    "prefill": ("prefill",),
-    "decode": ("decode",),
-}
 #: Relative precision of a goodput; less of that of a cell alone, for the exactness loop prices
 #: what is chosen again.
 _PRECISION, _PRECISION_OF_A_CELL = 1e-6, 1e-4
@@ -95,6 +89,12 @@ class Column:
     usd_per_hour: float | None
     power_w: float
     """Power of one replica at its goodput."""
+    load_w: float = 0.0
+    """The part of it that grows with the load from nothing at an idle replica."""
+    steady_w: float = 0.0
+    """What of that part hardly follows the load near the goodput: who decodes is always busy."""
+    utilisation: float = 1.0
+    """Share of time that a replica is busy at its goodput."""
     cell_goodput_per_s: tuple[float, ...] = ()
     part: Part | None = field(default=None, compare=False)
     """Set once it is known which requests it serves."""
@@ -203,7 +203,7 @@ def _columns_of(
         cell_rates = None
         if by_cell:
             cell_rates = np.minimum(by_cell[role], _column(limit)) * runs[:, None]
-        power = _power_w(groups, pricing, role, rate, traffic)
+        power = power_at(everything, pricing.prepared[role], rate)
         columns += _columns(groups, first, offer.stocks, role, rate, power, cell_rates)
     return pricing, columns
 
@@ -331,23 +331,6 @@ def _runs(groups: Sequence[Group], offer: Offer, role: Role) -> BoolArray:
     return np.asarray(here & (~staged | (role in offer.engine.staged_roles)))
 
 
-def _power_w(
-    groups: Sequence[Group], pricing: Pricing, role: Role, rates: Array, traffic: Traffic
-) -> Array:
-    """Return ``[C]`` the power of one device of each candidate at its goodput."""
-    state = solve(pricing.prepared[role], np.maximum(rates, 1e-9))
-    batch = np.maximum(state.batch_mean, 1.0)
-    found = []
-    for g in groups:
-        device = g.instances.hardware.accelerator
-        rows = slice(g.first, g.first + len(g.instances.layouts))
-        shares = compute_shares(g.instances, traffic.lengths, _PHASES[role], batch[rows])
-        busy = g.instances.hardware.calibration.power.busy_fraction
-        power = power_w(1.0, shares, idle_w=device.idle_w, tdp_w=device.tdp_w, busy_fraction=busy)
-        found.append(np.broadcast_to(np.asarray(power), len(g.instances.layouts)))
-    return np.concatenate(found)
-
-
 def _columns(
     groups: Sequence[Group],
     first: int,
@@ -378,7 +361,10 @@ def _columns(
                     stock=g.stock,
                     goodput_per_s=rate,
                     usd_per_hour=None if usd is None else usd * layout.devices,
-                    power_w=layout.devices * float(power[k]),
+                    power_w=layout.devices * float(power[0, k]),
+                    load_w=layout.devices * float(power[1, k]),
+                    steady_w=layout.devices * float(power[2, k]),
+                    utilisation=float(power[3, k]),
                     cell_goodput_per_s=cells,
                     handover="" if role == "both" else g.handover,
                 )

@@ -17,26 +17,36 @@ def carry(
     shares: Sequence[float],
     able: Sequence[pulp.LpAffineExpression],
     served: pulp.LpVariable,
-) -> None:
+    *,
+    by_load: bool = False,
+) -> list[pulp.LpAffineExpression]:
     """Add the rows that carry the served rate through colocated and split pools.
 
-    Split rates are one per engine and KV format: only pools that share both meet.
+    Split rates are one per engine and KV format: only pools that share both meet. Returned is the
+    load of each column [replicas' worth], of columns that serve all sizes alike only ``by_load``.
     """
     import pulp
 
     whole = {key: pulp.LpAffineExpression() for key in sides_of(columns)}
     chosen: dict[tuple[str, str], list[list[pulp.LpVariable]]] = {key: [] for key in whole}
     sized = any(c.cell_goodput_per_s for c in columns)
+    load: list[pulp.LpAffineExpression] = []
     for i, (c, n) in enumerate(zip(columns, able, strict=True)):
         if not c.cell_goodput_per_s:
+            if by_load:
+                part = problem.add_variable(f"load{i}", 0, None)
+                problem += part <= n, f"load_{i}"
+                n = 1 * part
             whole[c.role, c.handover] += c.goodput_per_s * n
+            load.append(n)
             continue
         x = [
             problem.add_variable(f"x{i}_{g}", 0, None if rate > 0.0 else 0.0)
             for g, rate in enumerate(c.cell_goodput_per_s)
         ]
         rates = zip(x, c.cell_goodput_per_s, strict=True)
-        problem += pulp.lpSum((1.0 / r) * v for v, r in rates if r > 0.0) <= n, f"load_{i}"
+        load.append(pulp.lpSum((1.0 / r) * v for v, r in rates if r > 0.0))
+        problem += load[-1] <= n, f"load_{i}"
         chosen[c.role, c.handover].append(x)
     if sized:
         for k, (key, capacity) in enumerate(whole.items()):
@@ -54,6 +64,7 @@ def carry(
             problem += split <= offered["decode", handover], f"decode{tail}"
             carried += split
         problem += share * served <= carried, f"demand_{g}" if sized else "demand"
+    return load
 
 
 def handovers(columns: Sequence[Column]) -> list[str]:

@@ -15,6 +15,7 @@ from planner.search.candidates import Column, Enumeration
 from planner.search.drafts import Draft, spent
 from planner.search.mix import Terms
 from planner.search.plans import SHARES, Plan, Pool, Route, SloResult
+from planner.search.power import pool_w
 from planner.serving.attainment import Traffic
 from planner.serving.evaluate import memory_of
 from planner.serving.latency import Statistics
@@ -162,7 +163,6 @@ def _pool(found: Enumeration, of: Assessed, k: int, position: int, i: int, n: in
         lines = lines + prompt_lines
         bound = bottleneck(prompt_lines) if column.role == "prefill" else bound
     hardware = one.hardware
-    idle = hardware.accelerator.idle_w * column.devices
     capacity = float(law.kv_tokens[0])
     return Pool(
         column.role,
@@ -184,7 +184,7 @@ def _pool(found: Enumeration, of: Assessed, k: int, position: int, i: int, n: in
         int(law.places[0]),
         one.engine.token_budget,
         *_steps_s(law, column.role, batch),
-        n * (idle + busy * (column.power_w - idle)),
+        pool_w(column, n, busy),
         hardware.accelerator.peak(hardware.precision.compute),
         hardware.accelerator.memory_bandwidth_bytes_per_s,
         memory_of(law),

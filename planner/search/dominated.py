@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from planner.formulas.arrays import Array
 from planner.search.candidates import Column
 
 
@@ -39,8 +40,14 @@ def undominated(columns: Sequence[Column], objective: str, *, power: bool = Fals
             and len(loads[k]) == len(loads[i])
             and bool((loads[k] >= loads[i] * (1.0 - 1e-9)).all())
             and bool(columns[k].cell_goodput_per_s) == bool(c.cell_goodput_per_s)
-            and (not power or columns[k].power_w <= c.power_w * (1.0 + 1e-9))
+            and (not power or _draws_less(columns[k], c, loads[k], loads[i]))
             for k in kept
         ):
             kept.append(i)
     return sorted(kept)
+
+
+def _draws_less(one: Column, other: Column, load: Array, others: Array) -> bool:
+    """Return whether a column draws no more than another at its goodput, and per request."""
+    slope = one.load_w * others <= other.load_w * load * (1.0 + 1e-9)
+    return bool(one.power_w <= other.power_w * (1.0 + 1e-9) and slope.all())

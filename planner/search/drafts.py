@@ -130,7 +130,10 @@ def _best_ratio(p: Column, d: Column, terms: Terms) -> tuple[int, int] | None:
 
 
 def allowed(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
-    """Return whether a draft stays within the stock and the limits; its rate is not looked at."""
+    """Return whether a draft stays within the stock and the limits.
+
+    Not looked at are its rate, and the power that depends on it (:mod:`planner.search.power`).
+    """
     limits = terms.limits
     used = [0] * len(terms.stock)
     for i, n in draft:
@@ -140,8 +143,6 @@ def allowed(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
     if not all(s is None or u <= s for u, s in zip(used, terms.stock, strict=True)):
         return False
     if len(draft) > limits.shapes or not _together(columns, draft, terms):
-        return False
-    if limits.power_w is not None and spent(columns, draft, terms, "energy") > limits.power_w:
         return False
     budget = limits.budget_usd_per_hour
     return budget is None or spent(columns, draft, terms, "cost") <= budget * (1.0 + 1e-9)
@@ -157,7 +158,7 @@ def _together(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
 
 
 def spent(columns: Sequence[Column], draft: Draft, terms: Terms, objective: Objective) -> float:
-    """Return what a draft adds to an objective: $/h, devices, W or g/h.
+    """Return what a draft adds to an objective: $/h or devices; W or g/h at its goodput.
 
     Owned devices are free, replicas that start or stop cost their hourly part; infinite where a
     price is unknown.

@@ -14,6 +14,7 @@ from planner.search.drafts import Draft, allowed
 from planner.search.infeasible import explain_unmet
 from planner.search.mix import Goals, Objective, Solution, Terms, best_mix
 from planner.search.offers import Offer, Stock
+from planner.search.power import excess
 from planner.search.sized import ROUNDS, Sized, holds, sized_drafts, value_of
 from planner.serving.attainment import Traffic
 from planner.serving.prepared import Role
@@ -26,6 +27,8 @@ from planner.spec.scheduler import spoken
 CARBON_G_PER_KWH = 480.0
 #: Rate asked for where a mix misses its SLOs, relative to the round before.
 _MORE = 1.01
+#: Power over the cap that is rounding.
+_ROUNDING = 1.0 + 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +157,21 @@ def optimum(job: Job, found: Enumeration, terms: Terms) -> Optimum:
     mixes = [best]
     if terms.rate_per_s is not None and goals[0] != "goodput":
         mixes.append(best_mix(columns, whole, "goodput"))
+    if {"energy", "carbon"} & set(goals):  # a plan's own load is not that of the bound's chord
+        near = [replace(c, load_w=c.load_w - c.steady_w) for c in columns]
+        mixes += [best_mix(near, whole, goals)]
+        mixes += [best_mix(columns, whole, g) for g in dict.fromkeys(("gpus", goals[0]))]
     sign = -1.0 if goals[0] == "goodput" else 1.0
-    weight = job.traffic.lengths.weight
-    value = value_of(found, draft, terms, goals, weight) if draft else np.inf
+    value = value_of(found, draft, terms, goals, job.traffic) if draft else np.inf
     bound = sign * best.bound if best.termination != "infeasible" else np.inf
     offered: dict[Draft, None] = {draft: None} if draft else {}
     for mix in mixes[1:]:
-        if mix.termination != "infeasible":
-            offered[_draft(alike, mix)] = None
+        also = _draft(alike, mix)
+        if not also or excess(found, also, job.traffic, terms) > _ROUNDING:
+            continue
+        offered[also] = None
+        if goals[0] in ("energy", "carbon") and holds(found, also, terms, job.traffic):
+            value = min(value, value_of(found, also, terms, goals, job.traffic))
     if len(alike) < len(found.columns):
         sized = sized_drafts(found, terms, goals, job.traffic)
         bound, by_size = min(bound, sign * sized.bound), list(sized.drafts)
@@ -170,8 +180,13 @@ def optimum(job: Job, found: Enumeration, terms: Terms) -> Optimum:
             sized = replace(sized, found=_grown(sized.found, alone))
         found = sized.found
         offered |= dict.fromkeys(by_size)
-        value = min([value, *(value_of(found, d, terms, goals, weight) for d in by_size)])
-    kept = tuple(d for d in offered if allowed(found.columns, d, terms))
+        fit = [d for d in by_size if excess(found, d, job.traffic, terms) <= _ROUNDING]
+        value = min([value, *(value_of(found, d, terms, goals, job.traffic) for d in fit)])
+    kept = tuple(
+        d
+        for d in offered
+        if allowed(found.columns, d, terms) and excess(found, d, job.traffic, terms) <= _ROUNDING
+    )
     return Optimum(found, kept, best.termination, value, bound)
 
 
@@ -213,7 +228,8 @@ def _held(
     """Return the first problem's solution, and the best mix that holds by the exact forms.
 
     Pools that serve all sizes alike carry their goodput by those forms already; what may be left
-    is how several pools' latencies mix. Where that misses a bound, more rate is asked for.
+    is how several pools' latencies mix, and power at their load. Where the one misses a bound, more
+    rate is asked for, where the other exceeds the cap, less power.
     """
     first = best_mix(columns, terms, job.goals)
     mix, at = first, terms
@@ -221,10 +237,12 @@ def _held(
         draft = _draft(alike, mix)
         if mix.termination == "infeasible" or not draft:
             break
-        if holds(found, draft, terms, job.traffic):
+        over, cap = excess(found, draft, job.traffic, terms), at.limits.power_w
+        if over > _ROUNDING and cap is not None:
+            at = replace(at, limits=replace(at.limits, power_w=cap / over * (1.0 - 1e-6)))
+        elif at.rate_per_s is None or holds(found, draft, terms, job.traffic):
             return first, draft
-        if at.rate_per_s is None:
-            return first, draft
-        at = replace(at, rate_per_s=at.rate_per_s * _MORE)
+        else:
+            at = replace(at, rate_per_s=at.rate_per_s * _MORE)
         mix = best_mix(columns, at, job.goals)
     return first, ()

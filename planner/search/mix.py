@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Objective = Literal["cost", "gpus", "goodput", "energy", "carbon"]
 Goals = tuple[Objective, ...]
+#: Objectives that depend on the load of a replica, not only on its number.
+_BY_LOAD: tuple[Objective, ...] = ("energy", "carbon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def most_replicas(column: Column, terms: Terms) -> int:
 def coefficient(column: Column, objective: Objective, carbon_g_per_kwh: float = 0.0) -> float:
     """Return what one replica of a column adds to the objective that is minimised.
 
-    Carbon is in g/h; owned devices and switches are counted apart.
+    Power and carbon [g/h] are those at its goodput; owned devices and switches are counted apart.
     """
     match objective:
         case "cost":
@@ -148,7 +150,9 @@ def build(
     ]
     able = _counted(problem, columns, terms, most, y)
     served = problem.add_variable("served_rate", 0, None)
-    carry(problem, columns, terms.shares, able, served)
+    by_load = terms.limits.power_w is not None or objective in _BY_LOAD
+    by_load = by_load or any(name in _BY_LOAD for name, _ in ceilings)
+    load = carry(problem, columns, terms.shares, able, served, by_load=by_load)
     for s, available in enumerate(terms.stock):
         if available is not None:
             used = pulp.lpSum(
@@ -158,7 +162,7 @@ def build(
     if terms.rate_per_s is not None:
         problem += served >= terms.rate_per_s, "rate"
     _one_region(problem, columns, terms, most, y)
-    sums = _sums(problem, columns, terms, y)
+    sums = _sums(problem, columns, terms, y, load)
     if objective == "goodput":
         # a vanishing price per device breaks ties between equal goodputs towards fewer devices
         problem.setObjective(served - 1e-7 * sums("gpus"))
@@ -226,8 +230,12 @@ def _sums(
     columns: Sequence[Column],
     terms: Terms,
     y: Sequence[pulp.LpVariable],
+    load: Sequence[pulp.LpAffineExpression],
 ) -> Callable[[Objective], pulp.LpAffineExpression]:
-    """Return the function that adds up an objective over a mix; cost knows what is owned."""
+    """Return the function that adds up an objective over a mix.
+
+    Cost knows what is owned; of power, a part follows the load of a column [replicas' worth].
+    """
     import pulp
 
     made: dict[Objective, pulp.LpAffineExpression] = {}
@@ -237,6 +245,11 @@ def _sums(
         if name not in made:
             each = [coefficient(c, name, carbon[c.stock]) for c in columns]
             made[name] = pulp.lpSum(a * v for a, v in zip(each, y, strict=True))
+            if name in _BY_LOAD:
+                rows = zip(columns, each, load, y, strict=True)
+                made[name] += pulp.lpSum(
+                    a * c.load_w / c.power_w * (x - v) for c, a, x, v in rows if c.load_w
+                )
             if name == "cost":
                 made[name] += _owned(problem, columns, terms, y)
                 made[name] += _switching(problem, columns, terms, y)

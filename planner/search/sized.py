@@ -18,6 +18,7 @@ from planner.search.assess import assess, meets
 from planner.search.candidates import Column, Enumeration, Part, link_limits, price_all
 from planner.search.drafts import Draft, capacity_per_s, spent
 from planner.search.mix import Goals, Solution, Terms, best_mix
+from planner.search.power import amounts
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import goodput_among
 from planner.serving.routed import only
@@ -149,8 +150,14 @@ def holds(found: Enumeration, draft: Draft, terms: Terms, traffic: Traffic) -> b
     return bool(meets(at, traffic)[0])
 
 
-def value_of(found: Enumeration, draft: Draft, terms: Terms, goals: Goals, weight: Array) -> float:
+def value_of(
+    found: Enumeration, draft: Draft, terms: Terms, goals: Goals, traffic: Traffic
+) -> float:
     """Return what a draft is worth at the first goal; smaller is better."""
+    spare, weight = terms.limits.spare_replicas, traffic.lengths.weight
     if goals[0] == "goodput":
-        return -capacity_per_s(found.columns, draft, terms.limits.spare_replicas, weight)[0]
+        return -capacity_per_s(found.columns, draft, spare, weight)[0]
+    if goals[0] in ("energy", "carbon"):
+        at = assess(found, [draft], traffic, traffic.rate_per_s, spare=spare)
+        return float(amounts(found, [draft], at, terms, goals[0])[0])
     return spent(found.columns, draft, terms, goals[0])

@@ -18,6 +18,7 @@ from planner.search.mix import Objective, Terms, best_mix
 from planner.search.offers import Stock, with_stocks
 from planner.search.pareto import knee, pareto_front
 from planner.search.plans import Point, TradeOff
+from planner.search.power import amounts
 from planner.search.prices import with_bound
 from planner.search.sized import value_of
 from planner.serving.attainment import Constraint
@@ -103,8 +104,7 @@ def _optimum(job: Job, limits: Mapping[str, float]) -> _Found | None:
     if "goodput" in limits:
         terms = replace(terms, rate_per_s=max(limits["goodput"], terms.rate_per_s or 0.0))
     best = optimum(bounded, found, terms)
-    weight = job.traffic.lengths.weight
-    worth = [value_of(best.found, d, terms, job.goals, weight) for d in best.drafts]
+    worth = [value_of(best.found, d, terms, job.goals, job.traffic) for d in best.drafts]
     if not worth:
         return None
     return _Found(best.found, terms, best.drafts[int(np.argmin(worth))])
@@ -193,5 +193,5 @@ def _values(job: Job, one: _Found, names: Sequence[str]) -> list[float]:
             values.append(max(g.instances.hardware.precision.quality_loss for g in groups))
         else:
             goal: Objective = "energy" if name == "energy" else "cost"
-            values.append(spent(columns, one.draft, one.terms, goal))
+            values.append(float(amounts(one.columns, [one.draft], at, one.terms, goal)[0]))
     return values

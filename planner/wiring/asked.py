@@ -29,7 +29,6 @@ from planner.wiring.resolve import (
     stocks_of,
 )
 
-
 _ON_SPOT = (
     "spot prices: a plan counts every device as up; --availability N+1 keeps replicas in reserve, "
     "and a fleet's spot_share takes interruptions into account"
