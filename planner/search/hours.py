@@ -25,15 +25,54 @@ from planner.search.fleet_shortage import explain_fleet
 from planner.search.interruptions import assessed_over, states_of
 from planner.search.plans import SloResult
 from planner.search.services import Options, Request, options_of
+from planner.search.split import parts_of
 from planner.search.staffing import Demand, Market, Staffing
 from planner.search.standing import placements_of
 from planner.serving.chain import ChainResult, chain_results
 from planner.spec.fleet import Spot
 
 #: How often a fleet whose exact check misses an SLO is sought again with more capacity there.
-_ROUNDS = 4
+_ROUNDS = 6
+#: How much more capacity than there is a miss asks for, and by how much more in late rounds.
+_MORE, _GROWTH, _LATE = 1.001, 1.1, 2
 #: What bisections leave open.
 _SLACK = 1.0 + 1e-4
+
+
+def plan_fleet(
+    name: str,
+    requests: Sequence[Request],
+    markets: Sequence[Market],
+    spot: Spot,
+    headroom: float,
+    *,
+    time_limit_s: float,
+) -> FleetPlan:
+    """Return the cheapest fleet, with those services routed by size that ask for it.
+
+    Where sizes part a service, the fleet without is sought too, and the cheaper one is returned.
+
+    Raises
+    ------
+    InfeasibleError
+        As :func:`plan_hours`.
+    """
+
+    def planned(asked: Sequence[Request]) -> FleetPlan:
+        return plan_hours(name, asked, markets, spot, headroom, time_limit_s=time_limit_s)
+
+    parts = [p for r in requests for p in (parts_of(r, markets) if r.by_size else [r])]
+    if len(parts) == len(requests):
+        return planned(requests)
+    fleets, why = [], None
+    for asked in (parts, requests):
+        try:
+            fleets.append(planned(asked))
+        except InfeasibleError as error:
+            why = error
+    if not fleets:
+        raise why or InfeasibleError("no fleet")
+    return min(fleets, key=lambda f: f.usd)
 
 
 def plan_hours(
@@ -69,8 +108,10 @@ def plan_hours(
             for r, d, (o, y), v in zip(requests, demands, held, found.spot, strict=True)
         ]
         keep = 1.0 if k == 0 else 0.5 if k < _ROUNDS - 2 else 0.0
+        more = _MORE * _GROWTH ** max(0, k - _LATE)
         tight = [
-            _tightened(d, o, y, c, keep) for d, (o, y), c in zip(demands, held, checks, strict=True)
+            _tightened(d, o, y, c, keep, more)
+            for d, (o, y), c in zip(demands, held, checks, strict=True)
         ]
         if all(a is b for a, b in zip(tight, demands, strict=True)):
             break
@@ -185,17 +226,18 @@ def _tightened(
     replicas: IntArray,
     checks: Sequence[Check],
     spot: float,
+    more: float,
 ) -> Demand:
     """Return the demand with more capacity asked for in the hours that miss; else the same.
 
-    ``spot`` is the part of its spot share that a service then keeps.
+    ``spot`` is the part of its spot share that a service then keeps, ``more`` a factor.
     """
     missed = [h for h, check in enumerate(checks) if check.missed]
     if not missed:
         return demand
     rates = list(demand.rate_per_s)
     for h in missed:
-        rates[h] = _capacity(options, replicas, h) * 1.001
+        rates[h] = _capacity(options, replicas, h) * more
     return replace(demand, rate_per_s=tuple(rates), spot_share=spot * demand.spot_share)
 
 
@@ -249,7 +291,8 @@ def _service(
                 checks[h].chains,
             )
         )
-    return ServicePlan(request.name, request.model.name, request.priority, tuple(hours))
+    known = (request.name, request.model.name, request.priority)
+    return ServicePlan(*known, tuple(hours), request.of, request.routes)
 
 
 def _pool(request: Request, options: Options, i: int, n: int, spot: int, starts: int) -> HourPool:

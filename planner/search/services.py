@@ -12,6 +12,7 @@ from planner.formulas.arrays import Array
 from planner.search.candidates import Column, Enumeration, enumerate_candidates
 from planner.search.infeasible import explain_unmet
 from planner.search.offers import Offer, Stock
+from planner.search.plans import Route
 from planner.serving.attainment import Traffic
 from planner.serving.prepared import Role
 from planner.spec.engine import Engine
@@ -51,6 +52,12 @@ class Request:
     priority: int = 0
     workload: Workload | None = None
     """Set where classes call each other: its deadlines are checked."""
+    by_size: bool = False
+    """Whether request sizes may go to different device types."""
+    of: str = ""
+    """Of a part of a service by size: that service."""
+    routes: tuple[Route, ...] = ()
+    """Of a part: the sizes it takes, and which share of each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,15 @@ def _request(
         service.spot_share,
         service.priority,
         workload if any(c.deadline for c in workload.classes) else None,
+        service.split == "sizes",
     )
+    if request.by_size:
+        with _located(document, *at, "split"):
+            if request.workload is not None:
+                raise InputError(
+                    "found sizes, expected none: a deadline of a chain of calls is judged over all "
+                    "its requests"
+                )
     return request, notes + left_out
 
 
