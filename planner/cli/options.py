@@ -121,12 +121,12 @@ def note(text: str) -> None:
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show on a terminal that something takes longer than a second."""
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something takes longer than a second; what is given says what."""
     if QUIET.get():
-        yield
+        yield lambda text: None
         return
     from planner.report.progress import spinning
 
-    with spinning(what):
-        yield
+    with spinning(what) as say:
+        yield say

@@ -120,8 +120,13 @@ def _plan(given: dict[str, Any]) -> None:
     require_page(given["html"])
     arguments = {name: given[name] for name in _PLAN_ARGUMENTS}
     limits = limits_of(**{name: given[name] for name in (*LIMIT_OPTIONS, "catalog")})
-    with working("planning"):
-        result = library.plan(given["model"], **arguments, limits=limits)
+    with working("planning") as say:
+        result = library.plan(
+            given["model"],
+            **arguments,
+            limits=limits,
+            progress=lambda done, of: say(f"pricing constraints: {done} of {of}"),
+        )
     inputs = {"model": given["model"], **arguments, "top": given["top"]}
     written = document.plan_document(
         result, inputs, library.provenance(given["model"], **arguments)

@@ -333,6 +333,15 @@ def offered(columns: Sequence[Column], terms: Terms, goals: Goals) -> list[int]:
     return sorted(kept | {i for i, n in enumerate(terms.now) if n})
 
 
+def least_of(columns: Sequence[Column], terms: Terms, goal: Objective) -> float:
+    """Return the proved bound of the first goal, minimised; infinite where there is no mix."""
+    chosen = [columns[i] for i in offered(columns, replace(terms, now=()), (goal,))]
+    found = solve(build(chosen, replace(terms, now=()), goal), chosen)
+    if found.termination == "infeasible":
+        return math.inf
+    return -found.bound if goal == "goodput" else found.bound
+
+
 def best_mix(columns: Sequence[Column], terms: Terms, goals: Goals | Objective) -> Solution:
     """Return the optimal mix: goals in their order, then ties broken by goodput.
 

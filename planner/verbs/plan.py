@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from planner.errors import InfeasibleError
@@ -66,6 +66,7 @@ def plan(
     carbon: float | None = None,
     prices: bool = False,
     pareto: str | Sequence[str] | None = None,
+    progress: Callable[[int, int], object] = lambda done, of: None,
     catalog: Catalog = None,
 ) -> PlanSet:
     """Return the Pareto set of deployment plans, the recommended one first.
@@ -121,6 +122,8 @@ def plan(
     pareto
         Two or three of cost, energy, goodput, ttft, tpot and quality, ``"cost,tpot"``: adds the
         exact trade-off over them.
+    progress
+        Called with how many constraints have been priced, and of how many.
     catalog
         Directory whose entries override the shipped ones.
 
@@ -163,7 +166,11 @@ def plan(
     job = job_with(asked, applied, result.recommended.pools[0].token_budget)
     return replace(
         result,
-        prices=prices_of(job, looser_offers(asked, applied, job)) if prices else result.prices,
+        prices=(
+            prices_of(job, looser_offers(asked, applied, job), progress)
+            if prices
+            else result.prices
+        ),
         tradeoff=trade_off(job, objectives) if objectives else result.tradeoff,
     )
 

@@ -43,7 +43,9 @@ from planner.wiring.prices import pricing_of
 from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, within_context
 from planner.wiring.techniques import parse_techniques, rewritten
 
-_ARGUMENTS = tuple(p for p in inspect.signature(plan).parameters if p not in ("model", "limits"))
+_ARGUMENTS = tuple(
+    p for p in inspect.signature(plan).parameters if p not in ("model", "limits", "progress")
+)
 
 
 def what_if(
