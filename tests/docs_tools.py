@@ -282,9 +282,9 @@ def rows_table(_: str) -> str:
     lines = ["| # | system | knob | file | check | result | source |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for file, row in found.rows():
-        knob = row.knob or ", ".join(
-            f"[`{n}`](../hardware/techniques/{n}.yaml)" for n in row.techniques
-        )
+        links = ", ".join(f"[`{n}`](../hardware/techniques/{n}.yaml)" for n in row.techniques
+                          if f"techniques/{n}.yaml" not in row.knob)  # fmt: skip
+        knob = "; ".join(x for x in (links, row.knob, row.why and f"no command: {row.why}") if x)
         source = row.source or known[row.techniques[0]].sources[0]
         where = f"[{Path(file).name}](../tests/{file})"
         cells = (row.number, row.system, knob, where, row.check, row.result(), source)

@@ -66,7 +66,8 @@ def linear_law(
     crowded = np.broadcast_to(b * i + c * i**2, shape)
     one, unbounded = np.ones(1), np.full((1, len(batch)), UNBOUNDED_S)
     return Law(
-        batch=batch, decode_s=step[None], prompt_s=prompt, marginal_s=prompt, crowded_s=crowded,
+        batch=batch, decode_s=step[None], pass_s=step[None],
+        prompt_s=prompt, marginal_s=prompt, crowded_s=crowded,
         service_s=prompt, packed=np.ones(shape), start_s=one * a,
         mixed_s=unbounded, capped_s=unbounded,
         boundary_s=step[None], places=one * places, kv_tokens=one * kv_tokens, stages=one * stages,

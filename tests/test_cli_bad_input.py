@@ -155,7 +155,7 @@ CASES = (
         for text, says in (
             ("tpot40ms", ("'tpot40ms'", "metric=duration")),
             ("ttfd=1s", ("'ttfd'", "did you mean 'ttft'")),
-            ("latency=1s", ("'latency'", "ttft, tpot, e2e")),
+            ("latency=1s", ("'latency'", "ttft, tpot, itl, e2e")),
             ("tpot=soon", ("tpot", "'soon'", "duration")),
             ("tpot=", ("tpot", "duration")),
             ("tpot=-1ms", ("'-1ms'", "positive")),
@@ -164,7 +164,7 @@ CASES = (
             ("tpot=40ms@p0", ("'p0'", "mean or p50")),
             ("tpot=40ms@p100", ("'p100'", "mean or p50")),
             ("tpot=1s,tpot=2s", ("tpot", "twice")),
-            ("tpot=1s,itl=2s", ("tpot", "twice")),
+            ("tpot=1s,TPOT=2s", ("tpot", "twice")),
             ("", ("metric=duration",)),
         )
     ),

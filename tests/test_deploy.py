@@ -20,7 +20,11 @@ from planner.deployment.facts import TARGETS
 from planner.errors import InputError
 from planner.report import document
 
-KUBERNETES = json.loads((ROOT / "tests" / "fixtures" / "kubernetes-1.33.json").read_text("utf-8"))
+FIXTURES = ROOT / "tests" / "fixtures"
+KUBERNETES = json.loads((FIXTURES / "kubernetes-1.33.json").read_text("utf-8"))
+CUSTOM = yaml.safe_load((FIXTURES / "custom-resources.yaml").read_text("utf-8"))
+KINDS_OF_OBJECTS = KUBERNETES["kinds"] | CUSTOM["kinds"]
+DEFINITIONS = KUBERNETES["definitions"] | CUSTOM["definitions"]
 #: Long flags of each program, from its public documentation (docs/deploy.md names the pages).
 FLAGS = {
     "vllm": """served-model-name host port tensor-parallel-size pipeline-parallel-size
@@ -42,6 +46,7 @@ ENGINES = {"vllm": "vllm-v1", "sglang": "sglang", "trtllm": "trtllm"}
 KINDS: dict[str, tuple[str, list[tuple[str, int, dict[str, int]]], str, str | None]] = {
     "tp": ("llama-3.1-8b", [("both", 3, {"tp": 2})], "bf16", None),
     "tp-pp": ("llama-3.1-8b", [("both", 2, {"tp": 8, "pp": 2})], "bf16", None),
+    "dp-pp": ("llama-3.1-8b", [("both", 1, {"tp": 2, "pp": 2, "dp": 2})], "bf16", None),
     "split": (
         "llama-3.1-8b", [("prefill", 2, {"tp": 2}), ("decode", 1, {"tp": 4})], "bf16", None,
     ),
@@ -58,6 +63,8 @@ REFUSED = {
     ("kubernetes", "trtllm", "tp-pp"): "spans servers by MPI",
     ("kubernetes", "trtllm", "moe"): "spans servers by MPI",
     ("llm-d", "vllm", "tp-pp"): "no pipeline stages",
+    ("kserve", "vllm", "dp-pp"): "pipeline and data parallelism together",
+    **{(t, "trtllm", "dp-pp"): "attention DP" for t in ("trtllm", "kubernetes", "dynamo")},
 }
 CASES = [
     (target, engine, kind)
@@ -232,41 +239,18 @@ def _servers(side: dict[str, Any]) -> int:
 
 
 def _against(kind: str, value: Any) -> None:
-    schema = {"$ref": KUBERNETES["kinds"][kind], "definitions": KUBERNETES["definitions"]}
+    schema = {"$ref": KINDS_OF_OBJECTS[kind], "definitions": DEFINITIONS}
     jsonschema.Draft7Validator(schema).validate(value)
 
 
 def _valid(found: dict[str, Any]) -> None:
-    """Validate an object: Kubernetes' own by its schema, custom ones by their documented shape."""
+    """Validate an object: Kubernetes' own by its schema, custom ones by their API types."""
     kind = found.get("kind")
-    if kind in KUBERNETES["kinds"]:
+    if kind in KINDS_OF_OBJECTS:
         _against(kind, found)
-    elif kind == "LeaderWorkerSet":
-        assert found["apiVersion"] == "leaderworkerset.x-k8s.io/v1"
-        assert set(found["spec"]) == {"replicas", "startupPolicy", "leaderWorkerTemplate"}
-        for name in ("leaderTemplate", "workerTemplate"):
-            _against("PodTemplateSpec", found["spec"]["leaderWorkerTemplate"][name])
-    elif kind == "DynamoGraphDeployment":
-        assert found["apiVersion"] == "nvidia.com/v1beta1"
-        assert set(found["spec"]) == {"backendFramework", "components"}
-        names = [c["name"] for c in found["spec"]["components"]]
+    if kind == "DynamoGraphDeployment":
+        names = [c["name"].lower() for c in found["spec"]["components"]]
         assert len(set(names)) == len(names)
-        for component in found["spec"]["components"]:
-            assert component["type"] in ("frontend", "worker", "prefill", "decode")
-            assert component.get("multinode", {"nodeCount": 2})["nodeCount"] >= 2
-            _against("PodTemplateSpec", component["podTemplate"])
-            assert component["podTemplate"]["spec"]["containers"][0]["name"] == "main"
-    elif kind == "LLMInferenceService":
-        assert found["apiVersion"] == "serving.kserve.io/v1alpha2"
-        spec = found["spec"]
-        known = {"model", "replicas", "parallelism", "template", "worker", "prefill", "router"}
-        assert set(spec) <= known
-        for side in [spec, *([spec["prefill"]] if "prefill" in spec else [])]:
-            degrees = {"tensor", "pipeline", "data", "dataLocal", "dataRPCPort", "expert"}
-            assert set(side["parallelism"]) <= degrees
-            _against("PodSpec", side["template"])
-            if "worker" in side:
-                _against("PodSpec", side["worker"])
     elif "modelArtifacts" in found:
         for side in (found["decode"], found["prefill"]):
             if side["create"]:
@@ -278,6 +262,45 @@ def _valid(found: dict[str, Any]) -> None:
         shell = command[:2] == ["bash", "-c"]
         _known_flags(shlex.split(command[2]) if shell else [w.rpartition(".")[2] if w.startswith(
             "dynamo.") else w for w in command])  # fmt: skip
+
+
+#: Kind, path to change, value: each is refused by that project's API server.
+WRONG: list[tuple[str, str, tuple[Any, ...], Any]] = [
+    ("kserve", "split", ("spec", "replica"), 2),
+    ("kserve", "split", ("spec", "replicas"), -1),
+    ("kserve", "split", ("spec", "worker"), {"containers": [{"name": "main"}]}),
+    ("kserve", "split", ("spec", "prefill", "parallelism", "data"), 2),
+    ("kserve", "split", ("spec", "parallelism"), {"pipeline": 2, "data": 2, "dataLocal": 2}),
+    ("kserve", "split", ("spec", "model", "uri"), "no-scheme"),
+    ("dynamo", "split", ("spec", "backendFramework"), "tgi"),
+    ("dynamo", "split", ("spec", "components", 1, "type"), "backend"),
+    ("dynamo", "split", ("spec", "components", 1, "multinode"), {"nodeCount": 1}),
+    ("dynamo", "split", ("spec", "components", 1, "name"), "under_score"),
+    ("dynamo", "split", ("spec", "components", 1, "podTemplate", "spec", "containers", 0, "name"),
+     "engine"),
+    ("kubernetes", "tp-pp", ("spec", "leaderWorkerTemplate", "size"), 0),
+    ("kubernetes", "tp-pp", ("spec", "startupPolicy"), "Leader"),
+    ("kubernetes", "tp-pp", ("spec", "leaderWorkerTemplate", "template"), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("target", "kind", "where", "value"), WRONG)
+def test_custom_resources_refuse_what_their_api_refuses(
+    target: str, kind: str, where: tuple[Any, ...], value: Any, plain: dict[str, Any],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    made = library.deploy(plan_file(plain, tmp_path, "vllm", kind), target=target)
+    found = next(
+        one for name, text in made.files.items() if name.endswith(".yaml")
+        for one in yaml.safe_load_all(text) if one.get("kind") in CUSTOM["kinds"]
+    )  # fmt: skip
+    _valid(found)
+    inner = found
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        _valid(found)
 
 
 def _core(container: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,10 @@ def test_names_and_sources(model: Model):
 
 
 def test_total_is_within_one_percent_of_published(model: Model):
-    assert model.parameters_count == pytest.approx(model.published_parameters_count, rel=0.01)
+    # "1.6T" is all that is published of it
+    rel = 0.5 / 16 if model.name == "deepseek-v4-pro" else 0.01
+    assert model.published_parameters_count is not None
+    assert model.parameters_count == pytest.approx(model.published_parameters_count, rel=rel)
 
 
 @pytest.mark.parametrize(

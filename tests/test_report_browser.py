@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,32 @@ def test_names_stand_on_elements_with_a_role(desktop: Page):
     # WAI-ARIA 1.2: a group without a role must not be named; axe-core finds nothing else either
     assert desktop.js("document.querySelectorAll('g[aria-label]:not([role])').length") == 0
     assert desktop.js("document.querySelectorAll('.points > [role=button]').length") > 1
+
+
+def test_a_screen_reader_is_told_what_everything_is(desktop: Page):
+    """The tree that Chromium hands to assistive software: names, levels, one voice."""
+    desktop.driver.execute_cdp_cmd("Accessibility.enable", {})
+    tree = desktop.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    spoken = []
+    for node in tree:
+        if not node["ignored"]:
+            has = {p["name"]: p["value"].get("value") for p in node.get("properties", ())}
+            spoken.append((node["role"]["value"], node.get("name", {}).get("value", ""), has))
+    unnamed = [role for role, name, has in spoken
+               if not name.strip() and (has.get("focusable") or role in ("image", "slider"))]
+    assert unnamed == []
+    levels = [has["level"] for role, _, has in spoken if role == "heading"]
+    assert levels[0] == 1
+    assert all(below <= above + 1 for above, below in pairwise(levels))
+    assert [name for role, name, _ in spoken if role == "slider"] == [
+        "TTFT p90 at most", "TPOT p90 at most", "Price per hour at most",
+    ]
+    live = "[...document.querySelectorAll('output, [aria-live], [role=status]')].map((e) => e.id)"
+    assert desktop.js(live) == ["count"]
+    roles = [role for role, _, _ in spoken]
+    assert roles.count("columnheader") > 20
+    assert roles.count("rowheader") > 20
+    assert {"banner", "main", "navigation"} <= set(roles)
 
 
 def test_the_keyboard_does_all_of_it(desktop: Page, document: dict[str, Any]):

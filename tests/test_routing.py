@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import document, output, planner
 from test_simulation import Queue
 
+from planner import evaluate, plan
 from planner.formulas.routing import hottest_share, kept_hits
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import BLOCK_TOKENS, prefix_reuse
@@ -165,3 +168,48 @@ def test_an_endless_cache_holds_the_reuse_of_the_trace():
     held = sum(cache.use(x) for x in blocks)
     assert held / sum(map(len, blocks)) == pytest.approx(prefix_reuse(blocks), rel=1e-12)
     assert held * BLOCK_TOKENS > 0.6 * trace.prompt_tokens.sum()
+
+
+# As an option ------------------------------------------------------------------------------------
+
+
+def test_a_plan_carries_its_route_to_the_simulation_and_the_router(tmp_path):
+    line = "plan llama-3.1-8b --gpus h100:16 --workload 4000/300 --rate 15"
+    output(tmp_path, f"{line} --slo ttft=600ms@p90,tpot=40ms@p90 --route round-robin --json p.json")
+    assert json.loads((tmp_path / "p.json").read_text())["inputs"]["route"] == "round-robin"
+    own, said, other = (
+        document(tmp_path, f"simulate p.json --requests 2000{route}")["simulated"]
+        for route in ("", " --route round-robin", " --route random")
+    )
+    assert own == said != other
+    output(tmp_path, "deploy p.json --for vllm --out files")
+    assert "--policy round_robin" in (tmp_path / "files" / "router.sh").read_text()
+
+
+def test_a_router_that_sees_loads_serves_faster():
+    load = {"gpu": "h100", "replicas": 4, "rate": 12.0, "prompt": 4000, "output": 300}
+    routes = (None, "random", "two-choices", "least-loaded")
+    found = [evaluate("llama-3.1-8b", route=r, **load) for r in routes]
+    unsaid, random, two, least = (f.ttft_s["p90"] for f in found)
+    assert unsaid == random > two > least
+
+
+def test_routes_by_prefix_are_taken_for_draws_and_said_to_be():
+    load = {"gpu": "h100", "replicas": 4, "rate": 12.0, "prompt": 4000, "output": 300}
+    hashed, drawn = (
+        evaluate("llama-3.1-8b", route=r, **load).ttft_s for r in ("affinity", "two-choices")
+    )
+    assert hashed == drawn
+    found = plan("llama-3.1-8b", gpus="h100:4", workload="1000/100", rate=4.0, route="affinity")
+    assert any("affinity routing for two-choices" in x for x in found.assumptions)
+
+
+@pytest.mark.parametrize("verb", [
+    "plan llama-3.1-8b --gpus l4:8 --workload 1000/100 --rate 2",
+    "evaluate llama-3.1-8b --gpu h100 --prompt 100 --output 10 --rate 1",
+])  # fmt: skip
+def test_an_unknown_route_is_refused(tmp_path, verb):
+    done = planner(tmp_path, *verb.split(), "--route", "twochoices")
+    assert done.returncode == 2
+    assert "--route" in done.stderr
+    assert "two-choices" in done.stderr

@@ -281,7 +281,9 @@ def workloads_check(paths: PathsArg = None, catalog: CatalogOpt = None) -> None:
 def workloads_import(
     path: Annotated[
         str,
-        typer.Argument(help="Azure, BurstGPT, Mooncake, GuideLLM, length, vLLM log, Prometheus"),
+        typer.Argument(
+            help="Azure, BurstGPT, Mooncake, GuideLLM, lengths, ShareGPT, vLLM log, Prometheus"
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="Workload name; default: the file's stem")
@@ -293,6 +295,12 @@ def workloads_import(
     model_name: Annotated[
         str | None, typer.Option(help="Prometheus: the model, where there are several")
     ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="See in windows such as 60s how the load drifts")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="ShareGPT: tokenizer.json that counts its tokens")
+    ] = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Turn a trace or Prometheus metrics into a workload YAML: rate, CV and lengths."""
@@ -300,8 +308,10 @@ def workloads_import(
     from planner.ingest.traces import workload_to_yaml
 
     workload = library.import_workload(
-        path, name=name, source=source, licence=licence, format=format, model_name=model_name
-    )
+        path, name=name, source=source, licence=licence, format=format, model_name=model_name,
+        window=window,
+        tokenizer=tokenizer,
+    )  # fmt: skip
     _write_text(workload_to_yaml(workload), out)
 
 

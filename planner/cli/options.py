@@ -83,6 +83,13 @@ SpeculateOpt = Annotated[str | None, typer.Option(help="k=3,acceptance=0.8[,draf
 SchedulerOpt = Annotated[
     str | None, typer.Option(help="chunked, prefill-first, layered, shared, priority, length-pools")
 ]
+RouteOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Replicas share requests: random (assumed), round-robin, two-choices, least-loaded; "
+        "by prefix: one-hash, affinity"
+    ),
+]
 WithOpt = Annotated[
     str | None, typer.Option("--with", help="Techniques: cachegen,keyformer:kv_keep=0.5")
 ]

@@ -40,6 +40,7 @@ from planner.cli.options import (
     PrecisionOpt,
     ProviderOpt,
     QuietOpt,
+    RouteOpt,
     SchedulerOpt,
     SchedulersOpt,
     SpeculateOpt,
@@ -55,7 +56,8 @@ from planner.cli.report import require_page
 #: Arguments of the verb, which the document repeats.
 _PLAN_ARGUMENTS = (
     *("gpus", "cluster", "workload", "rate", "slo", "precision", "kv_precision", "engine"),
-    *("chunk", "speculate", "scheduler", "techniques", "consider", "mode", "objective"),
+    *("chunk", "speculate", "scheduler", "route", "techniques", "consider"),
+    *("mode", "objective"),
     *("gpu_price", "provider", "term", "carbon", "prices", "pareto", "catalog"),
 )
 
@@ -73,6 +75,7 @@ def plan(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulersOpt = None,
+    route: RouteOpt = None,
     techniques: WithOpt = None,
     consider: ConsiderOpt = None,
     mode: Annotated[str, typer.Option(help="auto, colocated or disaggregated")] = "auto",
@@ -170,6 +173,7 @@ def evaluate(
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
     scheduler: SchedulerOpt = None,
+    route: RouteOpt = None,
     techniques: WithOpt = None,
     json_path: JsonOpt = None,
     catalog: CatalogOpt = None,

@@ -36,11 +36,12 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result")] = 0,
     route: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="least-loaded, two-choices, random, round-robin; by prefix: one-hash, affinity"
+            help="least-loaded, two-choices, random, round-robin; by prefix: one-hash, affinity; "
+            "default: the plan's, or least-loaded"
         ),
-    ] = "least-loaded",
+    ] = None,
     prefix_cache: Annotated[
         float, typer.Option(help="Share of KV memory that keeps a trace's prompt blocks")
     ] = 0.0,

@@ -69,6 +69,12 @@ def breakdown(instances: Instances, lengths: Lengths, phase: Phase, batch: float
         slow = _slowdown(engine, ops, idle, instances)
         lines = _lines(phase, ops, instances, slow, steps)
         lines += _lines(phase, whole, instances, engine.prompt_slowdown)
+        passes = instances.model.rewrite.prompt_passes
+        if passes != 1.0:
+            lines = [
+                replace(x, **{k: passes * getattr(x, k) for k in ("seconds", "flops", "bytes")})
+                for x in lines
+            ]
         host = engine.host_step_s * steps
         launches = float(sum(np.sum(op.repeat) for op in ops)) * engine.launch_s * steps
         eager = True
@@ -135,7 +141,7 @@ def _lines(
 ) -> list[Line]:
     """Return one line per operator name, equal names summed; all held at their roofline."""
     lines: dict[str, Line] = {}
-    for op, slowed in zip(ops, in_the_engine(ops, on.engine), strict=True):
+    for op, slowed in zip(ops, in_the_engine(ops, on), strict=True):
         p = price(op, on.hardware)
         engine_s = p.seconds if slowed is op else price(slowed, on.hardware).seconds
         seconds = slowdown * times * float(np.asarray(engine_s))

@@ -154,6 +154,7 @@ def _steps(at: StepPrices) -> Tables:
     """Return the tables that do not depend on prompts, for steps that decode and prompts share."""
     return {
         "decode_s": at.table[:, :, 0] / at.per_step,
+        "pass_s": at.table[:, :, 0],
         "boundary_s": at.table[:, :, 0],
         "start_s": at.table[:, 0, min(1, len(at.chunk) - 1)],
         "mixed_s": at.table[:, :, -1],

@@ -14,7 +14,7 @@ from planner.cost.uncertainty import step_log_sigma
 from planner.cost.work import Step, operators
 from planner.formulas.arrays import Array
 
-_BY_BATCH = ("decode_s", "mixed_s", "capped_s", "boundary_s")
+_BY_BATCH = ("decode_s", "pass_s", "mixed_s", "capped_s", "boundary_s")
 _BY_BUCKET = ("prompt_s", "marginal_s", "crowded_s", "service_s", "packed", "filled_s")
 _PLAIN = ("start_s", "places", "kv_tokens", "stages", "slots", "fetched_s")
 #: Batch at which the error of a decode step is taken: attention and matmuls both count there.
@@ -57,7 +57,8 @@ def stacked(laws: Sequence[Law]) -> Law:
 def slowed(law: Law, decode: Array, prompt: Array) -> Law:
     """Return a law whose steps take ``[C]`` times as long: decode steps, and prompts."""
     both = np.maximum(decode, prompt)
-    factor = {"decode_s": decode, "boundary_s": decode, "mixed_s": both, "capped_s": both}
+    factor = {"decode_s": decode, "pass_s": decode, "boundary_s": decode}
+    factor |= {"mixed_s": both, "capped_s": both}
     tables = {name: getattr(law, name) * f[:, None] for name, f in factor.items()}
     tables |= {
         name: getattr(law, name) * prompt[:, None, None]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from planner.cost.partner import with_partner
 from planner.cost.price import weight_bytes
 from planner.cost.work import ACTIVATION_BYTES, Split, kv_heads_per_device
 from planner.formulas.arrays import Array, BoolArray, Real, Rows
@@ -56,6 +57,8 @@ def memory_map(
     usable = engine.memory_fraction * total
     left = usable - weights - activations
     kv = left * model.rewrite.kv_pool + model.rewrite.kv_beside_bytes
+    if model.rewrite.partner_layers:
+        weights, left, kv = with_partner(model.rewrite, weights, usable - activations)
     return MemoryMap(total, weights, activations, np.where(left > 0.0, kv, left), total - usable)
 
 
@@ -135,7 +138,7 @@ def activation_bytes(model: Model, split: Split, engine: Engine) -> Real:
 
     Derived: a step of c tokens holds the residual, its norm and two projections in 16 bits, the
     widest inner layer once before and once after its activation, and 32-bit logits of every
-    sequence that samples.
+    sequence that samples together, of its whole block where a step denoises blocks.
     """
     tokens = float(engine.token_budget)
     widest: Real = 0.0
@@ -149,7 +152,8 @@ def activation_bytes(model: Model, split: Split, engine: Engine) -> Real:
                 inner = 0.0
         widest = np.maximum(widest, inner)
     rows = ACTIVATION_BYTES * tokens * (4.0 * model.hidden + widest)
-    logits = 4.0 * min(engine.max_sequences, 1024) * model.vocabulary / split.tp
+    together = min(float(engine.max_sequences), model.rewrite.sampled_together)
+    logits = 4.0 * together * model.rewrite.block_tokens * model.vocabulary / split.tp
     return rows + logits
 
 

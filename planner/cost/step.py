@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from planner.cost.blocks import decoded_rows
 from planner.cost.composition import Order, StepPrices, Tables, compose, runs_whole_prompts
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s, with_fetch
@@ -72,7 +73,9 @@ class Law:
     batch
         ``[G]`` decode batches of the tables [-].
     decode_s
-        ``[C, G]`` time of a pure decode step.
+        ``[C, G]`` time of a pure decode step; with speculation, per token that it yields.
+    pass_s
+        ``[C, G]`` time of a pure decode step, however many tokens it yields.
     prompt_s
         ``[C, G, b]`` time from the start of a prompt's first step to its first token, beside G
         decoding requests.
@@ -125,6 +128,7 @@ class Law:
 
     batch: Array
     decode_s: Array
+    pass_s: Array
     prompt_s: Array
     marginal_s: Array
     crowded_s: Array
@@ -183,7 +187,8 @@ def law(instances: Instances, lengths: Lengths) -> Law:
     kv_request = kv_request_bytes(instances.model, split, kv_bytes, kept)
     # every stage holds its layers' part of every request; ranks hold requests of their own
     fit = np.maximum(memory.kv, 0.0) * split.dp / np.maximum(kv_request, 1e-9)
-    by_budget = np.maximum(engine.token_budget - 1.0, 1.0) * ranks
+    each = decoded_rows(instances.model.rewrite, lengths.context)
+    by_budget = np.maximum(engine.token_budget - 1.0, 1.0) / each * ranks
     places = np.floor(np.minimum(np.minimum(fit, engine.max_sequences * split.dp), by_budget))
     kv_tokens = np.floor(fit * held)
     batch = np.array(
@@ -241,6 +246,7 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
         extra, drafted, per_step = speculated(decode_on, batch, context, table[:, :, 0])
         table, lonely = table + extra[:, :, None], lonely + extra[:, :, None]
     model, together = instances.model, lengths.split
+    rows = decoded_rows(model.rewrite, context) + drafted
 
     def attention(steps: Array) -> Array:
         # replicas that share a prompt share its pairs of tokens evenly (zigzag or striped order)
@@ -253,8 +259,8 @@ def _step_prices(instances: Instances, lengths: Lengths, batch: Array, chunk: Ar
         chunk=chunk,
         table=table,
         lonely=lonely,
-        used=(batch * (drafted + 1.0))[:, :, None] / ranks,
-        per_step=per_step,
+        used=(batch * rows)[:, :, None] / ranks,
+        per_step=per_step * model.rewrite.step_tokens,
         budget=float(engine.token_budget),
         degrees=(ranks, wide.pp),
         new=lengths.new,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from planner.cost.blocks import decoded_rows
 from planner.cost.composition import runs_whole_prompts
 from planner.cost.context import ContextByWindow
 from planner.cost.fetch import fetch_s
@@ -161,7 +162,8 @@ def step_table(instances: Instances, lengths: Lengths) -> StepTable:
     found = law(instances, lengths)
     one, engine = Split(*(np.asarray(x[0]) for x in _degrees(instances))), instances.engine
     ranks, stages = int(one.dp), int(one.pp)
-    by_budget = max(engine.token_budget - 1, 1) * ranks * stages
+    each = decoded_rows(instances.model.rewrite, lengths.context)
+    by_budget = max(engine.token_budget - 1, 1) / each * ranks * stages
     sequences = int(min(engine.max_sequences * ranks, by_budget))
     batch = occupancy_grid(float(sequences))[0]
     budget = float(engine.token_budget)
@@ -232,7 +234,7 @@ def _decode_s(instances: Instances, batch: Array, context: ContextByWindow, one:
     """Return ``[G]`` the time per decoded token of each request: of a step, or of Ω-th of one."""
     plain = step_s(instances, Step(batch, context, 0.0), one).reshape(-1)
     extra, _, gained = speculated(instances, batch, context, plain[None, :])
-    found: Array = ((plain + extra) / gained)[0]
+    found: Array = ((plain + extra) / (gained * instances.model.rewrite.step_tokens))[0]
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from planner.cost.blocks import contexts_anew, decoded_rows
 from planner.cost.context import ContextByWindow
 from planner.cost.remote import remote_messages
 from planner.formulas.arrays import Array, Real
@@ -107,19 +108,19 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
     Prompt attention depends on the whole prompt, not on one chunk: see :func:`prompt_attention`.
     """
     ranks = split.dp * split.pp
-    decode_rows = np.where(
-        np.asarray(step.sequences) > 0, np.maximum(step.sequences / ranks, 1.0), 0.0
-    )
-    verified = 1.0 + step.drafted
+    some = np.asarray(step.sequences) > 0
+    decode_rows = np.where(some, np.maximum(step.sequences / ranks, 1.0), 0.0)
+    rewrite = model.rewrite
+    verified = decoded_rows(rewrite, step.context, step.drafted)
     prompts = np.asarray(step.chunk) > 0
-    sampled = decode_rows * verified + prompts
-    shares = model.rewrite.layers_decoded, model.rewrite.layers_prompted
+    sampled = decode_rows * (rewrite.block_tokens + step.drafted) + prompts
+    shares = rewrite.layers_decoded, rewrite.layers_prompted
     read, decoding, prompting = layers_passed(*shares, decode_rows, np.where(prompts, 1.0, 0.0))
     rows = decode_rows * verified * decoding + step.chunk * prompting
     routed = step.sequences * verified / split.pp * decoding
     routed = routed + step.chunk * split.dp * step.busy_ranks * prompting
     inside = decode_rows * decoding
-    context = replace(step.context, read=model.rewrite.kv_read)
+    context = replace(step.context, read=rewrite.kv_read)
     ops: list[Op] = []
     for group in model.layers:
         count = group.count * read
@@ -136,7 +137,10 @@ def operators(model: Model, split: Split, step: Step) -> list[Op]:
         "devices": split.devices,
     }
     ops.append(Op("send", "send", 1.0, message))
-    if model.rewrite.remote_share:
+    if rewrite.context_anew:
+        whole = prompt_attention(model, split, step.context(), 0.0, 1.0)
+        ops += contexts_anew(whole, rewrite, decode_rows)
+    if rewrite.remote_share:
         messages = remote_messages(model, split.tp, decode_rows * verified)
         ops += [Op("remote_attention", "remote", n * read, sizes) for n, sizes in messages]
     return _rewritten(ops, model.rewrite)

@@ -199,13 +199,14 @@ def dynamo_files(facts: Facts) -> dict[str, str]:
 
 
 def _frontend(facts: Facts) -> Object:
+    mode = facts.route if facts.route in ("random", "round-robin") else "kv"
     container = {
         "name": "main",
         "image": facts.settings.image,
         "command": ["python3", "-m", "dynamo.frontend"],
         "args": ["--http-port", str(PORT)],
-        # random routing is what the plan assumes; kv routing can only do better
-        "env": [{"name": "DYN_ROUTER_MODE", "value": "kv"}],
+        # random routing is what a plan assumes unless asked; kv routing can only do better
+        "env": [{"name": "DYN_ROUTER_MODE", "value": mode}],
         "resources": {"requests": {"cpu": "4", "memory": "8Gi"}},
     }
     return {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from planner.errors import InputError
+from planner.formulas.routing import Route
 from planner.spec.layout import Layout
 
 TARGETS = ("vllm", "sglang", "trtllm", "kubernetes", "llm-d", "dynamo", "kserve")
@@ -135,6 +136,8 @@ class Facts:
     settings: Settings
     expected: Expected
     version: str
+    route: Route | None = None
+    """How the plan was asked to share requests among replicas; ``None``: as suits the target."""
 
     @property
     def split(self) -> bool:

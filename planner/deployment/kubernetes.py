@@ -274,7 +274,7 @@ def _router(facts: Facts) -> list[Object]:
     path = "/health"
     if facts.engine == "trtllm":
         file, text = ("router.yaml", trtllm_router(urls)) if facts.split else (
-            "nginx.conf", nginx(urls["both"])
+            "nginx.conf", nginx(urls["both"], facts.route)
         )  # fmt: skip
         container["command"] = (
             ["trtllm-serve", "disaggregated", "-c", "/etc/planner/router.yaml"]

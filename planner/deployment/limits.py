@@ -98,6 +98,8 @@ def _orchestrator(facts: Facts, pool: Pool) -> str | None:
             f"(kserve-config-llm-worker-pipeline-parallel), found pp={pool.layout.pp} over "
             f"{pool.nodes} servers"
         )
+    if facts.target == "kserve" and pool.layout.pp > 1 and pool.layout.dp > 1:
+        return "KServe's webhook refuses pipeline and data parallelism together"
     if facts.target == "llm-d" and pool.nodes > 1 and pool.layout.pp > 1:
         return "the llm-d modelservice chart has no pipeline stages over several servers"
     return None

@@ -16,7 +16,18 @@ from planner.deployment.engines import (
     vllm_span,
 )
 from planner.deployment.facts import PORT, Facts, Place, places
+from planner.formulas.routing import Route
 
+#: Policies of vLLM's and SGLang's routers; neither has a least-loaded one, and both hash prefixes
+#: no further than to weigh caches against loads.
+POLICIES: dict[Route, str] = {
+    "random": "random",
+    "round-robin": "round_robin",
+    "two-choices": "power_of_two",
+    "least-loaded": "power_of_two",
+    "one-hash": "cache_aware",
+    "affinity": "cache_aware",
+}
 _HEAD = """\
 #!/usr/bin/env bash
 # {what}
@@ -152,7 +163,7 @@ def router_command(facts: Facts, urls: dict[str, list[str]], bootstrap: list[str
         found = ["python3", "-m", "sglang_router.launch_router"]
         found += ["--host", "0.0.0.0", "--port", str(PORT)]
         split = "--pd-disaggregation"
-    found += ["--policy", "power_of_two"]
+    found += ["--policy", POLICIES.get(facts.route or "two-choices", "power_of_two")]
     if not facts.split:
         return [*found, "--worker-urls", *(f"http://{u}" for u in urls["both"])]
     found.append(split)
@@ -173,7 +184,7 @@ def _trtllm_router(facts: Facts, urls: dict[str, list[str]], host: str) -> dict[
     what = f"Starts nginx on server 0 ({host}) in front of the replicas."
     line = "exec nginx -c \"$PWD/nginx.conf\" -g 'daemon off;'"
     text = f'{head(facts, what)}\ncd "$(dirname "$0")"\n{line}\n'
-    return {"router.sh": text, "nginx.conf": nginx(urls["both"])}
+    return {"router.sh": text, "nginx.conf": nginx(urls["both"], facts.route)}
 
 
 def trtllm_router(urls: dict[str, list[str]]) -> str:
@@ -188,12 +199,18 @@ def trtllm_router(urls: dict[str, list[str]]) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def nginx(urls: list[str]) -> str:
-    """Return a configuration of nginx that sends each request to the least busy replica."""
+def nginx(urls: list[str], route: Route | None = None) -> str:
+    """Return a configuration of nginx that routes as asked, else to the least busy replica.
+
+    It knows no prefixes.
+    """
+    found = {"random": "random;", "two-choices": "random two least_conn;", "round-robin": ""}
+    rule = found.get(route or "", "least_conn;")
+    line = f"    {rule}\n" if rule else ""
     servers = "\n".join(f"    server {u};" for u in urls)
     return (
         "pid /tmp/planner-nginx.pid;\nevents { worker_connections 8192; }\nhttp {\n"
-        f"  upstream replicas {{\n    least_conn;\n{servers}\n  }}\n"
+        f"  upstream replicas {{\n{line}{servers}\n  }}\n"
         f"  server {{\n    listen {PORT};\n    location / {{\n      proxy_pass http://replicas;\n"
         "      proxy_http_version 1.1;\n      proxy_buffering off;\n"
         "      proxy_read_timeout 3600s;\n      client_max_body_size 64m;\n    }\n  }\n}\n"

@@ -13,7 +13,7 @@ from planner.spec.slo import Bound
 #: Inputs that are a matter of presentation, not of the plan.
 _SILENT = ("top", "catalog")
 _STATISTICS = ("mean", "p50", "p90", "p99")
-_METRICS = ("ttft", "tpot", "e2e")
+_METRICS = ("ttft", "tpot", "itl", "e2e")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,10 @@ def _figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Figure]:
 def _at(plan: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
     value: Any = plan
     for key in path:
-        value = value[key]
+        # documents of earlier versions have no gaps between tokens
+        value = value.get(key) if key == "itl_s" else value[key]
+        if value is None:
+            return None
     return None if value is None else float(value)
 
 

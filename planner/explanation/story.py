@@ -54,8 +54,9 @@ def _story(document: dict[str, Any], plan: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {bound['metric'].upper():4} {bound['statistic']:4} "
             f"{format_seconds(result['value_s']):>9} of {format_seconds(bound['limit_s']):>8}  "
-            f"{result['share']:.1%} of requests within it, slack {slack:.0%}"
+            f"{result['share']:.1%} of {_counted(bound)} within it, slack {slack:.0%}"
         )
+    lines += _gaps(plan)
     if plan["recommended"]:
         lines.append(f"  Binds: {document['binding']}")
     lines += ["", *wrapped(_summary(plan))]
@@ -68,6 +69,19 @@ def _story(document: dict[str, Any], plan: dict[str, Any]) -> list[str]:
         f"±{document['relative_error']['p90']:.0%} (p90) per kernel.",
     ]
     return lines
+
+
+def _counted(bound: dict[str, Any]) -> str:
+    return "gaps" if bound["metric"] == "itl" else "requests"
+
+
+def _gaps(plan: dict[str, Any]) -> list[str]:
+    """Return the gaps between tokens; documents of earlier versions do not state them."""
+    gaps = plan["metrics"].get("itl_s")
+    if not gaps or not gaps["p50"]:
+        return []
+    values = ", ".join(f"{s} {format_seconds(gaps[s])}" for s in ("p50", "p90", "p99"))
+    return [f"  ITL       {values}: gaps between tokens"]
 
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:

@@ -75,7 +75,7 @@ def spilled_s(
 
     References
     ----------
-    .. [1] LLEP (least-loaded expert parallelism), seeds.md §3.12.
+    .. [1] Nguyen et al. 2026, LLEP, arXiv:2601.17111; seeds.md §3.12.
 
     Examples
     --------

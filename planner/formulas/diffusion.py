@@ -26,7 +26,7 @@ def block_s(refresh_s: Real, reuse_s: Real, steps: Real, refreshes: Real = 1.0) 
 
     References
     ----------
-    .. [1] dLLM-Serve, as in seeds.md §4.3.
+    .. [1] Fan et al. 2025, dLLM-Serve, arXiv:2512.17077; seeds.md §4.3.
 
     Examples
     --------
@@ -82,7 +82,8 @@ def logit_bytes(sequences: Real, block: Real, vocabulary: Real) -> Array:
 
     References
     ----------
-    .. [1] dLLM-Serve, as in seeds.md §4.3: B·b·V·4, split into sub-batches.
+    .. [1] Fan et al. 2025, dLLM-Serve, arXiv:2512.17077; seeds.md §4.3: B·b·V·4, split into
+       sub-batches.
 
     Examples
     --------

@@ -13,6 +13,16 @@ from planner.formulas.arrays import Array, Real
 #: drawn at random, the least loaded of all.
 Routing = Literal["random", "round-robin", "two-choices", "least-loaded"]
 ROUTINGS: tuple[Routing, ...] = get_args(Routing)
+Route = Literal["least-loaded", "two-choices", "random", "round-robin", "one-hash", "affinity"]
+ROUTES: tuple[Route, ...] = get_args(Route)
+#: Routes that send requests with the same prefix to the same replicas.
+BY_PREFIX: tuple[Route, ...] = ("one-hash", "affinity")
+#: What the closed forms take a route for: hashes draw a replica, or two.
+FORMS: dict[Route, Routing] = {
+    **{x: x for x in ROUTINGS},
+    "one-hash": "random",
+    "affinity": "two-choices",
+}
 
 
 def hottest_share(popularity: Array, replicas: int, choices: int) -> float:

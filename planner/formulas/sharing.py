@@ -58,7 +58,8 @@ def contended_bandwidth(overlap: Real, other_bytes: Real, own_bytes: Real) -> Ar
 
     References
     ----------
-    .. [1] Nexus (arXiv:2507.06608), as in seeds.md §3.8.
+    .. [1] Shi et al. 2025, Nexus, arXiv:2507.06608 (diminishing returns beyond a saturation
+       point, bandwidth contention); the two-regime form as in seeds.md §3.8.
 
     Examples
     --------

@@ -98,8 +98,7 @@ def _model(outer: Config, text: Config, decoder: Decoder, name: str, huggingface
         "sources": (outer.source,),
         "notes": "; ".join(notes),
     }
-    draft = Model.model_validate(fields | {"published_parameters_count": 1.0})
-    return draft.model_copy(update={"published_parameters_count": float(draft.parameters_count)})
+    return Model.model_validate(fields)
 
 
 def read_model(path: Path) -> Model:

@@ -22,7 +22,7 @@ def model_to_yaml(model: Model) -> str:
     >>> from planner.catalog.yaml import parse, validate
     >>> model = Model.model_validate({
     ...     "name": "tiny", "hidden": 8, "vocabulary": 16, "context_tokens": 32,
-    ...     "published_parameters_count": 1.2e9, "sources": ("made up",),
+    ...     "sources": ("made up",),
     ...     "layers": [{"count": 2, "attention": {"kind": "none"},
     ...                 "ffn": {"kind": "dense", "intermediate": 4}}]})
     >>> validate(parse(model_to_yaml(model), "tiny.yaml"), Model) == model

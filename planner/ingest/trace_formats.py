@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from planner.catalog.text import read_text
-from planner.errors import CatalogError, Mistake
+from planner.errors import CatalogError, InputError, Mistake
+from planner.ingest.sharegpt import is_sharegpt, read_sharegpt
 from planner.ingest.trace import Floats, Trace
 from planner.ingest.vllm_log import is_vllm_log, read_vllm_log
 
@@ -112,11 +113,20 @@ class _Table:
             raise CatalogError(sorted(self.mistakes, key=lambda m: m.line)[:MOST_MISTAKES])
 
 
-def read_trace(path: Path) -> Trace:
+def read_trace(path: Path, tokenizer: Path | None = None) -> Trace:
     """Return the requests of a trace file; the format is recognised by its header or first row.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tokenizer
+        ``tokenizer.json`` that counts the tokens of a file that holds text (ShareGPT).
 
     Raises
     ------
+    InputError
+        If a file of text comes without a tokenizer, or any other with one.
     CatalogError
         If the file is unreadable, of an unknown format or empty, or rows are corrupt.
     """
@@ -125,6 +135,10 @@ def read_trace(path: Path) -> Trace:
         raise _refused(path, "found binary data, expected a trace in CSV or JSON lines")
     if not text.strip():
         raise _refused(path, "found nothing, expected a trace in CSV or JSON lines")
+    if is_sharegpt(text):
+        return read_sharegpt(text, path, tokenizer)
+    if tokenizer is not None:
+        raise InputError(f"--tokenizer: {path} holds no text of conversations, leave it out")
     if is_vllm_log(text):
         return read_vllm_log(text, path)
     jsonl = text.lstrip().startswith("{")

@@ -87,6 +87,7 @@ def plan_document(result: PlanSet, inputs: Mapping[str, Any], provenance: Any) -
         "tradeoff": _tradeoff(result),
         "assumptions": list(result.assumptions),
         "techniques": result.techniques,
+        "beside_usd_per_hour": result.beside_usd_per_hour,
         "savings": plain(result.savings),
         "provenance": plain(provenance),
     }
@@ -106,12 +107,13 @@ def _plan(plan: Plan) -> dict[str, Any]:
     document = {
         f.name: plain(getattr(plan, f.name))
         for f in fields(plan)
-        if f.name not in ("pools", "ttft_s", "tpot_s", "e2e_s", "quantiles_s")
+        if f.name not in ("pools", "ttft_s", "tpot_s", "itl_s", "e2e_s", "quantiles_s")
     }
     document["pools"] = [_pool(p) for p in plan.pools]
     document["metrics"] = {
         "ttft_s": plain(plan.ttft_s),
         "tpot_s": plain(plan.tpot_s),
+        "itl_s": plain(plan.itl_s),
         "e2e_s": plain(plan.e2e_s),
         "quantiles_s": {
             m: [plain(float(f"{v:.5g}")) for v in values] for m, values in plan.quantiles_s.items()

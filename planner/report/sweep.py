@@ -12,7 +12,7 @@ import planner
 from planner.report.document import plain
 
 if TYPE_CHECKING:
-    from planner.verbs.sweep import Row, SweepResult
+    from planner.search.swept import Row, SweepResult
 
 SWEEP_SCHEMA = "planner/sweep/1"
 

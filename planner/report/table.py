@@ -175,7 +175,8 @@ def print_evaluation(result: Evaluation, title: str, out: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "mean", "p50", "p90", "p99"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for name, values in (("TTFT", result.ttft_s), ("TPOT", result.tpot_s), ("E2E", result.e2e_s)):
+    for name in ("TTFT", "TPOT", "ITL", "E2E"):
+        values = getattr(result, f"{name.lower()}_s")
         table.add_row(name, *(format_seconds(values[k]) for k in ("mean", "p50", "p90", "p99")))
     out.print(table)
     out.print()

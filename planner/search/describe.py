@@ -49,14 +49,9 @@ def plans_of(
     plans = []
     for k, draft in enumerate(offered):
         results = tuple(
-            SloResult(
-                c.bound,
-                c.of,
-                float(v[k]),
-                float(s[k]),
-                bool(v[k] <= c.bound.limit_s * (1.0 + 1e-4)),
-            )
+            SloResult(c.bound, c.of, float(v[k]), float(s[k]), met)
             for c, v, s in checks
+            for met in [bool(v[k] <= c.bound.limit_s * (1.0 + 1e-4))]
         )
         pools = tuple(_pool(found, of, k, j, i, n) for j, (i, n) in enumerate(draft))
         rate, power = float(of.rate_per_s[k]), sum(p.power_w for p in pools)
@@ -79,6 +74,7 @@ def plans_of(
                 float(of.goodput_per_s[k]),
                 _at(statistics["ttft"], k),
                 _at(statistics["tpot"], k),
+                _at(statistics["itl"], k),
                 _at(statistics["e2e"], k),
                 {m: tuple(float(v) for v in curve[k]) for m, curve in curves.items()},
                 results,
@@ -224,7 +220,7 @@ def _limit(found: Enumeration, column: Column, traffic: Traffic) -> str:
     constraints = (
         traffic.constraints if column.part is None else column.part.pricing.traffic.constraints
     )
-    state = solve(at, np.array([_PUSH * column.goodput_per_s]))
+    state = solve(at.gapped(), np.array([_PUSH * column.goodput_per_s]))
     tokens = float(at.law.kv_tokens[0])
     if float(state.place_probability[0]) > place_share(constraints):
         by_memory = float(at.law.places[0]) * at.lengths.context() > 0.9 * tokens

@@ -12,6 +12,7 @@ from planner.formulas.arrays import Array
 from planner.search.candidates import Column
 from planner.search.dominated import undominated
 from planner.search.mix import Objective, Terms, coefficient
+from planner.search.rooms import find_room
 
 Draft = tuple[tuple[int, int], ...]
 #: How many replicas beyond the fewest are offered as plans of their own (headroom, lower latency).
@@ -142,6 +143,8 @@ def allowed(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
             return False
     if not all(s is None or u <= s for u, s in zip(used, terms.stock, strict=True)):
         return False
+    if not find_room(columns, terms.servers, draft):
+        return False
     if len(draft) > limits.shapes or not _together(columns, draft, terms):
         return False
     budget = limits.budget_usd_per_hour
@@ -160,8 +163,8 @@ def _together(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
 def spent(columns: Sequence[Column], draft: Draft, terms: Terms, objective: Objective) -> float:
     """Return what a draft adds to an objective: $/h or devices; W or g/h at its goodput.
 
-    Owned devices are free, replicas that start or stop cost their hourly part; infinite where a
-    price is unknown.
+    Owned devices are free, replicas that start or stop cost their hourly part, what all replicas
+    share is added once; infinite where a price is unknown.
     """
     carbon = terms.carbon_g_per_kwh or (0.0,) * len(terms.stock)
     each = [n * coefficient(columns[i], objective, carbon[columns[i].stock]) for i, n in draft]
@@ -174,7 +177,7 @@ def spent(columns: Sequence[Column], draft: Draft, terms: Terms, objective: Obje
         if owned and used:
             price = (mine[0][0].usd_per_hour or 0.0) / mine[0][0].devices
             total -= price * min(owned, used)
-    return total + switching(columns, draft, terms)
+    return total + switching(columns, draft, terms) + terms.beside_usd_per_hour
 
 
 def switching(columns: Sequence[Column], draft: Draft, terms: Terms) -> float:

@@ -38,12 +38,12 @@ def explain_unmet(
         sides: list[Role] = ["both"] if role == "both" else ["prefill", "decode"]
         rows = group.first + np.arange(len(group.instances.layouts))
         for side in sides:
-            at = found.pricings[group.pricing].sure[side].take(rows)
+            at = found.pricings[group.pricing].sure[side].take(rows).gapped()
             state = solve(at, saturation_per_s(at) * 1e-6)
             for c in traffic.constraints:
                 metric, q = c.bound.metric, c.bound.quantile
                 if (side == "prefill" and metric != "ttft") or (
-                    side == "decode" and metric != "tpot"
+                    side == "decode" and metric not in ("tpot", "itl")
                 ):
                     continue
                 value = (
@@ -104,7 +104,7 @@ def explain_shortage(
     """Return how much the inventory sustains and how many devices the rate needs."""
     rate = traffic.rate_per_s or 0.0
     columns = [c for c in found.columns if not c.cell_goodput_per_s and c.part is None]
-    free = Terms(terms.stock, None)
+    free = Terms(terms.stock, None, servers=terms.servers)
     most = best_mix(columns, free, "goodput")
     sustained = 0.0 if most.termination == "infeasible" else most.objective
     needed = best_mix(columns, Terms((None,) * len(stocks), rate), "gpus")

@@ -42,6 +42,8 @@ class Job:
     roles: tuple[Role, ...]
     goals: Goals
     limits: Limits
+    beside_usd_per_hour: float = 0.0
+    """Price of what all replicas share."""
 
     @property
     def stocks(self) -> tuple[Stock, ...]:
@@ -56,6 +58,7 @@ def job_of(
     modes: Sequence[str],
     objective: Objective | Goals,
     limits: Limits = UNBOUNDED,
+    beside_usd_per_hour: float = 0.0,
 ) -> Job:
     """Return the search that the arguments ask for; without a rate, goodput is the goal."""
     roles: list[Role] = ["both"] if "colocated" in modes else []
@@ -64,7 +67,8 @@ def job_of(
     goals: Goals = (objective,) if isinstance(objective, str) else objective
     if traffic.rate_per_s is None:
         goals = ("goodput",)
-    return Job(model, tuple(offers), traffic, tuple(roles), goals, limits)
+    asked = model, tuple(offers), traffic, tuple(roles), goals, limits
+    return Job(*asked, beside_usd_per_hour)
 
 
 def enumerated(job: Job) -> tuple[Enumeration, Terms]:
@@ -99,6 +103,8 @@ def terms_of(job: Job, found: Enumeration) -> Terms:
         tuple(CARBON_G_PER_KWH if g is None else g for g in intensity),
         tuple(_running(c, found, job.limits) for c in found.columns) if job.limits.current else (),
         tuple(s.region for s in job.stocks),
+        job.beside_usd_per_hour,
+        tuple(s.servers for s in job.stocks),
     )
 
 

@@ -61,8 +61,9 @@ def run(
     if problem.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
         proved = problem.sol_status == pulp.LpSolutionInfeasible
         return Outcome("infeasible" if proved else "stopped", math.inf, math.inf)
+    constant = float(problem.objective.constant)  # which PuLP keeps from the solver
     return Outcome(
         "optimal" if problem.sol_status == pulp.LpSolutionOptimal else "feasible",
         float(pulp.value(problem.objective)),
-        float(problem.solverModel.getInfo().mip_dual_bound),
+        float(problem.solverModel.getInfo().mip_dual_bound) + constant,
     )

@@ -17,6 +17,8 @@ from planner.search.candidates import Column
 from planner.search.coverage import carry
 from planner.search.dominated import undominated
 from planner.search.milp import run
+from planner.search.offers import Servers
+from planner.search.rooms import keep_in_one_region, rooms
 from planner.search.takes import takes_of
 from planner.spec.limits import UNBOUNDED, Limits
 
@@ -51,6 +53,10 @@ class Terms:
         Replicas of each column that run already.
     region
         Of each type; split pools of a plan are all in one.
+    beside_usd_per_hour
+        Price of what all replicas share, whatever the mix.
+    servers
+        Of each type, where some are in use.
     """
 
     stock: tuple[int | None, ...]
@@ -61,6 +67,8 @@ class Terms:
     carbon_g_per_kwh: tuple[float, ...] = ()
     now: tuple[int, ...] = ()
     region: tuple[str, ...] = ()
+    beside_usd_per_hour: float = 0.0
+    servers: tuple[Servers | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +169,10 @@ def build(
             problem += used <= available, f"stock_{s}"
     if terms.rate_per_s is not None:
         problem += served >= terms.rate_per_s, "rate"
-    _one_region(problem, columns, terms, most, y)
+    keep_in_one_region(problem, columns, terms.region, most, y)
+    for k, room in enumerate(rooms(columns, terms.servers)):
+        held = pulp.lpSum(columns[i].devices * y[i] for i in room.columns)
+        problem += held <= room.devices, f"room_{k}"
     sums = _sums(problem, columns, terms, y, load)
     if objective == "goodput":
         # a vanishing price per device breaks ties between equal goodputs towards fewer devices
@@ -176,28 +187,6 @@ def build(
         bound = served >= most_of if name == "goodput" else sums(name) <= most_of
         problem += bound, f"ceiling_{k}" if k else "ceiling"
     return problem
-
-
-def _one_region(
-    problem: pulp.LpProblem,
-    columns: Sequence[Column],
-    terms: Terms,
-    most: Sequence[int],
-    y: Sequence[pulp.LpVariable],
-) -> None:
-    """Keep all split pools in one region, for KV never crosses regions."""
-    import pulp
-
-    regions = sorted(set(terms.region))
-    if len(regions) < 2:
-        return
-    here = {
-        r: problem.add_variable(f"split_in_{k}", 0, 1, "Integer") for k, r in enumerate(regions)
-    }
-    problem += pulp.lpSum(here.values()) <= 1, "one_region"
-    for i, c in enumerate(columns):
-        if c.role != "both":
-            problem += y[i] <= most[i] * here[terms.region[c.stock]], f"region_{i}"
 
 
 def _counted(
@@ -251,6 +240,7 @@ def _sums(
                     a * c.load_w / c.power_w * (x - v) for c, a, x, v in rows if c.load_w
                 )
             if name == "cost":
+                made[name] += terms.beside_usd_per_hour
                 made[name] += _owned(problem, columns, terms, y)
                 made[name] += _switching(problem, columns, terms, y)
         return made[name]

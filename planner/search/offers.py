@@ -10,6 +10,27 @@ from planner.spec.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
+class Servers:
+    """Servers of one type, some of whose devices others hold."""
+
+    devices: int
+    """Devices of a server."""
+    free: tuple[int, ...]
+    """Those that may be used, server by server."""
+
+    def most(self, size: int) -> int:
+        """Return the devices that replicas of a size, or of multiples of it, can hold at most.
+
+        A replica of at most a server's devices stands on one; a larger one takes whole servers.
+        """
+        if size <= self.devices:
+            return size * sum(n // size for n in self.free)
+        span = -(-size // self.devices)
+        whole = sum(n == self.devices for n in self.free)
+        return size * (whole // span)
+
+
+@dataclass(frozen=True, slots=True)
 class Stock:
     """Devices of one type that may be used, with the links they have here."""
 
@@ -24,6 +45,8 @@ class Stock:
     """Carbon intensity of the power here."""
     region: str = ""
     """Where they stand."""
+    servers: Servers | None = None
+    """Where some of their servers are in use."""
 
     @property
     def name(self) -> str:

@@ -87,6 +87,7 @@ class Plan:
     goodput_per_s: float
     ttft_s: Statistics
     tpot_s: Statistics
+    itl_s: Statistics
     e2e_s: Statistics
     quantiles_s: dict[str, tuple[float, ...]]
     slo: tuple[SloResult, ...]
@@ -197,6 +198,8 @@ class PlanSet:
     tradeoff: TradeOff | None = None
     """The exact trade-off over chosen objectives, where asked for."""
     techniques: str = ""
+    beside_usd_per_hour: float = 0.0
+    """What techniques rent beside the devices: part of every plan's price, of no pool's."""
     savings: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -21,7 +21,7 @@ from planner.search.plans import Price
 from planner.serving.attainment import Traffic
 
 #: Steps by which a constraint is relaxed, and the multiples tried until the optimum moves.
-STEP_S = {"ttft": 0.1, "tpot": 0.01, "e2e": 1.0}
+STEP_S = {"ttft": 0.1, "tpot": 0.01, "itl": 0.01, "e2e": 1.0}
 STEP_RATE = 0.01
 STEP_QUALITY = 0.01
 MULTIPLES = (1, 2, 4, 8)

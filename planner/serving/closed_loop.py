@@ -130,9 +130,10 @@ def _chain(
     n = np.arange(admitted + 1, dtype=np.float64)
     batch = n / decode_servers if colocated else np.zeros_like(n)
     waiting = admitted - n
-    into, mixed_s = _prompt_rates(prompt_law, lengths, waiting, batch, prompt_servers)
-    into = into / again
     plain_s = along(decode_law.batch, decode_law.decode_s, (n / decode_servers)[None, :])[0]
+    turn_s = np.where(n > 0, plain_s, 0.0) if colocated and _pauses(prompt_law) else 0.0 * n
+    into, mixed_s = _prompt_rates(prompt_law, lengths, waiting, batch, prompt_servers, turn_s)
+    into = into / again
     beside = np.minimum(waiting, prompt_servers) / prompt_servers if colocated else 0.0 * n
     step_s = 1.0 / ((1.0 - beside) / plain_s + beside / np.maximum(mixed_s, plain_s))
     out = n / (tokens * step_s)
@@ -160,16 +161,22 @@ def _prompt_steps(law: Law, lengths: Lengths, batch: float) -> PromptSteps:
         float(_mean_at(law, table, at, lengths)[0])
         for table in (law.prompt_s, law.crowded_s, law.packed)
     )
-    return PromptSteps(plain, alone, min(crowded, alone), packed)
+    return PromptSteps(plain, alone, min(crowded, alone), packed, _pauses(law) and batch > 0)
+
+
+def _pauses(law: Law) -> bool:
+    """Return whether decoding waits until all prompts that are there are processed."""
+    return law.apart and law.lost >= 1.0
 
 
 def _prompt_rates(
-    law: Law, lengths: Lengths, waiting: Array, batch: Array, servers: int
+    law: Law, lengths: Lengths, waiting: Array, batch: Array, servers: int, turn_s: Array
 ) -> tuple[Array, Array]:
     """Return the rate at which prompts finish and the step they share, with ``waiting`` of them.
 
     Each server packs its prompts into shared steps: the first costs its own time, the others what
-    they add, up to the saturated rate.
+    they add, up to the saturated rate. Where decoding pauses for all of them (``turn_s`` > 0), it
+    then has its turn of one step.
     """
     alone = _mean_at(law, law.prompt_s, batch, lengths)
     crowded = _mean_at(law, law.crowded_s, batch, lengths)
@@ -179,6 +186,8 @@ def _prompt_rates(
     together = alone + (each - 1.0) * crowded
     rate = np.maximum(each / together, 0.0)
     rate = np.minimum(rate, np.maximum(1.0 / service, 1.0 / alone))
+    together = np.where(turn_s > 0.0, each / rate + turn_s, together)
+    rate = np.where(turn_s > 0.0, each / together, rate)
     into = np.where(waiting > 0, np.minimum(waiting, servers) * rate, 0.0)
     return into, np.minimum(together, np.maximum(full, 1e-12))
 

@@ -31,12 +31,15 @@ class PromptSteps:
         What each further prompt adds.
     most
         Prompts B that fill the token budget of one step.
+    pauses
+        Whether decoding pauses until all waiting prompts are processed (prefill-first).
     """
 
     decode_s: float
     alone_s: float
     crowded_s: float
     most: float
+    pauses: bool = False
 
     def holding(self, prompts: Array | float) -> Array:
         """Return the time of a step that holds a (mean) number of prompts [s]."""
@@ -79,7 +82,8 @@ def waves_of(
     """
     mean, last = _first_wave_s(steps, requests)
     later = np.arange(1.0, WAVES)
-    rest = _later_waves(steps, max(requests, 1.0), spread, tokens, later, hand_over_s, gather_steps)
+    form = _paused_waves if steps.pauses else _later_waves
+    rest = form(steps, max(requests, 1.0), spread, tokens, later, hand_over_s, gather_steps)
     first_var = (last - steps.alone_s) ** 2 / 12.0
     later_s = np.maximum(rest.mean_s, steps.alone_s)  # nobody is faster than alone
     return Waves(np.append(mean, later_s), np.append(first_var, rest.variance_s2))
@@ -146,3 +150,43 @@ def _later_waves(
     counted = np.maximum(own - 1.0, 0.0) + before
     variance = counted * steps.crowded_s**2 + wait**2 / 3.0 + gathered**2 / 3.0
     return Waves(mean, variance)
+
+
+def _paused_waves(
+    steps: PromptSteps,
+    requests: float,
+    spread: float,
+    tokens: float,
+    waves: Array,
+    hand_over_s: float,
+    gather_steps: float,
+) -> Waves:
+    """Return the time to the first token after ``waves`` outputs where prompts pause decoding.
+
+    All who wait are processed before anybody decodes on, so that those who end in one step begin
+    to decode together again: only output lengths part them, over √(12·w)·σ steps. Prompts that
+    arrive during a step run in batches right after it; where all end in the same step the engine
+    is idle, and the first wave repeats itself.
+    """
+    window = np.clip(np.sqrt(12.0 * waves) * spread, 1.0, max(tokens, 1.0))
+    near = (requests - 1.0) / window
+    own = 1.0 + np.minimum(near * (1.0 + gather_steps), requests - 1.0)
+    mean, last = _batches_s(steps, own)
+    running = steps.holding(near * (1.0 - 1.0 / window))
+    wait = np.maximum(running - hand_over_s, running / 2.0) * min(1.0, requests - 1.0)
+    gathered = gather_steps * steps.decode_s * (1.0 - 1.0 / requests)
+    whole, end = _first_wave_s(steps, requests)
+    together = window <= 1.0
+    mean = np.where(together, whole, wait + mean + gathered)
+    spread_s2 = (last - steps.alone_s) ** 2 / 12.0 + wait**2 / 3.0 + gathered**2 / 3.0
+    return Waves(mean, np.where(together, (end - steps.alone_s) ** 2 / 12.0, spread_s2))
+
+
+def _batches_s(steps: PromptSteps, prompts: Array) -> tuple[Array, Array]:
+    """Return mean and largest time of prompts that are there at once, in full steps and a rest."""
+    full = steps.holding(steps.most)
+    batches = np.floor(prompts / steps.most)
+    rest = prompts - batches * steps.most
+    last = batches * full + np.where(rest > 0.0, steps.holding(np.maximum(rest, 1.0)), 0.0)
+    waited = steps.most * full * batches * (batches + 1.0) / 2.0
+    return (waited + rest * last) / np.maximum(prompts, 1.0), last

@@ -40,6 +40,8 @@ class Evaluation:
 
     ttft_s: Statistics
     tpot_s: Statistics
+    itl_s: Statistics
+    """Of the gaps between consecutive tokens, each an engine step, over all requests' gaps."""
     e2e_s: Statistics
     output_tokens_per_s: float
     requests_per_s: float
@@ -104,6 +106,7 @@ def evaluate_groups(
     return Evaluation(
         ttft_s=result.ttft.statistics(),
         tpot_s=result.tpot.statistics(),
+        itl_s=result.itl().statistics(),
         e2e_s=result.e2e.statistics(),
         output_tokens_per_s=tokens,
         requests_per_s=result.requests_per_s,

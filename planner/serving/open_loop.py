@@ -14,18 +14,19 @@ import numpy as np
 
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, IntArray
+from planner.formulas.drift import Levels, levels_at
 from planner.formulas.roots import last_positive
 from planner.formulas.routing import Routing
+from planner.formulas.stepwise import CELLS
 from planner.serving.attainment import Constraint
-from planner.serving.decoding import decode_state, no_decoding, tpot_variance_s2
+from planner.serving.decoding import Decoding, decode_state, no_decoding, tpot_variance_s2
+from planner.serving.gaps import gaps_of, no_gaps
 from planner.serving.order import ordered
 from planner.serving.prepared import Prepared, Role
 from planner.serving.prompting import prompt_state, slowed_decoding
-from planner.serving.state import State, log_odds, margin, stack
+from planner.serving.state import BLOCK, State, bounded, delayed, log_odds, margin, slack, stack
 from planner.spec.slo import Bound
 
-#: Candidates solved at once: their tables stay in a processor's cache.
-BLOCK = 384
 #: Where goodput is looked for, relative to the rate that saturates: vanishing, first, beyond.
 LEAST, FIRST, FULL = 1e-7, 0.45, 0.999
 #: Log-odds that stand for a rate that saturates, at which hardly a request meets its bound.
@@ -62,6 +63,7 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
     if at.role == "decode":
         variance = tpot_variance_s2(at, rate_per_s, decoding, zero, zero)
         tpot = np.broadcast_to(decoding.tpot_s[:, None], variance.shape)
+        gaps = _gaps(at, rate_per_s, decoding, zero)
         return State(
             decoding.stable,
             decoding.batch,
@@ -77,6 +79,7 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
             1.0 - decoding.idle,
             request,
             alike,
+            gaps,
         )
     prompting = prompt_state(at, rate_per_s, decoding)
     nothing = np.zeros_like(prompting.prompt_s)
@@ -98,8 +101,17 @@ def _solve(at: Prepared, rate_per_s: Array) -> State:
         prompting.busy,
         request,
         prompting.wait_factor,
+        _gaps(at, rate_per_s, decoding, np.minimum(prompting.load, 1.0)),
     )
     return ordered(state, at, rate_per_s)
+
+
+def _gaps(at: Prepared, rate_per_s: Array, decoding: Decoding, busy: Array) -> Array:
+    """Return the gaps between tokens where they are asked for."""
+    if at.pass_s is None or at.role == "prefill" or not decoding.seen.size:
+        return no_gaps(len(rate_per_s), 0 if at.pass_s is None else CELLS)
+    batch, step, variance = decoding.seen.T
+    return gaps_of(at, rate_per_s, batch, step, variance, busy)
 
 
 def saturation_per_s(at: Prepared) -> Array:
@@ -127,7 +139,13 @@ def goodput_per_s(
     A root for all candidates at once, within ``relative`` of itself; 0 where the bounds fail even
     at a vanishing rate. ``start_per_s`` are ``[C]`` rates to look at first.
     """
+    if any(c.bound.metric == "itl" for c in constraints):
+        at = at.gapped()
     high = saturation_per_s(at)
+    if at.drift is not None and constraints:  # stability asks for no more than the mean rate
+        if at.most_per_s is None:
+            at = replace(at, most_per_s=np.maximum(goodput_per_s(at, ()), LEAST * high))
+        high = np.asarray(at.most_per_s)
     start = FIRST * high if start_per_s is None else np.clip(start_per_s, LEAST * high, FULL * high)
     if len(high) > BLOCK:
         blocks = _blocks(at)
@@ -167,15 +185,58 @@ def _margin(at: Prepared, own: Sequence[Constraint], hand_off: float, rate_per_s
 
     It is the least of the margins of the bounds, of hand-offs to decode places, and of stability.
     """
+    if at.most_per_s is not None and own:
+        return _drifting_margin(at, own, hand_off, rate_per_s)
     state = solve(at, rate_per_s)
     margins = [margin(state, at.lengths, constraint) for constraint in own]
     if at.role == "decode":
         margins.append(log_odds(hand_off) - log_odds(state.place_probability))
-    slack = np.minimum(queueing.SATURATED - state.prefill_load, state.place_decay_per_s)
-    least = np.min(margins, axis=0) if margins else slack
+    spare = np.minimum(queueing.SATURATED - state.prefill_load, state.place_decay_per_s)
+    least = np.min(margins, axis=0) if margins else spare
     ok = state.stable & (at.law.places >= 1.0)
     least = np.where(np.abs(least) < MET, 0.0, least)
     return np.asarray(np.where(ok, least, np.minimum(least, -MET)))
+
+
+def _drifting_margin(
+    at: Prepared, own: Sequence[Constraint], hand_off: float, rate_per_s: Array
+) -> Array:
+    """Return the same where the rate drifts: of the requests of all its levels."""
+    assert at.drift is not None
+    most = np.asarray(at.most_per_s)
+    full, none = rate_per_s / most, np.zeros_like(most)
+    levels = levels_at(at.drift, *((none, full) if at.role == "decode" else (full, none)))
+    each = zip(levels.of(at.role), levels.wait_s, levels.width_s, strict=True)
+    states = [delayed(solve(at, x * rate_per_s), wait, width) for x, wait, width in each]
+    margins = []
+    for c in own:
+        values = np.array([bounded(s, at.lengths, c) for s in states])
+        margins.append(slack((levels.weight * values).sum(axis=0), c.bound))
+    if at.role == "decode":
+        waiting = np.array([s.place_probability for s in states])
+        waiting = np.where(levels.width_s > 0.0, 1.0, waiting)
+        share = (levels.weight * waiting).sum(axis=0)
+        margins.append(log_odds(hand_off) - log_odds(share))
+    least = np.min(margins, axis=0)
+    ok = (rate_per_s < most) & (at.law.places >= 1.0)
+    least = np.where(np.abs(least) < MET, 0.0, least)
+    return np.asarray(np.where(ok, least, np.minimum(least, -MET)))
+
+
+def drifting(queues: Sequence[Prepared], rates_per_s: Sequence[Array]) -> Levels | None:
+    """Return what a drifting load is to pools that requests pass through, ``[C]`` plans at once.
+
+    ``None`` where it is steady. ``rates_per_s`` are the mean rates of a replica of each pool.
+    """
+    drift = queues[0].drift
+    if drift is None:
+        return None
+    loads = {at_role: np.zeros_like(rates_per_s[0]) for at_role in ("prompt", "output")}
+    for at, rate in zip(queues, rates_per_s, strict=True):
+        side = "output" if at.role == "decode" else "prompt"
+        full = rate / np.maximum(goodput_per_s(at, ()), 1e-12)
+        loads[side] = np.maximum(loads[side], full)
+    return levels_at(drift, loads["prompt"], loads["output"])
 
 
 def goodput_among(
@@ -237,7 +298,7 @@ def own_constraints(role: Role, constraints: Sequence[Constraint]) -> list[Const
                 own.append(_tightened(replace(c, bound=Bound("ttft", first, bound.quantile))))
         elif role == "prefill" and metric == "ttft":
             own.append(_tightened(c))
-        elif role == "decode" and metric == "tpot":
+        elif role == "decode" and metric in ("tpot", "itl"):
             own.append(c)
     return own
 

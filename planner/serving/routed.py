@@ -11,9 +11,9 @@ from dataclasses import fields, replace
 import numpy as np
 
 from planner.cost.step import Lengths
-from planner.formulas.arrays import Array
+from planner.formulas.arrays import Array, IntArray
 from planner.serving.attainment import Constraint, Traffic, quantiles
-from planner.serving.state import BRACKET_S, Mix, State, cdf, metric_mean_s
+from planner.serving.state import BRACKET_S, Mix, State, cdf, metric_mean_s, per_metric
 
 
 def only(traffic: Traffic, share: Array) -> Traffic:
@@ -64,11 +64,10 @@ def routed_statistics_s(
     mix
         Which plan each path belongs to, all shares 1.
     """
-    if metric == "tpot":  # requests that decode nothing have no TPOT
-        routed = np.where(lengths.decode > 0.0, routed, 0.0)
+    routed = routed * per_metric(lengths, metric)
     total = mix.over(routed.sum(axis=1))
     plans = len(mix.starts)
-    if metric == "tpot" and not routed.any():
+    if metric in ("tpot", "itl") and not routed.any():
         return np.zeros((len(levels), plans))
     wanted = [q for q in levels if q is not None]
 
@@ -88,6 +87,8 @@ def _mean_s(state: State, lengths: Lengths, metric: str, routed: Array, mix: Mix
     if metric == "tpot":
         each = (state.tpot_mean_s * routed).sum(axis=1)
         return mix.over(np.where(state.stable, each, np.inf))
+    if metric == "itl":
+        return mix.over(metric_mean_s(state, lengths, metric, routed) * routed.sum(axis=1))
     return mix.over(metric_mean_s(state, lengths, metric, routed))
 
 
@@ -97,4 +98,13 @@ def routed_share(
     """Return per plan the share of a bound's requests that meet it; ``route`` is ``[R, b]``."""
     limit = np.full(len(mix.plan), constraint.bound.limit_s)
     met = cdf(state, lengths, constraint.bound.metric, limit)
-    return mix.over((met * route * constraint.weight).sum(axis=1))
+    part = route * constraint.weight
+    if constraint.bound.metric == "itl":
+        part = part * per_metric(lengths, "itl")
+        part = part / np.maximum(mix.over(part.sum(axis=1))[_row(mix)][:, None], 1e-300)
+    return mix.over((met * part).sum(axis=1))
+
+
+def _row(mix: Mix) -> IntArray:
+    """Return which of the plans, in order, each path belongs to."""
+    return np.searchsorted(mix.starts, np.arange(len(mix.plan)), side="right") - 1

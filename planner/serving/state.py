@@ -8,12 +8,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from planner.cost.step import Lengths
-from planner.formulas.arrays import Array, BoolArray, IntArray
+from planner.formulas.arrays import Array, BoolArray, IntArray, Rows
 from planner.formulas.distributions import gamma_cdf
 from planner.formulas.queueing import delayed_cdf
 from planner.serving.attainment import Constraint, quantiles
+from planner.spec.slo import Bound
 
-METRICS = ("ttft", "tpot", "e2e")
+METRICS = ("ttft", "tpot", "itl", "e2e")
+#: Candidates solved at once: their tables stay in a processor's cache.
+BLOCK = 384
 #: Latencies outside are no answer anyone waits for [s].
 BRACKET_S = (1e-5, 1e5)
 #: Share of requests told from none and, below 1, from all; also the least mean [s],
@@ -47,8 +50,11 @@ class State:
     """Fixed time per request before its first step."""
     wait_factor: Array
     """``[C, b]`` a bucket's wait relative to ``wait_mean_s``: 1 where prompts wait alike."""
+    gaps: Array
+    """``[C, 3, J]`` mean, variance and share of J kinds of gaps between tokens
+    (:mod:`planner.serving.gaps`); J is 0 where none were asked for."""
 
-    def take(self, rows: IntArray) -> State:
+    def take(self, rows: Rows) -> State:
         """Return the states at the given rows, in that order."""
         return State(*(getattr(self, f.name)[rows] for f in fields(self)))
 
@@ -70,6 +76,11 @@ class Mix:
         return summed
 
 
+def delayed(state: State, wait_s: Array, width_s: Array) -> State:
+    """Return a state in which requests wait so much longer, and uniformly up to a width more."""
+    return replace(state, step_s=state.step_s + width_s, request_s=state.request_s + wait_s)
+
+
 def stack(states: Sequence[State]) -> State:
     """Return states of several groups of candidates as one."""
     return State(*(np.concatenate([getattr(x, f.name) for x in states]) for f in fields(State)))
@@ -85,17 +96,28 @@ def handed_over(prompt: State, decode: State) -> State:
         tpot_var_s2=decode.tpot_var_s2,
         place_probability=decode.place_probability,
         place_decay_per_s=decode.place_decay_per_s,
+        step_s=prompt.step_s + decode.step_s,
         utilisation=np.maximum(prompt.utilisation, decode.utilisation),
+        gaps=decode.gaps,
     )
 
 
 def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
     """Return the share of each bucket's requests whose metric is at most a time.
 
-    ``time_s`` is ``[…, C]``, the result ``[…, C, b]``.
+    ``time_s`` is ``[…, C]``, the result ``[…, C, b]``. Of ``itl`` it is the share of the gaps
+    between tokens, which all buckets of a replica share.
     """
+    if np.ndim(time_s) == 1 and len(state.stable) > BLOCK:  # what a processor's cache holds
+        blocks = [slice(k, k + BLOCK) for k in range(0, len(state.stable), BLOCK)]
+        return np.concatenate([cdf(state.take(r), lengths, metric, time_s[r]) for r in blocks])
     t = np.asarray(time_s)[..., None]
-    if metric == "ttft" or (metric == "e2e" and not lengths.decode.any()):
+    if metric == "itl":
+        mean, variance, share = np.moveaxis(state.gaps, 1, 0)
+        within = (gamma_cdf(t, mean, variance) * share).sum(axis=-1, keepdims=True)
+        within = np.broadcast_to(within, (*within.shape[:-1], len(lengths.weight)))
+        result = np.where(lengths.decode > 0.0, within, 1.0)
+    elif metric == "ttft" or (metric == "e2e" and not lengths.decode.any()):
         slack = t - state.prompt_s - state.request_s[:, None]
         decay = np.maximum(state.place_decay_per_s, 0.0)[:, None]
         place = state.place_probability[:, None] * np.exp(-decay * np.maximum(slack, 0.0))
@@ -138,6 +160,8 @@ def metric_mean_s(state: State, lengths: Lengths, metric: str, weight: Array) ->
     if metric == "tpot":
         decoding = np.where(lengths.decode > 0.0, weight, 0.0)
         mean = (state.tpot_mean_s * decoding).sum(axis=-1) / max(float(decoding.sum()), 1e-300)
+    elif metric == "itl":
+        mean = (state.gaps[:, 0] * state.gaps[:, 2]).sum(axis=-1)
     else:
         moments = _ttft_moments if metric == "ttft" else e2e_moments
         mean = (moments(state, lengths)[0] * weight).sum(axis=-1)
@@ -158,8 +182,8 @@ def metric_quantiles_s(
     """
     rows = len(state.stable)
     plans = rows if mix is None else len(mix.starts)
-    if metric == "tpot":  # requests that decode nothing have no TPOT
-        weight = np.where(lengths.decode > 0.0, weight, 0.0)
+    if metric in ("tpot", "itl"):  # requests that decode nothing have no TPOT
+        weight = weight * per_metric(lengths, metric)
         if weight.sum() <= 0.0:
             return np.zeros((len(q), plans))
         weight = weight / weight.sum()
@@ -172,19 +196,44 @@ def metric_quantiles_s(
     return quantiles(mixture, q, *BRACKET_S, plans)
 
 
+def per_metric(lengths: Lengths, metric: str) -> Array:
+    """Return ``[b]`` values of a metric that a request of each bucket has: a gap per decode token.
+
+    Requests that decode nothing have no TPOT.
+    """
+    if metric == "itl":
+        return lengths.decode
+    decodes = metric != "tpot" or lengths.decode > 0.0
+    return np.asarray(np.broadcast_to(decodes, lengths.decode.shape), dtype=np.float64)
+
+
 def margin(state: State, lengths: Lengths, constraint: Constraint) -> Array:
     """Return ``[C]`` how far a constraint holds: at least 0 where it does, below 0 where not.
 
     For a quantile it is the log-odds of meeting the limit above those asked for, nearly straight in
     the rate; for a mean the logarithm of the limit over it.
     """
+    return slack(bounded(state, lengths, constraint), constraint.bound)
+
+
+def bounded(state: State, lengths: Lengths, constraint: Constraint) -> Array:
+    """Return ``[C]`` what a bound is on: the mean [s], or the share of the requests within it."""
     bound = constraint.bound
     if bound.quantile is None:
-        mean = metric_mean_s(state, lengths, bound.metric, constraint.weight)
-        return np.log(bound.limit_s / np.clip(mean, LEAST_SHARE, 1.0 / LEAST_SHARE))
+        return metric_mean_s(state, lengths, bound.metric, constraint.weight)
     limit = np.full(len(state.stable), bound.limit_s)
-    met = (cdf(state, lengths, bound.metric, limit) * constraint.weight).sum(axis=-1)
-    return np.asarray(log_odds(met) - log_odds(bound.quantile))
+    weight = constraint.weight
+    if bound.metric == "itl":
+        weight = weight * per_metric(lengths, "itl")
+        weight = weight / max(float(weight.sum()), 1e-300)
+    return np.asarray((cdf(state, lengths, bound.metric, limit) * weight).sum(axis=-1))
+
+
+def slack(value: Array, bound: Bound) -> Array:
+    """Return ``[C]`` how far a bound holds, given what it is on (see :func:`margin`)."""
+    if bound.quantile is None:
+        return np.log(bound.limit_s / np.clip(value, LEAST_SHARE, 1.0 / LEAST_SHARE))
+    return np.asarray(log_odds(value) - log_odds(bound.quantile))
 
 
 def log_odds(share: Array | float) -> Array:

@@ -117,9 +117,12 @@ class Replica:
     handed
         Prompts of a prefill replica that are done, and when; the caller takes them away.
     log
-        Per run of steps: start, end, requests in decode, their context at its middle.
+        Per run of steps: start, end, requests in decode, their context at its middle, tokens each
+        of them gains, and how much longer each step is than the last.
     preempted
         How often a request has lost its KV.
+    paused_s
+        How long each of these got no token.
     """
 
     __slots__ = (
@@ -143,12 +146,14 @@ class Replica:
         "_stage_free",
         "_start",
         "_steps",
+        "_stopped_s",
         "_taken",
         "_turns",
         "due_s",
         "handed",
         "load",
         "log",
+        "paused_s",
         "preempted",
     )
 
@@ -169,6 +174,7 @@ class Replica:
         self._count, self._context, self._taken = 0, 0.0, 0
         self._held, self._reserved = 0, 0.0
         self._preempts, self.preempted = steps.preempts and role == "both", 0
+        self._stopped_s, self.paused_s = dict[int, float](), array("d")
         self._start, self._chunked = 0.0, False
         self._jump = (0.0, 0.0, 0)
         self.due_s: float | None = None
@@ -191,10 +197,10 @@ class Replica:
 
     def finish(self, now: float) -> None:
         """End the current step or run of steps and begin the next."""
-        book, k = self._book, self._jump[2]
+        book, (_, growth, k) = self._book, self._jump
         count = self._count
         middle = self._context + 0.5 * k * count
-        self.log.extend((self._start, now, count, middle))
+        self.log.extend((self._start, now, count, middle, k, growth))
         self._taken += k
         self._context += k * count
         while self._finishing and self._finishing[0][0] <= self._taken:
@@ -209,6 +215,8 @@ class Replica:
             book.first_s[request] = book.first_s[request] or now
             if self._preempts:
                 self._reserved -= book.prompt[request]
+                if request in self._stopped_s:
+                    self.paused_s.append(now - self._stopped_s.pop(request))
             if book.steps[request]:
                 self._join(request)
             else:
@@ -359,6 +367,7 @@ class Replica:
             self._context -= known
             self._held -= 1
             self.preempted += 1
+            self._stopped_s[request] = self._start
             self._enqueue(request, first=True)
 
     def _enqueue(self, request: int, *, first: bool = False) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 
 from planner.formulas.arrays import Array, BoolArray, IntArray
 from planner.serving.latency import Statistics
+from planner.serving.state import METRICS
 from planner.simulation.closed import QUANTILES, PoolUse, Prediction
+from planner.simulation.gaps import Gaps, gaps_of
 from planner.simulation.run import Outcome, Pool
 from planner.spec.slo import Bound
 
@@ -31,7 +33,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class BoundResult:
-    """A bound, the simulated value of its statistic, and the shares of requests within it."""
+    """A bound, the simulated value of its statistic, and the shares within it.
+
+    Of requests; of the gaps between tokens for a bound on ITL.
+    """
 
     bound: Bound
     of: str
@@ -189,8 +194,12 @@ def compare(
     part = measured_part(len(of), whole=whole)
     arrived = of.arrival_s[part]
     values = {name: v[part] for name, v in latencies(outcome).items()}
-    simulated = {name: statistics(v) for name, v in values.items()}
-    results, all_met = _judge(judged, values, of.cls[part], closed)
+    decoding = [k for k, p in enumerate(pools) if p.role != "prefill"]
+    until = float(outcome.last_s.max()) if whole else float(arrived[-1])
+    gaps = gaps_of(outcome, decoding, (float(arrived[0]), until))
+    simulated = {name: statistics(v) for name, v in values.items()} | {"itl": gaps.statistics()}
+    simulated = {name: simulated[name] for name in METRICS}
+    results, all_met = _judge(judged, values, gaps, of.cls[part], closed)
     span = max(float(arrived[-1] - arrived[0]), 1e-9) if len(arrived) > 1 else 1e-9
     if whole:  # to the last token: a burst of few requests has no span of arrivals to speak of
         span = float(outcome.last_s.max() - arrived[0])
@@ -243,12 +252,24 @@ def _relative(closed: float, simulated: float) -> float | None:
 
 
 def _judge(
-    judged: Sequence[Judged], values: dict[str, Array], cls: IntArray, closed: Prediction
+    judged: Sequence[Judged],
+    values: dict[str, Array],
+    gaps: Gaps,
+    cls: IntArray,
+    closed: Prediction,
 ) -> tuple[tuple[BoundResult, ...], BoolArray]:
-    """Return each bound's result, and which requests are within all bounds that apply to them."""
+    """Return each bound's result, and which requests are within all bounds that apply to them.
+
+    A bound on ITL is one on the gaps between tokens, of all classes: no request is judged by it.
+    """
     results, all_met = [], np.ones(len(cls), dtype=bool)
     for one, predicted in zip(judged, closed.shares, strict=True):
         bound = one.bound
+        if bound.metric == "itl":
+            found = gaps.statistics()["mean"] if bound.quantile is None else gaps.at(bound.quantile)
+            share, met = gaps.within(bound.limit_s), bool(found <= bound.limit_s)
+            results.append(BoundResult(bound, one.of, found, met, share, predicted))
+            continue
         applies = np.ones(len(cls), dtype=bool) if one.cls < 0 else cls == one.cls
         value = values[bound.metric]
         within = np.isnan(value) | (value <= bound.limit_s)

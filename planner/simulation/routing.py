@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, get_args
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from planner.formulas.arrays import Array, IntArray
+from planner.formulas.routing import BY_PREFIX, Route
 
-Route = Literal["least-loaded", "two-choices", "random", "round-robin", "one-hash", "affinity"]
-ROUTES: tuple[Route, ...] = get_args(Route)
-#: Routes that send requests with the same prefix to the same replicas.
-BY_PREFIX: tuple[Route, ...] = ("one-hash", "affinity")
 #: Blocks that make two prompts akin: the first is often a system prompt that all share.
 AKIN_BLOCKS = 2
 

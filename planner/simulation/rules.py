@@ -176,7 +176,10 @@ class Beside:
     Attributes are those of :class:`planner.simulation.replica.Replica`.
     """
 
-    __slots__ = ("_book", "_decode", "_prompts", "_steps", "_waiting", "handed", "load", "log")
+    __slots__ = (
+        *("_book", "_decode", "_prompts", "_steps", "_waiting"),
+        *("handed", "load", "log", "paused_s"),
+    )
     preempted = 0
 
     def __init__(self, steps: Steps, book: Book, longest: int) -> None:
@@ -189,6 +192,7 @@ class Beside:
         self.handed: list[tuple[int, float]] = []
         self.load = 0
         self.log: array[float] = self._decode.log
+        self.paused_s: array[float] = self._decode.paused_s
 
     @property
     def due_s(self) -> float | None:

@@ -9,10 +9,11 @@ from heapq import heappop, heappush
 import numpy as np
 
 from planner.formulas.arrays import Array, IntArray
+from planner.formulas.routing import Route
 from planner.serving.prepared import Role
 from planner.simulation.arrivals import Requests
 from planner.simulation.replica import Book, Replica, Steps
-from planner.simulation.routing import PrefixCache, Prefixes, Route, Router
+from planner.simulation.routing import PrefixCache, Prefixes, Router
 from planner.simulation.rules import Beside, replica_of
 from planner.spec.scheduler import LengthPools
 
@@ -73,6 +74,11 @@ class Outcome:
     runs
         Per pool ``[k, 4]``: start and end of runs of steps of its replicas, requests in decode
         and their context.
+    gains
+        Per pool ``[k, 2]``: tokens that each of those requests gains in the run, and by how much
+        each step is longer than the last [s].
+    paused_s
+        Per pool how long requests that lost their KV were without a token [s].
     """
 
     requests: Requests
@@ -85,6 +91,8 @@ class Outcome:
     hit: IntArray
     preempted: tuple[int, ...]
     runs: tuple[Array, ...]
+    gains: tuple[Array, ...]
+    paused_s: tuple[Array, ...]
 
 
 def run(
@@ -283,7 +291,11 @@ def _outcome(
     fleet: Sequence[Sequence[AnyReplica]],
 ) -> Outcome:
     """Gather the results; the fixed time per request shifts everything after its arrival."""
-    logs = [np.concatenate([np.frombuffer(x.log) for x in replicas]) for replicas in fleet]
+    logs, paused = (
+        [np.concatenate([np.frombuffer(getattr(x, name)) for x in pool]) for pool in fleet]
+        for name in ("log", "paused_s")
+    )
+    runs = [x.reshape(-1, 6) for x in logs]
     return Outcome(
         requests,
         np.array(book.admitted_s) + door.late_s,
@@ -294,5 +306,7 @@ def _outcome(
         np.array(door.replica, dtype=np.int64),
         np.array(door.hit, dtype=np.int64),
         tuple(sum(x.preempted for x in replicas) for replicas in fleet),
-        tuple(x.reshape(-1, 4) for x in logs),
+        tuple(x[:, :4] for x in runs),
+        tuple(x[:, 4:] for x in runs),
+        tuple(paused),
     )

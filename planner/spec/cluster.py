@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from planner.spec.accelerator import Link
 from planner.spec.record import Count, Named, Positive, Record
@@ -29,6 +29,30 @@ class NodeGroup(Record):
     """Where they stand; KV never crosses regions: split pools of a plan are all in one."""
     owned: bool = False
     """Whether these devices are paid for already: they cost nothing in a plan."""
+    in_use: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Devices that others hold and keep, server by server; servers beyond the list are free."""
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """Devices that may be used on each server."""
+        held = (*self.in_use, *(0 for _ in range(self.nodes - len(self.in_use))))
+        return tuple(self.devices_per_node - n for n in held)
+
+    @property
+    def devices(self) -> int:
+        """Devices that may be used."""
+        return sum(self.free)
+
+    @model_validator(mode="after")
+    def _room(self) -> NodeGroup:
+        if len(self.in_use) > self.nodes:
+            raise ValueError(f"in_use of at most {self.nodes} servers, found {len(self.in_use)}")
+        if min(self.free) < 0:
+            most = max(self.in_use)
+            raise ValueError(f"in_use of at most {self.devices_per_node} per server, found {most}")
+        if not self.devices:
+            raise ValueError("in_use that leaves a device free, found none")
+        return self
 
 
 class Cluster(Named):

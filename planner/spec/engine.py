@@ -44,6 +44,9 @@ class Engine(Named):
     """The same of what prompt tokens add to a step, their attention included."""
     attention_slowdown: float = Field(default=1.0, gt=0.0)
     """Time of the engine's attention kernels relative to those that were measured."""
+    attention_bytes: NonNegative = 0.0
+    """Bytes per KV element whose time decode attention takes at least: 2 for kernels that widen
+    a narrow cache, which then saves memory but no time."""
     fused_quantisation: tuple[str, ...] = ()
     """Precisions whose activations the kernel before quantises on its way out."""
     gather_steps: NonNegative = 0.0

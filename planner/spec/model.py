@@ -334,8 +334,8 @@ class Model(Rewritable):
     """Weights outside the decoder that stay resident (vision tower, projector)."""
     native_precision: str = "bf16"
     """Precision of the published checkpoint."""
-    published_parameters_count: Positive
-    """Total parameters as published (``published_parameters_billion``)."""
+    published_parameters_count: Positive | None = None
+    """Total parameters as published (``published_parameters_billion``); unknown if left out."""
     published_active_count: Positive | None = None
     """Active parameters per token as published, for mixtures of experts."""
 

@@ -14,6 +14,9 @@ from planner.spec.record import Fraction, Named, NonNegative, Positive, Record
 
 PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
+AtLeastOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+PartnerShare = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
 
 class Work(Record):
     """Work that a step does, relative to what the architecture asks for."""
@@ -46,8 +49,27 @@ class Work(Record):
     """Time of an empty message between the replicas that share a prompt; one per layer and hop."""
     split_s_per_byte: NonNegative = 0.0
     """Time per byte of KV that they pass on, per device."""
-    expert_imbalance_most: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1e9
+    expert_imbalance_most: AtLeastOne = 1e9
     """Most that the busiest expert-parallel device has to do, relative to the mean."""
+
+    prompt_passes: AtLeastOne = 1.0
+    """Times that a prompt is computed before its first token: denoising steps."""
+    block_tokens: AtLeastOne = 1.0
+    """Tokens that a decode step computes per request: the block that a diffusion model denoises."""
+    step_tokens: Positive = 1.0
+    """Tokens that a request in decode gains per step, speculation apart."""
+    context_anew: Fraction = 0.0
+    """Share of the decode steps that compute a request's whole context anew, all pairs of it."""
+    partner_layers: PartnerShare = 0.0
+    """Share of the layers that a partner of another kind computes for every device."""
+    partner_time: Positive = 1.0
+    """Time of a layer there relative to here."""
+    partner_memory_bytes: NonNegative = 0.0
+    """Memory that a partner has for its layers' weights and KV, activations taken off."""
+    partner_s: NonNegative = 0.0
+    """Time of an empty message between a device and its partner."""
+    partner_s_per_byte: NonNegative = 0.0
+    """Time per byte of these messages."""
 
     @property
     def stretch(self) -> dict[str, float]:
@@ -76,6 +98,8 @@ class Resources(Record):
     """Share of the model's weights that a replica pays memory for."""
     weights_beside_bytes: NonNegative = 0.0
     """Weights a replica holds beside the model's: adapters, helpers, drafts."""
+    sampled_together: Positive = 1024.0
+    """Most requests whose logits a step holds at once; their blocks' rows, where there are any."""
     fetch_s_per_byte: NonNegative = 0.0
     """Time per byte that a replica fetches from a store, all hops together."""
     fetch_s: NonNegative = 0.0

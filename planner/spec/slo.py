@@ -9,8 +9,8 @@ from typing import Literal
 from planner.errors import InputError, did_you_mean
 from planner.units import format_seconds, parse_duration_s
 
-Metric = Literal["ttft", "tpot", "e2e"]
-METRICS: tuple[Metric, ...] = ("ttft", "tpot", "e2e")
+Metric = Literal["ttft", "tpot", "itl", "e2e"]
+METRICS: tuple[Metric, ...] = ("ttft", "tpot", "itl", "e2e")
 _QUANTILE = re.compile(r"^p(\d{1,2}(?:\.\d+)?)$")
 
 
@@ -41,10 +41,10 @@ def parse_bound(metric: str, text: str) -> Bound:
         If the metric is unknown, the limit is no positive duration or the statistic unreadable.
     """
     name = metric.strip().lower()
-    name = {"itl": "tpot", "e2el": "e2e"}.get(name, name)
+    name = {"e2el": "e2e"}.get(name, name)
     if name not in METRICS:
         raise InputError(
-            f"SLO: found metric {metric!r}, expected one of ttft, tpot, e2e"
+            f"SLO: found metric {metric!r}, expected one of {', '.join(METRICS)}"
             + did_you_mean(metric, METRICS)
         )
     limit, _, statistic = text.partition("@")

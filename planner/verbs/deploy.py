@@ -34,7 +34,7 @@ from planner.wiring.load import (
     load_workload,
 )
 from planner.wiring.planned import chosen_plan
-from planner.wiring.resolve import within_context
+from planner.wiring.resolve import route_of, within_context
 
 #: Images where none is given: public ones, newest releases at the time of writing.
 IMAGES = {
@@ -177,7 +177,7 @@ def _facts(
         return Facts(
             target, str(plan["id"]), path, model.name, engine.kernels, engine.name,
             str(plan["mode"]), pools, settings, _expected(document, plan, traffic),
-            planner.__version__,
+            planner.__version__, route_of(inputs.get("route")),
         )  # fmt: skip
 
     plan = chosen_plan(document["plans"], plan_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+from planner.cost.price import Hardware
 from planner.cost.step import Instances
 from planner.errors import InputError
 from planner.serving.attainment import Constraint, Traffic
@@ -27,9 +28,10 @@ from planner.wiring.resolve import (
     modes_of,
     parse_side,
     require_layout,
+    routed,
     within_context,
 )
-from planner.wiring.techniques import parse_techniques, rewritten
+from planner.wiring.techniques import Rewritten, parse_techniques, rewritten
 from planner.wiring.tuning import best_groups, tuned
 
 
@@ -58,6 +60,7 @@ def evaluate(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    route: str | None = None,
     techniques: str | None = None,
     catalog: Catalog = None,
 ) -> Evaluation:
@@ -84,6 +87,8 @@ def evaluate(
     chunk, speculate, scheduler
         As for :func:`plan`; ``chunk="auto"`` takes the token budget that sustains the largest
         rate within the SLO of the workload, or else the default one.
+    route
+        How replicas share requests, as for :func:`simulate`; at random by default.
     techniques
         Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     catalog
@@ -100,7 +105,7 @@ def evaluate(
     the_engine = engines[0]
     device = load_accelerator(gpu, catalog) if isinstance(gpu, str) else gpu
     load = load_of(concurrency, rate, static_batch)
-    traffic = evaluated_traffic(the_model, workload, prompt, output, catalog)
+    traffic = routed(evaluated_traffic(the_model, workload, prompt, output, catalog), route)
     given = parse_techniques(techniques, catalog)
     changes = [rewritten(the_model, e, traffic, given) for e in engines]
     the_model, traffic = changes[0].model, within_context(the_model, changes[0].traffic)[0]
@@ -117,16 +122,14 @@ def evaluate(
     sides = _sides(the_engine, own, prefill, decode)
     for layout, count in sides:
         require_layout(the_model, layout, hardware, count)
-    options = [
-        [
-            Group(Instances(c.model, c.on(hardware), c.engine, (layout,)), count)
-            for layout, count in sides
-        ]
-        for c in changes
-    ]
-    groups = best_groups(options, _bounded(traffic))
+    groups = best_groups([_groups(c, hardware, sides) for c in changes], _bounded(traffic))
     found = evaluate_groups(groups[0], groups[-1], traffic, load, waiting=allow_waiting)
     return _with_shared_prompts(found, groups[0], traffic)
+
+
+def _groups(changed: Rewritten, hardware: Hardware, sides: list[tuple[Layout, int]]) -> list[Group]:
+    on = changed.on(hardware)
+    return [Group(Instances(changed.model, on, changed.engine, (x,)), n) for x, n in sides]
 
 
 def _with_shared_prompts(found: Evaluation, prompt: Group, traffic: Traffic) -> Evaluation:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from planner.errors import InfeasibleError
 from planner.search.plans import PlanSet
 from planner.search.prices import prices_of
+from planner.search.rooms import said_of_rooms
 from planner.search.tradeoff import trade_off
 from planner.serving.attainment import Traffic
 from planner.serving.refereed import LOAD, outside
@@ -55,6 +56,7 @@ def plan(
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
+    route: str | None = None,
     techniques: str | None = None,
     consider: str | None = None,
     mode: str = "auto",
@@ -98,6 +100,9 @@ def plan(
     scheduler
         Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``, or
         several to choose between, ``"chunked,prefill-first"``.
+    route
+        How replicas share requests: ``random`` (what is assumed by default), ``round-robin``,
+        ``two-choices``, ``least-loaded``, or by prefix ``one-hash``, ``affinity``.
     techniques
         Applied in the order they declare, such as ``"cachegen,keyformer:kv_keep=0.5"``.
     consider
@@ -151,6 +156,7 @@ def plan(
         kv_precision=kv_precision,
         engines=variants(profiles, chunk, speculate, scheduler),
         stated=stated,
+        route=route,
         mode=mode,
         objective=objective,
         limits=limits,
@@ -158,21 +164,27 @@ def plan(
         carbon=carbon,
         catalog=catalog,
     )
-    objectives = () if pareto is None else objectives_of(pareto)
+    names = () if pareto is None else objectives_of(pareto)
     result = _answered(asked, techniques, consider, catalog)
-    if not prices and not objectives:
+    return _priced(asked, result, names, progress if prices else None, catalog)
+
+
+def _priced(
+    asked: Asked,
+    result: PlanSet,
+    objectives: Sequence[str],
+    progress: Callable[[int, int], object] | None,
+    catalog: Catalog,
+) -> PlanSet:
+    """Return the plans with what constraints cost and a trade-off, where asked for."""
+    if progress is None and not objectives:
         return result
     applied = parse_techniques(result.techniques or None, catalog)
     job = job_with(asked, applied, result.recommended.pools[0].token_budget)
-    return replace(
-        result,
-        prices=(
-            prices_of(job, looser_offers(asked, applied, job), progress)
-            if prices
-            else result.prices
-        ),
-        tradeoff=trade_off(job, objectives) if objectives else result.tradeoff,
-    )
+    if progress is not None:
+        looser = looser_offers(asked, applied, job)
+        result = replace(result, prices=prices_of(job, looser, progress))
+    return replace(result, tradeoff=trade_off(job, objectives)) if objectives else result
 
 
 def _answered(
@@ -189,6 +201,7 @@ def _answered(
         assumed = [a for a in asked.assumptions if a.startswith("no SLO")]
         raise InfeasibleError("; ".join([str(error), *assumed])) from None
     said = [*asked.assumptions, *result.assumptions, *_outside(result, asked.traffic)]
+    said += said_of_rooms(result.recommended, asked.stocks)
     return replace(result, assumptions=tuple(said))
 
 
@@ -225,7 +238,7 @@ def provenance(
     if cluster is not None:
         groups = load_cluster(cluster, catalog).groups
         names = [g.accelerator for g in groups]
-        stock = [(g.nodes * g.devices_per_node, g.devices_per_node) for g in groups]
+        stock = [(g.devices, g.devices_per_node) for g in groups]
     else:
         counts = parse_gpus(gpus or "")
         names, stock = list(counts), [(n, None) for n in counts.values()]

@@ -11,32 +11,28 @@ import numpy as np
 
 from planner.cost.step import Lengths
 from planner.cost.table import StepTable, fetching, step_table
-from planner.errors import InfeasibleError, InputError, did_you_mean
+from planner.errors import InfeasibleError, InputError
 from planner.formulas.arrays import Array, BoolArray
-from planner.formulas.routing import ROUTINGS, Routing
+from planner.formulas.drift import without_drift
+from planner.formulas.routing import BY_PREFIX, FORMS, Route
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
 from planner.serving.attainment import Traffic, traffic_of
 from planner.simulation.arrivals import Requests, draw, gamma_arrivals, replay
 from planner.simulation.closed import Deployed, predict
 from planner.simulation.results import WARM_UP, Simulation, compare, hit_share
-from planner.simulation.routing import BY_PREFIX, ROUTES, Prefixes, Route
+from planner.simulation.routing import Prefixes
 from planner.simulation.run import Fetches, Pool, run
 from planner.wiring.load import Catalog
 from planner.wiring.planned import Case, constrained, read_case, transfers_s
-from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, within_context
+from planner.wiring.resolve import MOST_BEYOND_CONTEXT, require_rate, route_of, within_context
 
 #: Requests drawn where neither a trace nor ``requests`` says how many: at least so many, and
 #: enough for so many stays of the longest (p99), which fill the replicas before measuring begins.
 DRAWN, STAYS = 20_000, 25.0
 MOST_REQUESTS = 10_000_000
 MOST_CV = 100.0
-#: What the closed form takes a route for: hashes draw a replica, or two.
-_FORMS: dict[Route, Routing] = {
-    **{x: x for x in ROUTINGS},
-    "one-hash": "random",
-    "affinity": "two-choices",
-}
+_FILLING = "the replicas were still filling up when measuring began: draw more --requests"
 
 
 def simulate(
@@ -49,7 +45,7 @@ def simulate(
     speed: float | None = None,
     requests: int | None = None,
     seed: int = 0,
-    route: str = "least-loaded",
+    route: str | None = None,
     prefix_cache: float = 0.0,
     catalog: Catalog = None,
     progress: Callable[[int, int], None] | None = None,
@@ -78,9 +74,10 @@ def simulate(
     seed
         Of the draws and of random routing: the same seed gives the same result.
     route
-        ``least-loaded``, ``two-choices``, ``random`` (which the closed form assumes) or
-        ``round-robin``; for a trace with block ids also ``one-hash`` (to the replica that its
-        prefix hashes to) or ``affinity`` (to the less loaded of two that it hashes to).
+        ``least-loaded``, ``two-choices``, ``random`` or ``round-robin``; by default that of the
+        plan, ``least-loaded`` where it was planned without one; for a trace with block ids also
+        ``one-hash`` (to the replica that its prefix hashes to) or ``affinity`` (to the less loaded
+        of two that it hashes to).
     prefix_cache
         Share of a replica's KV memory that keeps prompt blocks of a trace for reuse.
     catalog
@@ -95,11 +92,15 @@ def simulate(
     InfeasibleError
         If too many requests exceed the context window or the KV memory of a replica.
     """
-    chosen = _require(trace, rate, cv, speed, requests, seed, route, prefix_cache)
+    asked = _require(trace, rate, cv, speed, requests, seed, route, prefix_cache)
     case = read_case(Path(path), plan_id, catalog)
+    chosen = asked or case.route or "least-loaded"
     offered, traffic, wanted = _offered(case, trace, rate, cv, speed, requests, seed)
     tables = [step_table(p.instances, p.own(traffic).lengths) for p in case.pools]
     offered, notes = _servable(offered, case, tables)
+    if asked is None and chosen in BY_PREFIX and offered.blocks is None:
+        notes.append(f"no prompt blocks to route by: {FORMS[chosen]} instead of {chosen}")
+        chosen = FORMS[chosen]
     prefixes = _prefixes(offered, tables, chosen, prefix_cache)
     notes += _unsimulated(case, trace is not None)
     moved = _transfers(case, traffic.lengths, offered)
@@ -115,14 +116,12 @@ def simulate(
         progress=None if progress is None else lambda n: progress(n, len(offered)),
     )
     if prefix_cache:
-        hit = hit_share(outcome)
-        lengths = replace(traffic.lengths, prefix=hit * traffic.lengths.prompt)
-        traffic = replace(traffic, lengths=lengths)
+        traffic = _hitting(traffic, hit := hit_share(outcome))
         notes.append(f"the closed form is given the simulated share of cached prompts, {hit:.1%}")
-    traffic = replace(traffic, routing=_FORMS[chosen])
+    traffic = replace(traffic, routing=FORMS[chosen])
     closed = predict(case.pools, traffic, wanted, {k: b for k, (b, _) in moved.items()})
-    if chosen != _FORMS[chosen] and any(p.replicas > 1 for p in pools):
-        notes.append(f"the closed form takes {chosen} routing for {_FORMS[chosen]}")
+    if chosen != FORMS[chosen] and any(p.replicas > 1 for p in pools):
+        notes.append(f"the closed form takes {chosen} routing for {FORMS[chosen]}")
     found = compare(
         outcome,
         pools,
@@ -135,10 +134,14 @@ def simulate(
         whole=trace is not None,
         assumptions=notes,
     )
-    if trace is None and WARM_UP * len(offered) < wanted * found.simulated["e2e"]["p90"]:
-        hint = "the replicas were still filling up when measuring began: draw more --requests"
-        return replace(found, assumptions=(*found.assumptions, hint))
-    return found
+    filling = trace is None and WARM_UP * len(offered) < wanted * found.simulated["e2e"]["p90"]
+    return replace(found, assumptions=(*found.assumptions, _FILLING)) if filling else found
+
+
+def _hitting(traffic: Traffic, share: float) -> Traffic:
+    """Return traffic of whose every prompt a share is cached."""
+    lengths = traffic.lengths
+    return replace(traffic, lengths=replace(lengths, prefix=share * lengths.prompt))
 
 
 def _pool(pool: Deployed, table: StepTable, offered: Requests) -> Pool:
@@ -154,9 +157,9 @@ def _require(
     speed: float | None,
     requests: int | None,
     seed: int,
-    route: str,
+    route: str | None,
     prefix_cache: float,
-) -> Route:
+) -> Route | None:
     """Check the arguments; return the route."""
     if rate is not None:
         require_rate(rate)
@@ -166,11 +169,7 @@ def _require(
         raise InputError(f"--requests: found {requests}, expected 10 to {MOST_REQUESTS}")
     if seed < 0:
         raise InputError(f"--seed: found {seed}, expected a whole number of at least 0")
-    if route not in ROUTES:
-        raise InputError(
-            f"--route: found {route!r}, expected one of {', '.join(ROUTES)}"
-            f"{did_you_mean(route, ROUTES)}"
-        )
+    chosen = route_of(route)
     if not 0.0 <= prefix_cache <= 1.0:
         raise InputError(
             f"--prefix-cache: found {prefix_cache:g}, expected a share of the KV memory, 0 to 1"
@@ -185,7 +184,7 @@ def _require(
             raise InputError("give either --speed or --rate to set the pace of a trace, not both")
         if not (math.isfinite(speed) and 0.0 < speed <= 1e6):
             raise InputError(f"--speed: found {speed:g}, expected a factor above 0 and up to 1e+06")
-    return route
+    return chosen
 
 
 def _offered(
@@ -243,7 +242,9 @@ def _replayed(
     fits = requests.prompt + requests.output <= case.model.context_tokens
     requests = _kept(requests, fits, f"the context window of {case.model.name}")
     everyone = tuple(replace(j, cls=-1) for j in case.judged)
-    traffic = replace(traffic_of(workload), arrival_cv=burst, constraints=())
+    drift = case.traffic.drift  # the rate is taken to drift as it was planned to
+    burst = burst if drift is None else without_drift(burst, drift)
+    traffic = replace(traffic_of(workload), arrival_cv=burst, constraints=(), drift=drift)
     return requests, constrained(within_context(case.model, traffic)[0], everyone)
 
 

@@ -9,50 +9,18 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
 
 from planner.catalog.text import read_text
 from planner.errors import InfeasibleError, InputError
+from planner.search.swept import Row, SweepResult
 from planner.spec.sweep import Sweep
 from planner.wiring.load import Catalog
 from planner.wiring.sweep import Case, cases_of, known_rows, read_sweep
 
 SCHEMA = "planner/sweep/1"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What became of a case: its recommended plan, or why there is none.
-
-    ``status`` is ``planned``, ``infeasible`` or ``refused`` (the case makes no sense: a format that
-    a device cannot compute, say); figures are ``None`` without a plan.
-    """
-
-    case: str
-    model: str
-    inventory: str
-    scenario: str
-    status: str
-    reason: str = ""
-    pools: str = ""
-    gpus: int | None = None
-    usd_per_hour: float | None = None
-    rate_per_s: float | None = None
-    goodput_per_s: float | None = None
-    ttft_p90_s: float | None = None
-    tpot_p90_s: float | None = None
-    power_w: float | None = None
-    gap: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SweepResult:
-    """Rows in the order of the sweep, and how many of them an earlier run had left."""
-
-    rows: tuple[Row, ...]
-    resumed: int
 
 
 def sweep(

@@ -177,7 +177,7 @@ def _predicted(
         notes.append(str(error))
         return {}, None, notes
     return (
-        _with_gaps({"ttft": found.ttft_s, "tpot": found.tpot_s, "e2e": found.e2e_s}),
+        {"ttft": found.ttft_s, "tpot": found.tpot_s, "itl": found.itl_s, "e2e": found.e2e_s},
         found.requests_per_s,
         notes,
     )
@@ -185,14 +185,8 @@ def _predicted(
 
 def _open(case: Case, rate: float) -> tuple[dict[str, Statistics], float | None]:
     found = predict(case.pools, case.traffic, rate, transfers_s(case, case.traffic.lengths))
-    latencies = _with_gaps(found.latencies)
     stable = math.isfinite(found.latencies["e2e"]["mean"])
-    return latencies, rate if stable else None
-
-
-def _with_gaps(latencies: dict[str, Statistics]) -> dict[str, Statistics]:
-    """Return latencies with ITL: of single gaps only the mean is predicted, TPOT's."""
-    return {**latencies, "itl": {"mean": latencies["tpot"]["mean"]}}
+    return found.latencies, rate if stable else None
 
 
 def _check(judged: Judged, run: BenchmarkRun, predicted: dict[str, Statistics]) -> SloCheck:

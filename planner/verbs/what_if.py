@@ -40,8 +40,8 @@ from planner.wiring.load import (
 )
 from planner.wiring.planned import Case, case_of, chosen_plan, limits_in, transfers_s
 from planner.wiring.prices import pricing_of
-from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, within_context
-from planner.wiring.techniques import parse_techniques, rewritten
+from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, routed, within_context
+from planner.wiring.techniques import Rewritten, parse_techniques, rewritten
 
 _ARGUMENTS = tuple(
     p for p in inspect.signature(plan).parameters if p not in ("model", "limits", "progress")
@@ -187,7 +187,7 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
         load_model(old["model"], catalog), case.pools[0].instances.engine,
         traffic_of(workload, bounds, new["rate"]), parse_techniques(said, catalog),
     )  # fmt: skip
-    traffic = within_context(case.model, changed.traffic)[0]
+    traffic = routed(within_context(case.model, changed.traffic)[0], case.route)
     if min(_part(p, traffic) for p in case.pools) <= 0.0:  # sizes that the routing does not know
         case = replace(case, pools=tuple(replace(p, takes=()) for p in case.pools))
     rate = traffic.rate_per_s or case.rate_per_s
@@ -202,7 +202,7 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
     shortage = _shortage(case, new)
     of = outcome.latencies
     holds = all(r.met for r in slo) and bool(np.isfinite(of["e2e"]["mean"]))
-    usd = _usd(case, new, dict(limits_in(document).owned))
+    usd = _usd(case, new, dict(limits_in(document).owned), changed)
     return Held(
         plan_id, holds and not shortage, rate, goodput, usd,
         of["ttft"], of["tpot"], of["e2e"], slo, shortage,
@@ -232,18 +232,20 @@ def _part(pool: Deployed, traffic: Traffic) -> float:
     return float((pool.shares(lengths.prompt, lengths.output) * lengths.weight).sum())
 
 
-def _usd(case: Case, new: Mapping[str, Any], owned: Mapping[str, int]) -> float | None:
-    """Return what the plan's devices cost at the changed prices, those owned nothing [$/h]."""
+def _usd(
+    case: Case, new: Mapping[str, Any], owned: Mapping[str, int], changed: Rewritten
+) -> float | None:
+    """Return what the plan costs at the changed prices, devices owned nothing [$/h]."""
     catalog = new["catalog"]
     pricing = pricing_of(new.get("gpu_price"), new.get("provider"), new.get("term"), catalog)
     listed = before_prices(pricing, new["gpus"], new["cluster"], catalog)
     devices = {d.name: d for d in (p.instances.hardware.accelerator for p in case.pools)}
-    total = 0.0
+    total = changed.beside_usd_per_hour
     for name, count in _needs(case).items():
         usd = listed.get(name, pricing.usd_per_hour(devices[name]))
         if usd is None:
             return None
-        total += usd * max(0, count - owned.get(name, 0))
+        total += (usd + changed.device_usd_per_hour) * max(0, count - owned.get(name, 0))
     return total
 
 
@@ -262,7 +264,7 @@ def _shortage(case: Case, new: Mapping[str, Any]) -> tuple[str, ...]:
     has: dict[str, int] = {}
     if new["cluster"] is not None:
         for g in load_cluster(new["cluster"], catalog).groups:
-            has[g.accelerator] = has.get(g.accelerator, 0) + g.nodes * g.devices_per_node
+            has[g.accelerator] = has.get(g.accelerator, 0) + g.devices
     else:
         has = parse_gpus(new["gpus"])
     named = {load_accelerator(k, catalog).name: n for k, n in has.items()}

@@ -26,6 +26,7 @@ from planner.wiring.resolve import (
     modes_of,
     objective_of,
     require_rate,
+    routed,
     stocks_of,
 )
 
@@ -89,6 +90,7 @@ def resolved(
     kv_precision: str = "auto",
     engines: tuple[tuple[Engine, ...], ...],
     stated: bool = False,
+    route: str | None = None,
     mode: str = "auto",
     objective: str = "cost",
     limits: Limits = UNBOUNDED,
@@ -106,6 +108,9 @@ def resolved(
     the_model = load_model(model, catalog) if isinstance(model, str) else model
     the_workload = load_workload(workload, catalog) if isinstance(workload, str) else workload
     traffic, notes = _traffic(the_workload, slo, rate, objective)
+    traffic = routed(traffic, route)
+    if route is not None and traffic.routing != route:
+        notes.append(f"the closed form takes {route} routing for {traffic.routing}")
     limits, record = within_cluster(limits, cluster, catalog)
     prices = pricing or Pricing()
     loss = limits.quality_loss

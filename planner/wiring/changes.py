@@ -66,7 +66,7 @@ def changed_slo(text: str, before: Sequence[Bound]) -> str:
     named: set[str] = set()
     for part in text.split(","):
         name, equals, limit = (x.strip() for x in part.partition("="))
-        metric = {"itl": "tpot", "e2el": "e2e"}.get(name.lower(), name.lower())
+        metric = {"e2el": "e2e"}.get(name.lower(), name.lower())
         old = next((b for b in before if b.metric == metric), None)
         factor = factor_of(limit.partition("@")[0])
         if not equals:
@@ -114,7 +114,7 @@ def changed_gpus(
         )
         counts: dict[str, int] = {}
         for g in groups:
-            counts[g.accelerator] = counts.get(g.accelerator, 0) + g.nodes * g.devices_per_node
+            counts[g.accelerator] = counts.get(g.accelerator, 0) + g.devices
     else:
         counts = parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {})
     found = {name: math.floor(n * factor + 1e-9) for name, n in counts.items()}

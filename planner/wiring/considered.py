@@ -1,8 +1,8 @@
 """Which techniques pay: a few searches, and cheap bounds between them.
 
 One search without the techniques on offer; then a greedy choice by the price of a continuous fleet
-of the replicas that the plans of that search use; then one search with what was chosen. A set is
-priced by one law per device and number format, so that the choice costs less than a search.
+of the replicas that the plans of that search use (``planner.wiring.fractional``); then one search
+with what was chosen.
 """
 
 from __future__ import annotations
@@ -14,23 +14,15 @@ from typing import cast
 import numpy as np
 
 from planner.catalog import store
-from planner.cost.layouts import legal_layouts
-from planner.cost.price import Hardware
-from planner.cost.step import Instances, Law, law
-from planner.errors import InfeasibleError, InputError
-from planner.formulas.arrays import Array
+from planner.errors import InfeasibleError
 from planner.search.job import Job, job_of
-from planner.search.offers import Offer, Stock
+from planner.search.offers import Offer
 from planner.search.plan import search
 from planner.search.plans import PlanSet
-from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_per_s
-from planner.serving.outcome import transfer_s
-from planner.serving.prepared import Role, prepare
 from planner.spec.engine import Engine
-from planner.spec.layout import Layout
 from planner.spec.technique import Technique
 from planner.wiring.asked import Asked
+from planner.wiring.fractional import Known, Shapes, all_shapes, shapes_of
 from planner.wiring.load import Catalog, load_technique
 from planner.wiring.resolve import within_context
 from planner.wiring.techniques import Given, given, in_order, rewritten, said_of
@@ -38,10 +30,6 @@ from planner.wiring.tuning import best_plans, objective_of_plan
 
 #: A technique is taken if it lowers the price of the continuous fleet by more than this share.
 WORTH = 1e-3
-
-
-#: Replicas whose prices stand for the fleet's: hardware, price of a device, layouts.
-Shapes = list[tuple[Hardware, float, tuple[Layout, ...]]]
 
 
 def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
@@ -62,7 +50,21 @@ def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
     if len(asked.engines[0]) > 1:
         notes.append(_chosen(found))
     applied = ",".join(str(g) for g in in_order(techniques))
-    return replace(found, assumptions=tuple(notes), techniques=applied)
+    notes += _said_of_kept(found, change.kept_tokens)
+    beside = change.beside_usd_per_hour
+    return replace(found, assumptions=tuple(notes), techniques=applied, beside_usd_per_hour=beside)
+
+
+def _said_of_kept(found: PlanSet, tokens: float) -> list[str]:
+    """Return a warning where a plan leaves less memory than prefixes are to be kept in."""
+    pools = [p for p in found.recommended.pools if p.role != "decode"]
+    spare = sum(p.replicas * p.kv_capacity_tokens * (1.0 - p.kv_use) for p in pools)
+    if spare >= tokens:
+        return []
+    return [
+        f"prefixes of {tokens:,.0f} tokens are to be kept, the plan leaves room for {spare:,.0f} "
+        "beside requests in flight: give a smaller cache_tokens"
+    ]
 
 
 def _chosen(found: PlanSet) -> str:
@@ -88,7 +90,8 @@ def _job(asked: Asked, techniques: Sequence[Given], engines: Sequence[Engine]) -
         for o, c in zip(asked.offers(engines), changes, strict=True)
     ]
     traffic = within_context(asked.model, first.traffic)[0]
-    return job_of(first.model, offers, traffic, asked.modes, asked.goals, asked.limits)
+    rest = asked.modes, asked.goals, asked.limits, first.beside_usd_per_hour
+    return job_of(first.model, offers, traffic, *rest)
 
 
 def looser_offers(
@@ -137,7 +140,7 @@ def answer_with_choice(
         plain: PlanSet | None = answer(asked, techniques)
     except InfeasibleError as error:
         plain, why = None, error
-    shapes = _all_shapes(asked) if plain is None else _shapes_of(asked, plain)
+    shapes = all_shapes(asked) if plain is None else shapes_of(asked, plain)
     budget = (asked.limits.quality_loss or 0.0) - sum(g.quality_loss or 0.0 for g in techniques)
     options, left = _within(on_offer[0], techniques, budget)
     chosen, savings, idle = _greedy(asked, list(techniques), options, shapes, budget)
@@ -215,95 +218,74 @@ def _greedy(
 ) -> tuple[list[Given], dict[str, float], list[Given]]:
     """Return the techniques taken, what each saves per request, and those that do not pay.
 
-    Each round takes the one that lowers the price of a request most; what excludes it or exceeds
-    the budget then leaves. What each saves is what the price would rise by without it at the end.
+    Each round takes the one that lowers the price of a request most. Then what is left out and
+    moves KV or excludes something taken is tried once more, with one more beside it: a store may
+    pay only if what it sends is compressed. What each saves is what the price would rise by
+    without it at the end.
     """
-    price = _price(asked, taken, shapes)
-    chosen, left = list(taken), list(options)
-    while left:
-        prices = [_price(asked, [*chosen, one], shapes) for one in left]
+    known = Known(asked, shapes)
+    budget += sum(g.quality_loss or 0.0 for g in taken)
+    chosen = _more(known, list(taken), options, budget)
+    for one in options:
+        if one in chosen or "traffic" not in one.technique.groups or _clashes(one, taken):
+            continue
+        kept = [*(g for g in chosen if not _clashes(one, [g])), one]
+        if _loss(kept) > budget:
+            continue
+        sets = [kept, *([*kept, x] for x in _left(kept, options, budget))]
+        price, *prices = known.prices([chosen, *sets])
         best = int(np.argmin(prices))
-        if not prices[best] < price * (1.0 - WORTH):
-            break
-        price = prices[best]
-        chosen.append(left.pop(best))
-        budget -= chosen[-1].quality_loss or 0.0
-        left = [
-            g for g in left if not _clashes(g, chosen) and (g.quality_loss or 0.0) <= budget + 1e-12
-        ]
-    savings = {}
-    for one in chosen[len(taken) :]:
-        without = _price(asked, [g for g in chosen if g is not one], shapes)
-        savings[one.technique.name] = without - price
-    idle = [g for g in options if g not in chosen]
-    return chosen, savings, idle
+        if prices[best] < price * (1.0 - WORTH):
+            chosen = _more(known, sets[best], options, budget)
+    new = [g for g in chosen if g not in taken]
+    price, *without = known.prices([chosen, *([g for g in chosen if g is not x] for x in new)])
+    savings = {g.technique.name: w - price for g, w in zip(new, without, strict=True)}
+    return chosen, savings, [g for g in options if g not in chosen]
 
 
-def _shapes_of(asked: Asked, found: PlanSet) -> Shapes:
-    """Return the replicas that the plans of a search use."""
-    used: dict[tuple[str, str], dict[Layout, None]] = {}
-    for plan in found.plans:
-        for pool in plan.pools:
-            used.setdefault((pool.accelerator, pool.precision), {})[pool.layout] = None
-    return [
-        (h, _unit(asked, s), tuple(used[h.accelerator.name, h.precision.name]))
-        for s in asked.stocks
-        for h in s.hardware
-        if (h.accelerator.name, h.precision.name) in used
-    ]
+def _more(
+    known: Known, chosen: list[Given], options: Sequence[Given], budget: float
+) -> list[Given]:
+    """Return a set with what lowers its price added to it, the best one first.
 
-
-def _all_shapes(asked: Asked) -> Shapes:
-    return [
-        (h, _unit(asked, s), legal_layouts(asked.model, s.count, h.scale_up_devices))
-        for s in asked.stocks
-        for h in s.hardware
-    ]
-
-
-def _unit(asked: Asked, stock: Stock) -> float:
-    """Return what a device costs in the objective: dollars, or one device."""
-    if asked.goals[0] == "energy":
-        return stock.hardware[0].accelerator.tdp_w
-    return (stock.usd_per_hour or 1.0) if asked.goals[0] == "cost" else 1.0
-
-
-def _price(asked: Asked, techniques: Sequence[Given], shapes: Shapes) -> float:
-    """Return the price of a user's request on a fleet of as many replicas as are needed.
-
-    Per way of deployment, the cheapest replicas of each role; replicas need not be whole.
+    What one saved in the round before bounds what it saves now, unless the two complement each
+    other: those that cannot be the best are not priced again (Minoux 1978), but for the last
+    round, in which nothing pays.
     """
-    changed = rewritten(asked.model, asked.engines[0][0], asked.traffic, techniques)
-    try:
-        traffic = within_context(asked.model, changed.traffic)[0]
-    except InputError:
-        return np.inf
-    roles: list[Role] = ["both"] if "colocated" in asked.modes else []
-    roles += ["prefill", "decode"] if "disaggregated" in asked.modes else []
-    best = dict.fromkeys(("both", "prefill", "decode"), np.inf)
-    for hardware, unit, layouts in shapes:
-        if not layouts:
-            continue
-        instances = Instances(changed.model, changed.on(hardware), changed.engine, layouts)
-        found = law(instances, traffic.lengths)
-        fits = np.flatnonzero(found.places >= 1.0)
-        if not len(fits):
-            continue
-        instances, found = instances.take(fits), found.take(fits)
-        devices = np.array([x.devices for x in instances.layouts], dtype=np.float64)
-        for role in roles:
-            staged = np.array([x.pp > 1 for x in instances.layouts])
-            runs = ~staged | (role in changed.engine.staged_roles)
-            rates = np.where(runs, _rates(instances, found, role, traffic), 0.0)
-            each = np.where(rates > 0.0, unit * devices / np.maximum(rates, 1e-30), np.inf)
-            best[role] = min(best[role], float(each.min()))
-    return changed.calls * min(best["both"], best["prefill"] + best["decode"])
+    price = np.inf
+    bound: dict[str, float] = {}
+    while left := _left(chosen, options, budget):
+        found: dict[str, float] = {}
+        while waiting := [g for g in left if str(g) not in found]:
+            first = max(waiting, key=lambda g: bound.get(str(g), np.inf))
+            most = max(found.values(), default=-np.inf)
+            if found and most > max(WORTH * price, bound.get(str(first), np.inf)):
+                break
+            alike = [g for g in waiting if g is first or not (_moves(g) or _moves(first))]
+            price, *prices = known.prices([chosen, *([*chosen, g] for g in alike)])
+            found |= {str(g): price - p for g, p in zip(alike, prices, strict=True)}
+        bound |= found
+        best = max(left, key=lambda g: found.get(str(g), -np.inf))
+        if not found[str(best)] > WORTH * price:
+            break
+        chosen = [*chosen, best]
+    return chosen
 
 
-def _rates(instances: Instances, found: Law, role: Role, traffic: Traffic) -> Array:
-    moved = None
-    if role == "prefill":
-        smallest = min(instances.layouts, key=lambda x: x.devices)
-        moved = transfer_s(instances, (smallest,), traffic.lengths, inside=False)[0]
-    at = prepare(found, role, traffic, moved)
-    return goodput_per_s(at, traffic.constraints)
+def _moves(one: Given) -> bool:
+    """Return whether a technique changes the traffic, so that others need a law of their own."""
+    return "traffic" in one.technique.groups
+
+
+def _left(chosen: Sequence[Given], options: Sequence[Given], budget: float) -> list[Given]:
+    """Return the options that go with a set and fit the budget beside it."""
+    return [
+        g
+        for g in options
+        if g not in chosen and not _clashes(g, chosen) and _loss([*chosen, g]) <= budget
+    ]
+
+
+def _loss(techniques: Sequence[Given]) -> float:
+    """Return their declared losses, summed, less what rounding adds."""
+    return sum(g.quality_loss or 0.0 for g in techniques) - 1e-12

@@ -23,6 +23,7 @@ from planner.wiring.load import Catalog, load_accelerator, load_engine, load_mod
 from planner.wiring.resolve import DEFAULT_SLO, modes_of, stocks_of, within_context
 
 Place = Callable[..., str]
+_WHOLE = "found sizes, expected none: a chain's deadline is judged over all its requests"
 
 
 def load_fleet(name: str, catalog: Catalog = None) -> Fleet:
@@ -175,15 +176,8 @@ def _request(
     traffics, which = _traffics(service, workload, traffic, hours)
     with _located(document, *at, "precision"):
         counts = {s.accelerator: s.count for s in fleet.inventory}
-        stocks = stocks_of(
-            model,
-            counts,
-            None,
-            service.precision,
-            service.kv_precision,
-            catalog,
-            engine.kernels,
-        )
+        formats = (service.precision, service.kv_precision)
+        stocks = stocks_of(model, counts, None, *formats, catalog, engine.kernels)
     with _located(document, *at, "mode"):
         modes = modes_of(service.mode, (engine,))
     profile = _filled(service.hourly_profile or workload.hourly_profile or (1.0,), hours)
@@ -205,13 +199,9 @@ def _request(
         workload if any(c.deadline for c in workload.classes) else None,
         service.split == "sizes",
     )
-    if request.by_size:
+    if request.by_size and request.workload is not None:
         with _located(document, *at, "split"):
-            if request.workload is not None:
-                raise InputError(
-                    "found sizes, expected none: a deadline of a chain of calls is judged over all "
-                    "its requests"
-                )
+            raise InputError(_WHOLE)
     return request, notes + left_out
 
 

@@ -8,7 +8,9 @@ Sources: InferenceMAX/InferenceX ``benchmarks/*.sh`` (github.com/SemiAnalysisAI/
 2.0, scripts ``70b_*``, ``gptoss_*``, ``dsr1_*`` of October 2025 to February 2026); MLPerf Inference
 closed division, NVIDIA's submissions (FP8 checkpoints and KV caches on Hopper from v4.0 on, FP4
 ones on Blackwell): from memory, not checked against the submissions, and against the fp16 that
-their rows state.
+their rows state. NVIDIA's gap analysis comes with AIConfigurator, whose generator sets its servers
+(github.com/ai-dynamo/aiconfigurator, Apache 2.0, ``src/aiconfigurator/generator``:
+``rule_plugin/benchmark/*.rule``, ``config/backend_templates``).
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from planner.ingest.runs import Run
+from planner.spec.scheduler import Chunked
 
+#: Tokens that AIConfigurator's rules leave a step beside one prompt and the batch.
+_BESIDE_PROMPT = 1500
 #: InferenceMAX draws lengths uniformly from 0.8 … 1.0 of the nominal 1,024 or 8,192 tokens.
 _SHORT = 2000.0
 
@@ -42,11 +47,31 @@ def launch_of(run: Run, family: str) -> Launch:
         return rule.get(engine, _inferencemax_sglang)(run, family)
     if source in ("inferencemax", "inferencex") and "deepseek" in run.text["model"]:
         return Launch(kv="fp8")  # the disaggregated recipes of TensorRT-LLM and SGLang
+    if source == "nim":
+        return Launch(kv="fp8" if run.text["weight_dtype"] == "fp8" else "")
+    if source == "nvidia-gap-analysis":
+        return _aiconfigurator(run)
     if source.startswith("mlperf"):
         narrow = "nvfp4" if family == "blackwell" else "fp8"
         wide = engine == "trtllm" and run.text["weight_dtype"] == "fp16"
         return Launch(weights=narrow if wide else "", kv="fp8")
     return Launch()
+
+
+def _aiconfigurator(run: Run) -> Launch:
+    """Return the rule of its generator: a step holds the batch, one prompt and 1,500 tokens.
+
+    FP8 checkpoints of NVIDIA hold scales of an FP8 cache, which TensorRT-LLM and vLLM then use.
+    SGLang mixes prompts into decode steps; the template of 0.5.1 misspells that flag.
+    """
+    prompt, batch = (int(run.numbers.get(n, 0.0)) for n in ("prompt_tokens", "concurrency"))
+    if run.text["engine"] == "sglang":
+        settings: dict[str, Any] = {"token_budget": prompt + _BESIDE_PROMPT}
+        if not run.text["engine_version"].startswith("0.5.1."):
+            settings["scheduler"] = Chunked()
+        return Launch(settings)
+    kv = "fp8" if run.text["weight_dtype"] == "fp8" else ""
+    return Launch({"token_budget": batch + prompt + _BESIDE_PROMPT}, kv=kv)
 
 
 def _inferencemax_vllm(run: Run, family: str) -> Launch:

@@ -13,6 +13,7 @@ import numpy as np
 from planner.cost.step import Instances, Lengths
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array
+from planner.formulas.routing import Route
 from planner.search.offers import Stock
 from planner.serving.attainment import Constraint, Traffic, traffic_of
 from planner.serving.outcome import transfer_s
@@ -24,7 +25,7 @@ from planner.spec.limits import Limits, Running
 from planner.spec.model import Model
 from planner.spec.slo import Bound
 from planner.wiring.load import Catalog, load_engine, load_model, load_workload
-from planner.wiring.resolve import stocks_of, within_context
+from planner.wiring.resolve import route_of, routed, stocks_of, within_context
 from planner.wiring.techniques import parse_techniques, rewritten
 from planner.wiring.tuning import tuned
 
@@ -43,6 +44,8 @@ class Case:
     stock: tuple[int, ...]
     judged: tuple[Judged, ...]
     traffic: Traffic
+    route: Route | None = None
+    """How the plan's replicas share requests; ``None`` where none was asked for."""
 
 
 def read_case(path: Path, plan_id: str | None, catalog: Catalog) -> Case:
@@ -87,7 +90,8 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
         for x in plan["slo"]
     )
-    traffic = within_context(model, changed.traffic)[0]
+    route = route_of(inputs.get("route"))
+    traffic = routed(within_context(model, changed.traffic)[0], route)
     return Case(
         str(plan["id"]),
         str(plan["mode"]),
@@ -98,6 +102,7 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         tuple(stock for _, stock in deployed),
         judged,
         constrained(traffic, judged),
+        route,
     )
 
 

@@ -16,8 +16,9 @@ from planner.cost.layouts import why_illegal
 from planner.cost.price import Hardware
 from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
+from planner.formulas.routing import FORMS, ROUTES, Route
 from planner.search.mix import Goals, Objective
-from planner.search.offers import Stock
+from planner.search.offers import Servers, Stock
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.outcome import Load
 from planner.spec.accelerator import Accelerator, Link
@@ -103,6 +104,30 @@ def require_rate(rate: float) -> None:
             f"--rate: found {rate:g}, expected requests per second above 0 and up to "
             f"{MOST_RATE_PER_S:g}"
         )
+
+
+def route_of(text: str | None) -> Route | None:
+    """Return the route of a name; ``None`` where none is given.
+
+    Raises
+    ------
+    InputError
+        If no route has that name.
+    """
+    for route in ROUTES:
+        if route == text:
+            return route
+    if text is None:
+        return None
+    raise InputError(
+        f"--route: found {text!r}, expected one of {', '.join(ROUTES)}{did_you_mean(text, ROUTES)}"
+    )
+
+
+def routed(traffic: Traffic, route: str | None) -> Traffic:
+    """Return the traffic as a route shares it among replicas; at random where none is given."""
+    chosen = route_of(route)
+    return traffic if chosen is None else replace(traffic, routing=FORMS[chosen])
 
 
 def evaluated_traffic(
@@ -258,7 +283,7 @@ def stocks_of(
         if device.name in mine:
             mine[device.name] -= owned
         price = prices.usd_per_hour(device, row.usd_per_hour)
-        stocks.append(Stock(hardware, row.count, price, owned, intensity, row.region))
+        stocks.append(Stock(hardware, row.count, price, owned, intensity, row.region, row.servers))
     missing = set(mine) - {r.device.name for r in rows}
     if missing:
         raise InputError(f"--owned: {', '.join(sorted(missing))} is not in the inventory")
@@ -288,19 +313,21 @@ class _Row:
     contention: float = 1.0
     owned: bool = False
     region: str = ""
+    servers: Servers | None = None
 
 
 def _groups_of(cluster: Cluster, catalog: Catalog) -> list[_Row]:
     return [
         _Row(
             load_accelerator(g.accelerator, catalog),
-            g.nodes * g.devices_per_node,
+            g.devices,
             g.nic,
             g.scale_up_devices,
             g.usd_per_hour,
             cluster.fabric_contention,
             g.owned,
             g.region,
+            Servers(g.devices_per_node, g.free) if any(g.in_use) else None,
         )
         for g in cluster.groups
     ]

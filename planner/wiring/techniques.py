@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from planner.cost.memory import kv_token_bytes
 from planner.cost.price import Hardware
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array, Real
@@ -22,11 +21,17 @@ from planner.serving.attainment import Traffic
 from planner.spec.engine import Engine
 from planner.spec.expression import value_of
 from planner.spec.model import Model
-from planner.spec.rewrite import Rewrite
-from planner.spec.scheduler import Speculation
-from planner.spec.technique import QUANTITIES, Effect, Technique
+from planner.spec.technique import Effect, Technique
 from planner.units import si_key
 from planner.wiring.load import Catalog, load_technique
+from planner.wiring.quantities import (
+    Values,
+    engine_after,
+    facts_of,
+    model_after,
+    quantities,
+    traffic_after,
+)
 
 #: Quantities of the hardware are relative to each device's own figures.
 _DEVICE = (
@@ -45,7 +50,8 @@ _OPERATIONS: dict[str, Callable[[Array, Array], Array]] = {
     "at_least": np.maximum,
     "at_most": np.minimum,
 }
-Values = dict[str, Array]
+#: Bytes of the GB that memory is priced by.
+GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,10 @@ class Rewritten:
         times the load of the busiest replica relative to the mean.
     quality_loss
         Declared loss, summed; ``None`` where some technique declares none.
+    device_usd_per_hour, beside_usd_per_hour
+        Price of what every device has beside it, and of what all replicas share [$/h].
+    kept_tokens
+        Tokens of prefixes that KV memory keeps beside requests in flight.
     """
 
     model: Model
@@ -90,6 +100,9 @@ class Rewritten:
     device: tuple[tuple[str, float], ...]
     calls: float
     quality_loss: float | None
+    device_usd_per_hour: float = 0.0
+    beside_usd_per_hour: float = 0.0
+    kept_tokens: float = 0.0
 
     def on(self, hardware: Hardware) -> Hardware:
         """Return hardware as the techniques leave it."""
@@ -113,8 +126,17 @@ class Rewritten:
         )
 
     def stocked(self, stocks: Sequence[Stock]) -> list[Stock]:
-        """Return an inventory as the techniques leave it."""
-        return [replace(s, hardware=tuple(self.on(h) for h in s.hardware)) for s in stocks]
+        """Return an inventory as the techniques leave it; devices without a price keep none."""
+        return [
+            replace(
+                s,
+                hardware=tuple(self.on(h) for h in s.hardware),
+                usd_per_hour=None
+                if s.usd_per_hour is None
+                else s.usd_per_hour + self.device_usd_per_hour,
+            )
+            for s in stocks
+        ]
 
 
 def _faster(link: Any, factor: float) -> Any:
@@ -230,16 +252,21 @@ def rewritten(
     losses = [g.quality_loss for g in techniques]
     calls = float(after["calls"] * after["busiest"])
     device = tuple((name, float(after[name])) for name in _DEVICE)
+    rented = float(after["stored_bytes"] * after["fetch_size"] * after["stored_usd_per_gb_hour"])
+    rented /= GB
     if any(value <= 0.0 for _, value in device) or calls <= 0.0:
         name = next((n for n, v in device if v <= 0.0), "calls")
         raise InputError(f"{_names(techniques)}: {name} became {float(after[name]):g}, not above 0")
     return Rewritten(
-        _model(model, after, techniques),
-        _engine(engine, before, after),
-        _traffic(traffic, after),
+        model_after(model, after, _names(techniques)),
+        engine_after(engine, before, after),
+        traffic_after(traffic, after),
         device,
         calls,
         None if any(x is None for x in losses) else float(sum(x or 0.0 for x in losses)),
+        float(after["device_usd_per_hour"]),
+        float(after["beside_usd_per_hour"]) + rented,
+        float(after["kept_tokens"]),
     )
 
 
@@ -253,6 +280,11 @@ def said_of(techniques: Sequence[Given], found: Rewritten) -> list[str]:
     together = float(found.traffic.lengths.split.max())
     if together > 1.0:
         notes.append(f"up to {together:g} replicas compute a prompt together: pools need as many")
+    if found.device_usd_per_hour or found.beside_usd_per_hour:
+        notes.append(
+            f"prices include {found.beside_usd_per_hour:.2f} $/h for what techniques rent, and "
+            f"{found.device_usd_per_hour:.2f} $/h per device"
+        )
     if found.calls != 1.0:
         notes.append(
             f"rates are those a plan is sized for: {found.calls:.4g} per request of a user"
@@ -289,103 +321,3 @@ def _said(effect: Effect) -> str:
 
 def _names(techniques: Sequence[Given]) -> str:
     return "techniques " + ", ".join(str(g) for g in techniques)
-
-
-def facts_of(model: Model) -> dict[str, float]:
-    """Return what expressions may read of a model (``planner.spec.technique.FACTS``)."""
-    return {
-        "model_parameters": float(model.parameters_count),
-        "model_active": float(model.active_count),
-        "model_layers": float(model.depth),
-        "model_hidden": float(model.hidden),
-        "model_kv_token_bytes": kv_token_bytes(model, 2.0),
-    }
-
-
-def quantities(model: Model, engine: Engine, traffic: Traffic) -> Values:
-    """Return every quantity of the vocabulary as the records state it."""
-    lengths, drafts = traffic.lengths, engine.speculation
-    found: dict[str, Real] = {
-        "prompt_tokens": lengths.prompt,
-        "output_tokens": lengths.output,
-        "cached_tokens": lengths.prefix,
-        "fetched_tokens": lengths.fetched,
-        "prompt_split": lengths.split,
-        "stall_s": lengths.stall_s,
-        "arrival_cv": traffic.arrival_cv,
-        "request_s": engine.request_s,
-        "overlap": engine.overlap,
-        "token_budget": float(engine.token_budget),
-        "max_sequences": float(engine.max_sequences),
-        "draft_tokens": float(drafts.k) if drafts else 0.0,
-        "draft_acceptance": drafts.acceptance if drafts else 0.0,
-        "draft_cost": drafts.draft_cost if drafts else 0.0,
-        **{name: float(getattr(model.rewrite, name)) for name in Rewrite.model_fields},
-    }
-    for name, quantity in QUANTITIES.items():
-        found.setdefault(name, 0.0 if quantity.neutral is None else quantity.neutral)
-    return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
-
-
-def _model(model: Model, after: Values, techniques: Sequence[Given]) -> Model:
-    rewrite = {name: float(after[name]) for name in Rewrite.model_fields}
-    if rewrite == model.rewrite.model_dump():
-        return model
-    return model.rewritten(_checked(rewrite, techniques))
-
-
-def _checked(values: dict[str, float], techniques: Sequence[Given]) -> Rewrite:
-    from pydantic import ValidationError
-
-    try:
-        return Rewrite.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(x) for x in first["loc"])
-        raise InputError(
-            f"{_names(techniques)}: {where} became {first['input']:g}, {first['msg'].lower()}"
-        ) from None
-
-
-def _engine(engine: Engine, before: Values, after: Values) -> Engine:
-    names = ("request_s", "overlap", "token_budget", "max_sequences")
-    moved = [n for n in names if float(after[n]) != float(before[n])]
-    update: dict[str, Any] = {n: float(after[n]) for n in moved}
-    update |= {n: max(1, round(update[n])) for n in ("token_budget", "max_sequences") if n in moved}
-    for name, factor in (("launch_s", "launch_time"), ("host_step_s", "host_step_time")):
-        if float(after[factor]) != 1.0:
-            update[name] = getattr(engine, name) * float(after[factor])
-    drafts = ("draft_tokens", "draft_acceptance", "draft_cost")
-    if any(float(after[n]) != float(before[n]) for n in drafts):
-        k = round(float(after["draft_tokens"]))
-        update["speculation"] = None
-        if k >= 1:
-            rest = {"acceptance": float(after[drafts[1]]), "draft_cost": float(after[drafts[2]])}
-            auto = engine.speculation is not None and engine.speculation.auto
-            update["speculation"] = Speculation(k=k, auto=auto, **rest)
-    return engine.model_copy(update=update) if update else engine
-
-
-def _traffic(traffic: Traffic, after: Values) -> Traffic:
-    shape = traffic.lengths.prompt.shape
-    names = ("prompt_tokens", "output_tokens", "cached_tokens", "fetched_tokens")
-    prompt, output, cached, fetched = (np.broadcast_to(after[n], shape) for n in names)
-    prompt, output = np.maximum(prompt, 1.0), np.maximum(output, 1.0)
-    cached = np.clip(cached, 0.0, prompt - 1.0)  # the last token is always computed
-    fetched = np.clip(fetched, 0.0, cached)
-    lengths = replace(
-        traffic.lengths,
-        prompt=prompt,
-        output=output,
-        prefix=cached,
-        fetched=fetched,
-        split=np.maximum(after["prompt_split"], 1.0),
-        stall_s=np.maximum(after["stall_s"], 0.0),
-    )
-    rate = traffic.rate_per_s
-    return replace(
-        traffic,
-        lengths=lengths,
-        arrival_cv=float(after["arrival_cv"]),
-        rate_per_s=None if rate is None else rate * float(after["calls"] * after["busiest"]),
-    )

@@ -165,19 +165,25 @@ ROWS = (
     row("8", "Nexus", "disaggregation",
         "< 10 % beyond saturation; best share moves under contention; ≥ chunking, ≥ 0.9 × "
         "disaggregation", nexus, "scheduler `shared` with `saturation`, `contention`",
-        "Nexus, 2025, arXiv:2507.06608"),
+        "Shi et al., Nexus: Proactive Intra-GPU Disaggregation of Prefill and Decode in LLM "
+        "Serving, 2025, arXiv:2507.06608, abstract (saturation, contention); symbols of the form "
+        "as in seeds.md §3.8"),
     row("10", "BurstGPT", "queueing",
         "P90 TTFT of bursts within 8 %; CV 1 → 3 lowers goodput and adds replicas", burstgpt,
         "`arrival_cv` of a traffic class", "Wang et al., BurstGPT, KDD 2025, arXiv:2401.17644"),
     row("12", "LAPS", "scheduling",
         "ΔW of a mixed queue to 1e-9; split pools cut short prompts' P90 TTFT ≥ 30 %", laps,
-        "scheduler `length-pools`", "LAPS, 2026, as in seeds.md §3.14"),
+        "scheduler `length-pools`", "She et al., LAPS: A Length-Aware-Prefill LLM Serving "
+        "System, MLSys 2026, arXiv:2601.11589, abstract"),
     row("13", "Layered prefill", "scheduling",
         "expert reads fall more for long prompts; dense models unchanged (xfail)", layered,
-        "scheduler `layered`", "Layered prefill, 2025, arXiv:2510.08055"),
+        "scheduler `layered`", "Lee et al., From Tokens to Layers: Redefining Stall-Free "
+        "Scheduling for LLM Serving with Layered Prefill, MLSys 2026, arXiv:2510.08055, abstract "
+        "(expert loads up to −39 %)"),
     row("14", "FlowPrefill", "scheduling",
         "operators ≥ 1.2 × chunks and ≥ 2 × no preemption; a whole granule is Cobham's law",
-        flowprefill, "scheduler `priority`", "FlowPrefill, 2026, as in seeds.md §3.16"),
+        flowprefill, "scheduler `priority`", "Hsieh et al., FlowPrefill: Decoupling "
+        "Preemption from Prefill Scheduling Granularity, 2026, arXiv:2602.16603, abstract"),
     row("15", "NanoFlow", "scheduling",
         "60–75 % of the bound with overlap 0.8; 30–45 % without (xfail)", nanoflow,
         "`overlap` of an engine", "Zhu et al., NanoFlow, OSDI 2025, arXiv:2408.12757"),

@@ -28,6 +28,8 @@ class Row:
     """Where the knob is no technique: ``--scheduler priority``, a field of a workload …"""
     source: str = ""
     """Where there is no technique to take it from."""
+    why: str = ""
+    """Where no command reaches it: why not."""
     file: str = ""
     """Test file of ``tests`` that performs the check, where it is not that of the row."""
 

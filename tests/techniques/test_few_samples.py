@@ -57,7 +57,8 @@ ROWS = (
         "10 points of DistServe's decode law recover it with < 10 % error on the rest; 4 work",
         lambda: f"worst unseen step of 10 draws: {worst(10):.1%} off after 10 points of ±3 %, "
                 f"{worst(4, 0.01):.1%} after 4 of ±1 %, {worst(4):.1%} after 4 of ±3 %",
-        knob="`planner hardware calibrate`; `planner.formulas.fitting`",
+        knob="`planner calibrate` (kernels, an engine's host times); this law: "
+             "`planner.formulas.fitting`",
         source="Lee et al., HELP, NeurIPS 2021, arXiv:2106.08630 (10 samples); Cai et al., "
                "ProxylessNAS, ICLR 2019; Tan et al., MnasNet, CVPR 2019"),
 )  # fmt: skip

@@ -49,5 +49,5 @@ ROWS = (
                 f"at p90 (alone {1e3 * alone_s():.0f} ms)",
         knob="`slo` of a traffic class",
         source="fill-in-the-middle completions in production (A/B test without latency change), as "
-               "in seeds.md §4.2"),
+               "in seeds.md §4.2: the paper was not found"),
 )  # fmt: skip

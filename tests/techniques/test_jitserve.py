@@ -68,5 +68,6 @@ ROWS = (
                 + f": up to {saving():.0%} saved; P90 lengths {gpus('report', 2.0, 460.0)} against "
                 f"{gpus('report', 2.0)} (paper: 28.5–83.2 %)",
         knob="`slo` of each traffic class: `ttft`, `tpot`, `e2e`; `deadline` of a chain",
-        source="JITServe, 2025, abstract, as in seeds.md §4.2"),
+        source="Zhang et al., JITServe: SLO-aware LLM Serving with Imprecise Request Information, "
+               "NSDI 2026, arXiv:2504.20068, abstract"),
 )  # fmt: skip

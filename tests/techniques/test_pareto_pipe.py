@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import Row
 
+import planner
+from planner.cost.context import ContextByWindow
+from planner.cost.partner import pass_with_partner_s
+from planner.cost.work import Step
 from planner.search.cuts import best_cuts, cut_times_s, cuts
+from planner.spec.rewrite import Rewrite
 
 #: A network like MobileNet's: activations shrink with depth, later layers take longer [MB, ms].
 ACTIVATIONS_MB = np.array([0.6, 4.8, 2.4, 2.4, 1.2, 1.2, 0.6, 0.6, 0.3, 0.3, 0.15, 0.08])
@@ -80,13 +86,87 @@ def test_every_cut_is_tried() -> None:
     assert len(cuts(12, 3)) == 55
 
 
+# As a knob of plans ------------------------------------------------------------------------------
+
+LAYERS, SLOWER, TOKENS = 32, 4.0, 8.0
+ONE = ContextByWindow(*(np.ones(1) for _ in range(3)))
+
+
+def knob_s(layers: int, send: float, work: bool) -> float:
+    """A pass of 8 requests whose kernels take their work (1 s each), or read weights (1 s)."""
+    rewrite = Rewrite(partner_layers=layers / LAYERS, partner_time=SLOWER, partner_s=send)
+    busy = (lambda s: np.asarray(s.sequences)) if work else (lambda s: np.ones(()))
+    return float(pass_with_partner_s(busy, Step(TOKENS, ONE, 0.0), rewrite, 0.0))
+
+
+@pytest.mark.parametrize("send", [0.0, 0.2, 2.0])
+def test_the_knob_is_the_slowest_part_of_every_cut(send: float) -> None:
+    """Two halves in flight: twice the longest stage or link of one (E10), as over all cuts."""
+    half = np.array([[1.0], [SLOWER]]) * np.full((1, LAYERS), TOKENS / 2.0 / LAYERS)
+    link = np.full((1, LAYERS), send)
+    _, pace = cut_times_s(cuts(LAYERS, 2), half, link)
+    whole = np.array([[1.0], [SLOWER]]) * np.full((1, LAYERS), TOKENS / LAYERS)
+    alone, _ = cut_times_s(cuts(LAYERS, 2), whole, link)
+    for k in range(1, LAYERS):
+        row = LAYERS - k - 1  # the cut after the layers that stay
+        expected = min(2.0 * pace[row], alone[row] + send)
+        assert knob_s(k, send, work=True) == pytest.approx(expected, rel=1e-12)
+
+
+def test_weights_that_are_read_once_do_not_flow() -> None:
+    """A step that reads weights is no shorter as two halves: its latency is the sum."""
+    for k in (1, 8, 16):
+        expected = 1.0 - k / LAYERS + k / LAYERS * SLOWER
+        assert knob_s(k, 0.0, work=False) == pytest.approx(expected, rel=1e-12)
+
+
+@cache
+def prompts_per_s(layers: int, link_gbit_s: float = 1000.0, slower: float = SLOWER) -> float:
+    """Prompts of 2,000 tokens of Llama-3.1-8B that an L4 and its partner compute per second."""
+    found = planner.evaluate(
+        "llama-3.1-8b", gpu="l4", concurrency=16, prompt=2000, output=1,
+        techniques=f"pareto-pipe:layers={layers}:time={slower}:bandwidth_gbit_s={link_gbit_s}"
+                   ":latency_us=0",
+    )  # fmt: skip
+    return found.requests_per_s
+
+
+def test_plans_run_fastest_cut_where_the_stages_are_even() -> None:
+    """One of five parts for a partner four times slower: 6 of 32 layers; then 1.25 × the rate."""
+    rates = {k: prompts_per_s(k) for k in (0, 2, 4, 6, 8, 12, 16)}
+    assert max(rates, key=lambda k: rates[k]) == 6
+    assert rates[6] / rates[0] == pytest.approx(32 / 26, rel=0.05)
+    assert rates[16] < rates[0]
+
+
+def test_a_slow_link_leaves_nothing_to_the_partner() -> None:
+    assert prompts_per_s(6, 1000.0) > prompts_per_s(0) > prompts_per_s(6, 0.01)
+
+
+def test_a_partner_makes_room_for_what_does_not_fit() -> None:
+    """32B in 16 bits on one L40S: a partner with 64 GB takes half of its 64 layers."""
+    asked = {"gpus": "l40s:1", "workload": "500/50", "rate": 0.1, "slo": "ttft=5s,tpot=500ms",
+             "precision": "bf16"}  # fmt: skip
+    with pytest.raises(planner.InfeasibleError, match="does not fit"):
+        planner.plan("qwen2.5-32b", **asked)
+    found = planner.plan("qwen2.5-32b", **asked, techniques=(
+        "pareto-pipe:layers=32:time=2:memory_gb=64:usd_per_hour=0.5:bandwidth_gbit_s=10"))
+    best, own = found.recommended, planner.load_accelerator("l40s").usd_per_hour or 0.0
+    assert best.gpus == 1
+    assert best.usd_per_hour == pytest.approx(own + 0.5, rel=1e-12)
+
+
 ROWS = (
-    Row("36", "ParetoPipe", (),
+    Row("36", "ParetoPipe", ("pareto-pipe",),
         "cuts of 12 layers over 2–3 devices: front as by brute force; a slower network cuts at "
-        "smaller activations",
+        "smaller activations; the knob takes each cut's time; even stages are fastest",
         lambda: "two devices, fastest cut before layer " + ", ".join(
             f"{fastest(x)} ({ACTIVATIONS_MB[fastest(x)]:g} MB) at {x:g} MB/s"
-            for x in (1000.0, 12.0, 1.0)),
-        "`planner.search.cuts.best_cuts`; plans cut into equal stages",
+            for x in (1000.0, 12.0, 1.0))
+        + "; 8B on an L4 with a partner four times slower: prompts "
+        + ", ".join(f"× {prompts_per_s(k) / prompts_per_s(0):.2f} with {k} layers there"
+                    for k in (2, 6, 12)) + ". Three devices and cuts by layer: library only "
+        "(a replica of a plan has devices of one type and one partner)",
+        "`planner.search.cuts` for fronts by layer",
         "Masud et al., Where to Split? (ParetoPipe), 2026, arXiv:2601.08025"),
 )  # fmt: skip

@@ -24,6 +24,16 @@ def test_the_papers_break_evens_belong_to_answers_of_these_times() -> None:
     assert break_even_hit_rate(0.002, np.array([0.002 / 0.03, 0.04])) == pytest.approx([0.03, 0.05])
 
 
+@pytest.mark.xfail(strict=True, reason="answers of 150–200 ms break even at 1.0–1.3 % with a "
+                   "search of 2 ms: the two ranges belong to different answers")  # fmt: skip
+def test_one_models_answers_give_both_of_the_papers_ranges() -> None:
+    answers = np.array([0.15, 0.175, 0.2])
+    remote, near = (break_even_hit_rate(s, answers) for s in (0.030, 0.002))
+    assert remote.min() >= 0.15 - 1e-9
+    assert remote.max() <= 0.20 + 1e-9
+    assert near.min() >= 0.03
+
+
 def test_each_category_takes_its_hits_off_the_rate() -> None:
     traffic = planner.load_workload("sharegpt")
     for hit in (0.05, 0.15, 0.4, 0.6):
@@ -50,5 +60,6 @@ ROWS = (
         "break-even hit rate t_search/(T − t_hit); each category takes exactly its hits off λ",
         lambda: f"{float(break_even_hit_rate(0.03, 0.175)):.1%} at 30 ms and answers of 175 ms "
                 f"(paper: 15–20 %), {float(break_even_hit_rate(0.002, 0.05)):.1%} at 2 ms and "
-                "50 ms (paper: 3–5 %)"),
+                f"50 ms (paper: 3–5 %); one model's answers do not give both: 2 ms and 175 ms make "
+                f"{float(break_even_hit_rate(0.002, 0.175)):.1%} (strict xfail)"),
 )  # fmt: skip

@@ -44,8 +44,8 @@
       const label = document.createElement("label");
       label.textContent = `${b.name} at most`;
       label.htmlFor = `limit-${k}`;
-      const output = document.createElement("output");
-      output.htmlFor = `limit-${k}`;
+      // not an <output>: the slider's own value text speaks, and a live region would say it again
+      const output = document.createElement("b");
       const input = Object.assign(document.createElement("input"), {
         id: `limit-${k}`, type: "range", min: low, max: b.most,
         step: b.whole ? 1 : Math.max((b.most - low) / 200, Number.MIN_VALUE),
