@@ -133,6 +133,13 @@ QUANTITIES: dict[str, Quantity] = {
     "compute": Quantity(
         "resource", "-", 1.0, "Share of the device's peak FLOP/s.", "hardware.accelerator"
     ),
+    "kept_tokens": Quantity(
+        "resource",
+        "tok",
+        0.0,
+        "Tokens of prefixes in what requests in flight leave of KV memory; plans with less say so.",
+        "plan.assumptions",
+    ),
     "stored_bytes": Quantity(
         "resource",
         "B",

@@ -54,8 +54,21 @@ def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
         budget = found.recommended.pools[0].token_budget
         notes.append(f"chunk auto: a token budget of {budget} has the best plan")
     applied = ",".join(str(g) for g in in_order(techniques))
+    notes += _said_of_kept(found, changes[0].kept_tokens)
     beside = changes[0].beside_usd_per_hour
     return replace(found, assumptions=tuple(notes), techniques=applied, beside_usd_per_hour=beside)
+
+
+def _said_of_kept(found: PlanSet, tokens: float) -> list[str]:
+    """Return a warning where a plan leaves less memory than prefixes are to be kept in."""
+    pools = [p for p in found.recommended.pools if p.role != "decode"]
+    spare = sum(p.replicas * p.kv_capacity_tokens * (1.0 - p.kv_use) for p in pools)
+    if spare >= tokens:
+        return []
+    return [
+        f"prefixes of {tokens:,.0f} tokens are to be kept, the plan leaves room for {spare:,.0f} "
+        "beside requests in flight: give a smaller cache_tokens"
+    ]
 
 
 def job_with(asked: Asked, techniques: Sequence[Given], token_budget: int) -> Job:
@@ -178,25 +191,74 @@ def _greedy(
 ) -> tuple[list[Given], dict[str, float], list[Given]]:
     """Return the techniques taken, what each saves per request, and those that do not pay.
 
-    Each round takes the one that lowers the price of a request most; what excludes it or exceeds
-    the budget then leaves. What each saves is what the price would rise by without it at the end.
+    Each round takes the one that lowers the price of a request most. Then what is left out and
+    moves KV or excludes something taken is tried once more, with one more beside it: a store may
+    pay only if what it sends is compressed. What each saves is what the price would rise by
+    without it at the end.
     """
     known = Known(asked, shapes)
-    chosen, left = list(taken), list(options)
-    (price,) = known.prices([chosen])
-    while left:
-        prices = known.prices([[*chosen, one] for one in left])
+    budget += sum(g.quality_loss or 0.0 for g in taken)
+    chosen = _more(known, list(taken), options, budget)
+    for one in options:
+        if one in chosen or "traffic" not in one.technique.groups or _clashes(one, taken):
+            continue
+        kept = [*(g for g in chosen if not _clashes(one, [g])), one]
+        if _loss(kept) > budget:
+            continue
+        sets = [kept, *([*kept, x] for x in _left(kept, options, budget))]
+        price, *prices = known.prices([chosen, *sets])
         best = int(np.argmin(prices))
-        if not prices[best] < price * (1.0 - WORTH):
-            break
-        price = prices[best]
-        chosen.append(left.pop(best))
-        budget -= chosen[-1].quality_loss or 0.0
-        left = [
-            g for g in left if not _clashes(g, chosen) and (g.quality_loss or 0.0) <= budget + 1e-12
-        ]
-    new = chosen[len(taken) :]
-    without = known.prices([[g for g in chosen if g is not one] for one in new])
+        if prices[best] < price * (1.0 - WORTH):
+            chosen = _more(known, sets[best], options, budget)
+    new = [g for g in chosen if g not in taken]
+    price, *without = known.prices([chosen, *([g for g in chosen if g is not x] for x in new)])
     savings = {g.technique.name: w - price for g, w in zip(new, without, strict=True)}
-    idle = [g for g in options if g not in chosen]
-    return chosen, savings, idle
+    return chosen, savings, [g for g in options if g not in chosen]
+
+
+def _more(
+    known: Known, chosen: list[Given], options: Sequence[Given], budget: float
+) -> list[Given]:
+    """Return a set with what lowers its price added to it, the best one first.
+
+    What one saved in the round before bounds what it saves now, unless the two complement each
+    other: those that cannot be the best are not priced again (Minoux 1978), but for the last
+    round, in which nothing pays.
+    """
+    price = np.inf
+    bound: dict[str, float] = {}
+    while left := _left(chosen, options, budget):
+        found: dict[str, float] = {}
+        while waiting := [g for g in left if str(g) not in found]:
+            first = max(waiting, key=lambda g: bound.get(str(g), np.inf))
+            most = max(found.values(), default=-np.inf)
+            if found and most > max(WORTH * price, bound.get(str(first), np.inf)):
+                break
+            alike = [g for g in waiting if g is first or not (_moves(g) or _moves(first))]
+            price, *prices = known.prices([chosen, *([*chosen, g] for g in alike)])
+            found |= {str(g): price - p for g, p in zip(alike, prices, strict=True)}
+        bound |= found
+        best = max(left, key=lambda g: found.get(str(g), -np.inf))
+        if not found[str(best)] > WORTH * price:
+            break
+        chosen = [*chosen, best]
+    return chosen
+
+
+def _moves(one: Given) -> bool:
+    """Return whether a technique changes the traffic, so that others need a law of their own."""
+    return "traffic" in one.technique.groups
+
+
+def _left(chosen: Sequence[Given], options: Sequence[Given], budget: float) -> list[Given]:
+    """Return the options that go with a set and fit the budget beside it."""
+    return [
+        g
+        for g in options
+        if g not in chosen and not _clashes(g, chosen) and _loss([*chosen, g]) <= budget
+    ]
+
+
+def _loss(techniques: Sequence[Given]) -> float:
+    """Return their declared losses, summed, less what rounding adds."""
+    return sum(g.quality_loss or 0.0 for g in techniques) - 1e-12
