@@ -191,7 +191,7 @@ GAP = {"source": "nvidia-gap-analysis", "model": "qwen3-32b", "weight_dtype": "f
 ])
 def test_the_gap_analysis_runs_as_its_generator_sets_it(engine, version, budget, kind, kv):
     run = row(**GAP, engine=engine, engine_version=version, prompt_tokens=4096, concurrency=64)
-    launch = launch_of(run, "hopper")
+    launch = launch_of(run, load_accelerator("h100"))
     assert launch.engine["token_budget"] == budget
     assert launch.kv == kv
     assert getattr(launch.engine.get("scheduler"), "kind", None) == kind
