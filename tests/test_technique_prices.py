@@ -94,10 +94,11 @@ def test_a_price_decides_what_pays() -> None:
                  if t.name == "kv-store")  # fmt: skip
     dear = store.parameters["usd_per_gb_hour"].model_copy(update={"default": 0.02})
     dearer = store.model_copy(update={"parameters": {**store.parameters, "usd_per_gb_hour": dear}})
-    from planner.verbs.plan import resolved, tuned
+    from planner.wiring.asked import resolved
     from planner.wiring.considered import answer_with_choice
+    from planner.wiring.tuning import tuned
 
-    engines = tuned(planner.load_engine("vllm-v1"), None, None, None)
+    engines = (tuned(planner.load_engine("vllm-v1"), None, None, None),)
     question = resolved("llama-3.1-70b", **asked, engines=engines)
     cheap, rich = (answer_with_choice(question, (), ((t,), ())) for t in (store, dearer))
     assert cheap.techniques == "kv-store"

@@ -336,7 +336,7 @@ def test_a_store_that_pays_only_when_compressed_is_found() -> None:
     store = TECHNIQUES["kv-store"]
     dear = store.parameters["usd_per_gb_hour"].model_copy(update={"default": 0.008})
     store = store.model_copy(update={"parameters": {**store.parameters, "usd_per_gb_hour": dear}})
-    engines = tuned(planner.load_engine("vllm-v1"), None, None, None)
+    engines = (tuned(planner.load_engine("vllm-v1"), None, None, None),)
     asked = resolved("llama-3.1-70b", **CONSIDERED, engines=engines,
                      limits=limits_of(quality=0.05))  # fmt: skip
     alone = answer_with_choice(asked, (), ((store,), ()))
@@ -377,7 +377,7 @@ def test_considering_everything_takes_less_than_three_searches(quality: float) -
 
 def test_sets_priced_together_cost_what_they_cost_alone() -> None:
     """Stacked laws share a grid of occupancies: within what that grid resolves."""
-    engines = tuned(planner.load_engine("vllm-v1"), None, None, None)
+    engines = (tuned(planner.load_engine("vllm-v1"), None, None, None),)
     asked = resolved("llama-3.1-70b", **CONSIDERED, engines=engines)
     shapes = shapes_of(asked, planner.plan("llama-3.1-70b", **CONSIDERED))
     sets = [wiring.parse_techniques(t, ROOT) for t in

@@ -29,14 +29,20 @@ def console(stream: IO[str] | None = None, *, stderr: bool = False) -> Console:
 
 
 def pools_text(pools: Sequence[Pool]) -> str:
-    """Return pools in short: ``P 2×tp4 fp8 + D 3×tp2 fp8``."""
-    kinds = {p.accelerator for p in pools}
+    """Return pools in short: ``P 2×tp4 fp8 + D 3×tp2 fp8``, with what they differ in."""
+    kinds, engines = {p.accelerator for p in pools}, {(p.engine, p.scheduler) for p in pools}
     parts = []
     for p in pools:
         device = f" {p.accelerator}" if len(kinds) > 1 else ""
         device += f" @{p.region}" if p.region else ""
+        device += f" on {engine_text(p.engine, p.scheduler)}" if len(engines) > 1 else ""
         parts.append(f"{_ROLE[p.role]}{p.replicas}×{p.layout} {p.precision}{device}")
     return " + ".join(parts)
+
+
+def engine_text(engine: str, scheduler: str) -> str:
+    """Return an engine, and its scheduler where that is not the usual one."""
+    return engine if scheduler == "chunked" else f"{engine} ({scheduler})"
 
 
 def sentence(result: PlanSet) -> str:

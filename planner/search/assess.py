@@ -153,7 +153,7 @@ def _paths(
     pool_share: dict[tuple[int, int], float],
     buckets: int,
 ) -> tuple[State, Mix, Array]:
-    """Return one path per colocated pool and per (prefill pool, decode pool) pair."""
+    """Return one path per colocated pool and per pair of prefill and decode pools that meet."""
     whole: list[tuple[int, int, Array]] = []
     split: list[tuple[int, int, int, Array]] = []
     ends: list[tuple[int, int, int]] = []
@@ -167,9 +167,11 @@ def _paths(
                 np.full(buckets, pool_share[k, position]) if part is None else part.takes
             )
         whole += [(k, pool_row[k, p], takes[p]) for p in sides["both"]]
-        total = np.maximum(sum((takes[p] for p in sides["prefill"]), np.zeros(buckets)), 1e-300)
+        meet = [found.columns[i].handover for i, _ in draft]
         for p in sides["prefill"]:
-            for d in sides["decode"]:
+            same = [takes[q] for q in sides["prefill"] if meet[q] == meet[p]]
+            total = np.maximum(sum(same), 1e-300)
+            for d in (d for d in sides["decode"] if meet[d] == meet[p]):
                 split.append((k, pool_row[k, p], pool_row[k, d], takes[p] * takes[d] / total))
                 ends.append((k, draft[p][0], draft[d][0]))
     states = []

@@ -60,6 +60,8 @@ class Engine(Named):
     stay, where others are preempted if need be; 1 where the engine never evicts."""
     overlap: Fraction = 0.0
     """ω: share of the smaller resources' time hidden behind the largest (design E8)."""
+    families: tuple[str, ...] = ()
+    """Families of accelerators on which ``--engine all`` offers it; empty: only by its name."""
     modes: tuple[Literal["colocated", "disaggregated"], ...] = ("colocated", "disaggregated")
     """Deployments the engine supports."""
     staged_roles: tuple[Literal["both", "prefill", "decode"], ...] = ("both", "prefill", "decode")

@@ -7,7 +7,7 @@ with what was chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -16,8 +16,10 @@ import numpy as np
 from planner.catalog import store
 from planner.errors import InfeasibleError
 from planner.search.job import Job, job_of
+from planner.search.offers import Offer
 from planner.search.plan import search
 from planner.search.plans import PlanSet
+from planner.spec.engine import Engine
 from planner.spec.technique import Technique
 from planner.wiring.asked import Asked
 from planner.wiring.fractional import Known, Shapes, all_shapes, shapes_of
@@ -39,24 +41,18 @@ def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
     InfeasibleError
         If there is none.
     """
-    changes = [rewritten(asked.model, e, asked.traffic, techniques) for e in asked.engines]
-    traffic, notes = within_context(asked.model, changes[0].traffic)
-    found = best_plans(
-        changes,
-        lambda c: search(
-            job_of(
-                *(c.model, c.stocked(asked.stocks), c.engine, traffic),
-                *(asked.modes, asked.goals, asked.limits, c.beside_usd_per_hour),
-            )
-        ),
-    )
-    notes += said_of(techniques, changes[0])
+    change = rewritten(asked.model, asked.engines[0][0], asked.traffic, techniques)
+    notes = within_context(asked.model, change.traffic)[1]
+    found = best_plans(asked.engines, lambda e: search(_job(asked, techniques, e)))
+    notes += said_of(techniques, change)
     if len(asked.engines) > 1:
         budget = found.recommended.pools[0].token_budget
         notes.append(f"chunk auto: a token budget of {budget} has the best plan")
+    if len(asked.engines[0]) > 1:
+        notes.append(_chosen(found))
     applied = ",".join(str(g) for g in in_order(techniques))
-    notes += _said_of_kept(found, changes[0].kept_tokens)
-    beside = changes[0].beside_usd_per_hour
+    notes += _said_of_kept(found, change.kept_tokens)
+    beside = change.beside_usd_per_hour
     return replace(found, assumptions=tuple(notes), techniques=applied, beside_usd_per_hour=beside)
 
 
@@ -72,14 +68,45 @@ def _said_of_kept(found: PlanSet, tokens: float) -> list[str]:
     ]
 
 
+def _chosen(found: PlanSet) -> str:
+    """Return which engines the recommended plan runs."""
+    pools = found.recommended.pools
+    used = dict.fromkeys(f"{p.engine} ({p.scheduler})" for p in pools)
+    return f"of the engines and schedulers offered, the plan runs {', '.join(used)}"
+
+
 def job_with(asked: Asked, techniques: Sequence[Given], token_budget: int) -> Job:
     """Return the search of a question with a set of techniques and one token budget."""
-    changes = [rewritten(asked.model, e, asked.traffic, techniques) for e in asked.engines]
-    c = next((x for x in changes if x.engine.token_budget == token_budget), changes[0])
-    traffic = within_context(asked.model, c.traffic)[0]
-    stocks = c.stocked(asked.stocks)
-    rest = asked.modes, asked.goals, asked.limits, c.beside_usd_per_hour
-    return job_of(c.model, stocks, c.engine, traffic, *rest)
+    jobs = [_job(asked, techniques, engines) for engines in asked.engines]
+    same = (j for j in jobs if token_budget in {o.engine.token_budget for o in j.offers})
+    return next(same, jobs[0])
+
+
+def _job(asked: Asked, techniques: Sequence[Given], engines: Sequence[Engine]) -> Job:
+    """Return one search; techniques change model and traffic alike whatever the engine is."""
+    changes = [rewritten(asked.model, e, asked.traffic, techniques) for e in engines]
+    first = changes[0]
+    offers = [
+        replace(o, engine=c.engine, stocks=tuple(c.stocked(o.stocks)))
+        for o, c in zip(asked.offers(engines), changes, strict=True)
+    ]
+    traffic = within_context(asked.model, first.traffic)[0]
+    rest = asked.modes, asked.goals, asked.limits, first.beside_usd_per_hour
+    return job_of(first.model, offers, traffic, *rest)
+
+
+def looser_offers(
+    asked: Asked, techniques: Sequence[Given], job: Job
+) -> Callable[[float], tuple[Offer, ...]]:
+    """Return the offers of a search with the precisions of so much more quality loss."""
+    engines = next(
+        e
+        for e in asked.engines
+        if _job(asked, techniques, e).offers[0].engine == job.offers[0].engine
+    )
+    return lambda more: (
+        _job(replace(asked, by_kernels=asked.looser(more)), techniques, engines).offers
+    )
 
 
 def offered(text: str, catalog: Catalog = None) -> tuple[tuple[Technique, ...], tuple[str, ...]]:

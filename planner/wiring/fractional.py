@@ -16,7 +16,8 @@ from planner.cost.price import Hardware
 from planner.cost.step import Instances, Law, Lengths, law
 from planner.errors import InputError
 from planner.formulas.arrays import Array
-from planner.search.candidates import Stock, price_all
+from planner.search.candidates import price_all
+from planner.search.offers import Stock
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import goodput_per_s
@@ -59,7 +60,7 @@ class Known:
         prices = [np.inf] * len(sets)
         alike: dict[Hashable, list[tuple[int, _Set]]] = {}
         for k, techniques in enumerate(sets):
-            changed = rewritten(asked.model, asked.engines[0], asked.traffic, techniques)
+            changed = rewritten(asked.model, asked.engines[0][0], asked.traffic, techniques)
             try:
                 traffic = within_context(asked.model, changed.traffic)[0]
             except InputError:

@@ -16,7 +16,7 @@ import numpy as np
 from planner.cost.price import Hardware
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array, Real
-from planner.search.candidates import Stock
+from planner.search.offers import Stock
 from planner.serving.attainment import Traffic
 from planner.spec.engine import Engine
 from planner.spec.expression import value_of

@@ -104,10 +104,11 @@ def bound_name(result: Plan) -> str:
 
 def pools_label(pools: Sequence[Plan]) -> str:
     """Return pools in short: ``P 2×tp4 fp8 + D 3×tp2 fp8``."""
-    kinds = {p["accelerator"] for p in pools}
+    kinds, engines = ({p.get(x) for p in pools} for x in ("accelerator", "engine"))
     return " + ".join(
         f"{_LETTERS[p['role']]}{p['replicas']}×{Layout(**p['layout'])} {p['precision']}"
         + (f" {p['accelerator']}" if len(kinds) > 1 else "")
+        + (f" on {p['engine']}" if len(engines) > 1 else "")
         for p in pools
     )
 
