@@ -206,7 +206,7 @@ def _within(
 
 def _changes(asked: Asked, techniques: Sequence[Given], one: Given) -> bool:
     """Return whether a technique changes any quantity of this model, engine and traffic."""
-    model, engine, traffic = asked.model, asked.engines[0], asked.traffic
+    model, engine, traffic = asked.model, asked.engines[0][0], asked.traffic
     before = quantities(model, engine, traffic)
     for g in in_order(techniques):
         before = changed(before, g, facts_of(model), traffic)
