@@ -221,3 +221,13 @@ def test_a_plan_for_the_drifting_rate_of_a_trace_holds_in_its_replay(tmp_path):
     for bound in found["slo"]:
         assert bound["share"] >= 0.9
         assert bound["closed_form_share"] == pytest.approx(bound["share"], abs=0.05)
+
+
+def test_drawn_requests_are_compared_with_a_steady_form_and_told_so(tmp_path):
+    (tmp_path / "w.yaml").write_text(workload_to_yaml(swinging(0.3)), encoding="utf-8")
+    line = "plan llama-3.1-8b --gpus h100:16 --workload w.yaml --rate 12"
+    output(tmp_path, f"{line} --slo ttft=1s@p90,tpot=40ms@p90 --json plan.json")
+    found = document(tmp_path, "simulate plan.json --requests 4000 --route random")
+    assert any("steady rate" in x for x in found["assumptions"])
+    seen, closed = found["simulated"]["ttft_s"], found["closed_form"]["ttft_s"]
+    assert closed["p50"] == pytest.approx(seen["p50"], rel=0.15)

@@ -11,6 +11,8 @@ from test_techniques import ROOT, catalogue, evaluated
 
 import planner
 from planner.errors import InfeasibleError
+from planner.report.document import _plan
+from planner.report.html.rates import staircase
 from planner.search.plans import PlanSet
 from planner.wiring.limits import limits_of
 from planner.wiring.techniques import parse_techniques
@@ -73,6 +75,15 @@ def test_what_if_charges_it_too(tmp_path: Path) -> None:
     found = document(tmp_path, f"what-if plan.json --with {rented}")
     assert found["held"]["usd_per_hour"] == pytest.approx(usd + 5.0, rel=1e-9)
     assert found["after"]["plans"][0]["usd_per_hour"] == pytest.approx(usd + 5.0, rel=1e-9)
+
+
+def test_the_reports_staircase_starts_at_what_is_rented() -> None:
+    found = planned("semantic-cache:hit=0:search_ms=0:usd_per_hour=5")
+    plan = _plan(found.recommended)
+    plain, rented = (staircase(plan, [], 8.0, beside_usd_per_hour=x).steps for x in (0.0, 5.0))
+    assert [b[2] - a[2] for a, b in zip(plain, rented, strict=True)] == pytest.approx(
+        [5.0] * len(plain)
+    )
 
 
 def test_a_price_decides_what_pays() -> None:

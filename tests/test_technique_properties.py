@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import PLAN, document, output
+from command import PLAN, ROOT, document, output
 from test_techniques import DEPLOYED, NAMES, TECHNIQUES, catalogue, evaluated, neutral
 
 import planner
@@ -102,6 +102,27 @@ def test_neutral_values_change_nothing_for_what_if(plans: Path, text: str) -> No
     after = document(plans, f"what-if plan0.json --with {text}")
     assert after["held"] == before["held"]
     assert after["after"]["plans"] == before["after"]["plans"]
+
+
+#: Knobs that change steps, each on one kind of replica: closed form against simulation.
+STEPS = {
+    "pareto-pipe": "llama-3.1-8b --gpus l4:8 --workload 1000/200 --rate 2 --slo ttft=3s,tpot=150ms "
+                   "--with pareto-pipe:layers=6:bandwidth_gbit_s=100",
+    "diffusion-llm": "llama-2-7b --gpus l40s:16 --workload 1000/200 --rate 4 --precision bf16 "
+                     "--slo ttft=5s,tpot=200ms --with diffusion-llm",
+    "stream-diffusion": "wan-14b.yaml --gpus h100:1 --workload 4680/1 --rate 0.8 --slo ttft=5s "
+                        "--with stream-diffusion",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_the_simulation_takes_the_same_steps(name: str, tmp_path: Path) -> None:
+    video = ROOT / "tests" / "techniques" / "wan-14b.yaml"
+    (tmp_path / video.name).write_bytes(video.read_bytes())
+    output(tmp_path, f"plan {STEPS[name]} --json plan.json")
+    found = document(tmp_path, "simulate plan.json --requests 3000")
+    seen, said = (found[k]["e2e_s"]["mean"] for k in ("simulated", "closed_form"))
+    assert said == pytest.approx(seen, rel=0.1)
 
 
 def off(technique: Technique, end: str) -> str:

@@ -156,6 +156,7 @@ def test_exclusions_are_known_and_mutual_in_effect() -> None:
 READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
     "kv_moved": ("disaggregated", ()),
     "expert_imbalance_most": ("experts", ()),
+    "expert_copies": ("experts", ()),
     "scale_up_bandwidth": ("experts", ()),
     "link_contention": ("wide", ()),
     "scale_out_bandwidth": ("wide", ()),
@@ -203,7 +204,7 @@ TRIED: dict[str, float] = {
     "busiest": 1.5, "launch_time": 99.0, "prompt_split": 4.0, "stall_s": 0.1,
     "all_reduce_s": 1e-4,
     "split_s": 1e-4, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
-    "prompt_passes": 3.0, "block_tokens": 8.0, "sampled_together": 4.0,
+    "prompt_passes": 3.0, "expert_copies": 8.0, "block_tokens": 8.0, "sampled_together": 4.0,
     "partner_memory_bytes": 2e10, "partner_s": 1e-3, "partner_s_per_byte": 1e-9,
     "context_anew": 0.01, "partner_time": 2.0,
     "stream_s_per_byte": 1e-12, "weights_streamed": 1.0,

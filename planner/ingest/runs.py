@@ -14,7 +14,7 @@ REQUIRED = ("engine", "model", "accelerator", "load", "prompt_tokens", "output_t
 LOADS = ("closed_loop", "poisson", "offline", "static_batch")
 TEXTS = (
     "source", "engine", "engine_version", "model", "accelerator", "weight_dtype", "kv_dtype",
-    "mode", "load", "speculative", "prompt_dist", "output_dist",
+    "mode", "load", "speculative", "prompt_dist", "output_dist", "reference",
 )  # fmt: skip
 LAYOUT = ("tp", "pp", "ep", "attention_dp", "replicas")
 SIDES = tuple(

@@ -16,6 +16,8 @@ from planner.formulas.fitting import Fit, fit_log
 from planner.ingest.runs import Run, RunTable
 from planner.search.runs import Case, Prediction, Resolve, predict, predictions_of, validate_runs
 from planner.search.statistics import ErrorStatistics
+from planner.serving.held import rate_holding_per_s
+from planner.serving.prepared import prepare
 from planner.spec.engine import Engine
 
 #: What is fitted, and its physical range [s, -].
@@ -27,11 +29,13 @@ BOUNDS = {
     "prompt_slowdown": (0.2, 8.0),
     "context_s": (1e-9, 2e-6),
     "attention_slowdown": (0.2, 8.0),
+    "warm_up_s": (1e-3, 30.0),
 }
 #: Spread of log slowdown known beforehand: kernels in an engine take about what they take alone.
 PRIOR = {"decode_slowdown": 0.3, "prompt_slowdown": 0.3, "attention_slowdown": 0.5}
-#: Loads fitted: an open loop may turn unstable on the way.
-LOADS = ("closed_loop", "static_batch", "offline")
+#: Loads fitted. An open loop is fitted by its rate, that at which the prediction holds as many
+#: requests as the run did: its latencies near saturation are all queue.
+LOADS = ("closed_loop", "static_batch", "offline", "poisson")
 #: Figures fitted: (measured column, predicted figure), the first that a row states; of an offline
 #: run only the last, which for other loads follows from the latencies.
 TARGETS = (
@@ -40,6 +44,8 @@ TARGETS = (
     (("batch_latency_s", "batch_latency_mean"),),
     (("output_tokens_per_s", "output_tokens_per_s_mean"),),
 )
+#: The figure of an open loop.
+RATE = "request_rate_per_s"
 #: Rows fitted, evenly spaced over the table where it has more: enough for three parameters.
 MOST_ROWS = 400
 FEWEST_ROWS = 5
@@ -121,11 +127,15 @@ def fit_host_times(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A row to fit: its number, its deployment, and what was measured by predicted figure."""
+    """A row to fit: its number, its deployment, and what was measured by predicted figure.
+
+    ``held`` is the mean number of requests in an open loop.
+    """
 
     row: int
     case: Case
     measured: dict[str, float]
+    held: float = 0.0
 
 
 def targets_of(
@@ -137,8 +147,12 @@ def targets_of(
         if str(table.text["load"][index]) not in LOADS:
             continue
         measured = {}
-        offline = str(table.text["load"][index]) == "offline"
-        for choices in TARGETS[-1:] if offline else TARGETS[:-1]:
+        load = str(table.text["load"][index])
+        if load == "poisson":
+            if _held(table.row(index)) and not prediction.reason:
+                usable.append((index, {RATE: float(table.numbers[RATE][index])}))
+            continue
+        for choices in TARGETS[-1:] if load == "offline" else TARGETS[:-1]:
             for column, figure in choices:
                 value = float(table.numbers[column][index])
                 if np.isfinite(value) and figure in prediction.figures:
@@ -148,7 +162,24 @@ def targets_of(
             usable.append((index, measured))
     picked = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), most)).astype(int))
     rows = [usable[k] for k in picked if usable]
-    return [Target(index, resolve(table.row(index))[0], found) for index, found in rows]
+    held = {index: _held(table.row(index)) for index, _ in rows}
+    return [Target(i, resolve(table.row(i))[0], found, held[i]) for i, found in rows]
+
+
+def _held(run: Run) -> float:
+    """Return the mean number of requests in an open loop by Little's law; 0 where it is unknown."""
+    n, names = run.numbers, (RATE, "ttft_mean_s", "tpot_mean_s", "output_tokens")
+    if run.text["load"] != "poisson" or not all(k in n for k in names):
+        return 0.0
+    rate, ttft, tpot, tokens = (n[k] for k in names)
+    return rate * (ttft + (tokens - 1.0) * tpot)
+
+
+def _rate_per_s(target: Target, law: Law) -> float:
+    """Return the rate at which the prediction holds as many requests as the run did."""
+    group, traffic = target.case.prompt, target.case.traffic
+    at = prepare(law, "both", traffic).among(group.replicas, traffic.routing)
+    return rate_holding_per_s(at, target.held / group.replicas) * group.replicas
 
 
 #: An instance under some lengths → its law as a function of what its engine adds.
@@ -172,6 +203,11 @@ def predicted_s(targets: Sequence[Target], host: HostTimes, laws: LawsByHost) ->
     """Return every figure that the targets have measured, as predicted with these host times."""
     values = []
     for target in targets:
+        if RATE in target.measured:
+            case = target.case
+            law = laws(case.prompt.instances, case.traffic.lengths)(host)
+            values.append(_rate_per_s(target, law))
+            continue
         figures = predict([target.case], lambda i, x: laws(i, x)(host), tuple(target.measured))
         values += [figures.figures[name] for name in target.measured]
     return np.array(values)

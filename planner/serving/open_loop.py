@@ -142,10 +142,9 @@ def goodput_per_s(
     if any(c.bound.metric == "itl" for c in constraints):
         at = at.gapped()
     high = saturation_per_s(at)
-    if at.drift is not None and constraints:  # stability asks for no more than the mean rate
-        if at.most_per_s is None:
-            at = replace(at, most_per_s=np.maximum(goodput_per_s(at, ()), LEAST * high))
-        high = np.asarray(at.most_per_s)
+    at = _with_most(at, constraints)
+    if at.most_per_s is not None and constraints:
+        high = at.most_per_s
     start = FIRST * high if start_per_s is None else np.clip(start_per_s, LEAST * high, FULL * high)
     if len(high) > BLOCK:
         blocks = _blocks(at)
@@ -178,6 +177,17 @@ def goodput_per_s(
 
     found[some] = last_positive(value, (low[some], least[some]), above, relative)
     return found
+
+
+def _with_most(at: Prepared, constraints: Sequence[Constraint]) -> Prepared:
+    """Return candidates with their largest stable rates, where a drifting load asks for them.
+
+    Stability itself asks for no more than the mean rate.
+    """
+    if at.drift is None or at.most_per_s is not None or not constraints:
+        return at
+    least = LEAST * saturation_per_s(at)
+    return replace(at, most_per_s=np.maximum(goodput_per_s(at, ()), least))
 
 
 def _margin(at: Prepared, own: Sequence[Constraint], hand_off: float, rate_per_s: Array) -> Array:
@@ -253,6 +263,7 @@ def goodput_among(
     from above, and bisection finds it in between. Without a rate, n is 1: pessimistic for bursty
     traffic.
     """
+    at = _with_most(at, constraints)
     found = goodput_per_s(at, constraints, relative)
     if rate_per_s is None or (routing == "random" and np.all(at.stream_cv == 1.0)):
         return found

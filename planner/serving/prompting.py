@@ -132,8 +132,27 @@ def prompt_state(at: Prepared, rate: Array, decoding: Decoding) -> Prompting:
     if law.apart and not prefill:  # what decoding loses, not prompts from each other
         taken, square_taken = _lost(at, rate, batch, alone, crowded)
     alike = np.broadcast_to(slowest_of(parts), prompt.shape)  # it begins when all of them can
-    found = Prompting(prompt, step + pause, sigma, wait, load, busy, taken, square_taken, alike)
+    interval, beside = _interval_s(at, rate, decoding, lengths.mean(crowded))
+    sure = np.zeros_like(rate)
+    if not own_steps:
+        sigma, wait, sure = _sure_s(at, rate, work, (sigma, wait), (even, square_taken))
+    found = Prompting(
+        prompt + (beside + sure)[:, None], step + pause + interval, sigma, wait, load, busy,
+        taken, square_taken, alike,
+    )  # fmt: skip
     return found if at.slots is None else _in_slots(at, rate, batch, running, found)
+
+
+def _interval_s(
+    at: Prepared, rate: Array, decoding: Decoding, each_s: Array
+) -> tuple[Array, Array]:
+    """Return how far apart an engine looks for prompts, and what those found together take.
+
+    Of an engine that looks at arrivals every 2g decode steps: the wait for the next look is uniform
+    over that interval, and the λ·2g·T prompts that came in it run, and finish, together (derived).
+    """
+    interval = 2.0 * at.law.gather_steps * (1.0 - decoding.idle) * decoding.tpot_s
+    return interval, rate * interval * each_s
 
 
 def _in_slots(
@@ -264,6 +283,46 @@ def _start(at: Prepared, rate: Array, work: _Work) -> tuple[Array, Array, Array,
         met = damping * met + (1.0 - damping) * companions(start)
     stepped = work.running * work.seen_s * (1.0 + work.taken) / 2.0
     return np.minimum(start, np.maximum(least, stepped)), least, sigma, met
+
+
+def _sure_s(
+    at: Prepared,
+    rate: Array,
+    work: _Work,
+    waited: tuple[Array, Array],
+    steps: tuple[Array, Array],
+) -> tuple[Array, Array, Array]:
+    """Return the exponential part's σ and mean, and the part of the wait that all have alike.
+
+    Beside decoding, most of what a prompt waits for beyond the running step may be the prompts that
+    share its own step and lengthen the one it finds. Steps have mean T and, branching, squared CV
+    c = λE[s²]/(T(1 − ρ²)); one that an arrival finds, T*, is length-biased. The arrival waits
+    (U + ρ)T* for what is left of it and for those that came in it, whose work varies by λT*E[s²]
+    (arrivals of CV v: E[s²] + (v² − 1)E[s]²).
+    With T a gamma, E[T*²] = T²(1 + c)(1 + 2c), the variance beyond that of a uniform wait of T is
+    V = T²[(⅓ + ρ + ρ²)(1 + c)(1 + 2c) − (½ + ρ)²(1 + c)² − 1/12] + λE[s²]T(1 + c), and that of the
+    queue, W²(2/σ − 1), is added (derived). Mean M and V are kept by an exponential of probability
+    2/(1 + V/M²), or from V = M² down (many small prompts: nearly certain, no tail) by a constant
+    M − √V and an exponential for all. As far as they fill a step's room for prompts they queue for
+    the next instead, and the tail stays.
+    """
+    (sigma, wait), (even, square) = waited, steps
+    mean, rho = at.lengths.mean, work.taken
+    queue = queueing.gg1_wait_s(
+        rate, mean(work.service), mean(work.service**2 / at.lengths.split), at.arrival_cv
+    )[1]
+    queue, met = np.minimum(queue, wait), rate * even
+    square = square + (at.arrival_cv**2 - 1.0) * (rho / np.maximum(rate, 1e-300)) ** 2
+    square = np.maximum(square, 0.0)
+    c = rate * square / (even * (1.0 - rho**2))
+    grown = (1.0 / 3.0 + rho + rho**2) * (1.0 + c) * (1.0 + 2.0 * c)
+    variance = even**2 * (grown - (0.5 + rho) ** 2 * (1.0 + c) ** 2 - 1.0 / 12.0)
+    variance = variance + met * square * (1.0 + c) + queue**2 * (2.0 / sigma - 1.0)
+    relative = variance / np.maximum(wait, 1e-12) ** 2
+    fits = 1.0 - np.minimum(met / np.maximum(work.room, 1e-9), 1.0)
+    sure = fits * wait * (1.0 - np.minimum(np.sqrt(relative), 1.0))
+    some = np.minimum(2.0 / (1.0 + relative), 1.0)
+    return sigma + fits * (np.maximum(some, sigma) - sigma), wait - sure, sure
 
 
 def _blocked_s(rate: Array, ahead_s: Array, work_s: Array) -> tuple[Array, Array]:

@@ -37,6 +37,9 @@ class Engine(Named):
     that does not split one sequence over the SMs, block tables that the host uploads."""
     request_s: NonNegative = 0.0
     """Fixed time per request before its first step: tokenising, queue hand-over."""
+    warm_up_s: NonNegative = 0.0
+    """What the first wave of a benchmark's prompts takes longer after a start: kernels that are
+    compiled and tuned when their shapes first come. Only closed loops hold it."""
     decode_slowdown: float = Field(default=1.0, gt=0.0)
     """Time of a decode step's kernels in the engine, relative to their sum measured alone: what
     fusion and overlapped launches save, or unmeasured kernels and copies add."""

@@ -207,6 +207,7 @@ FACTS: dict[str, str] = {
     "model_parameters": "weights of the model",
     "model_active": "weights that one token uses",
     "model_layers": "layers of the model",
+    "model_experts": "routed experts of a layer, 0 for dense models",
     "model_hidden": "width of the residual stream",
     "model_kv_token_bytes": "KV of one token in 16 bits, whole model [B]",
 }

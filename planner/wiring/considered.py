@@ -24,8 +24,9 @@ from planner.spec.technique import Technique
 from planner.wiring.asked import Asked
 from planner.wiring.fractional import Known, Shapes, all_shapes, shapes_of
 from planner.wiring.load import Catalog, load_technique
+from planner.wiring.quantities import facts_of, quantities
 from planner.wiring.resolve import within_context
-from planner.wiring.techniques import Given, given, in_order, rewritten, said_of
+from planner.wiring.techniques import Given, changed, given, in_order, rewritten, said_of
 from planner.wiring.tuning import best_plans, objective_of_plan
 
 #: A technique is taken if it lowers the price of the continuous fleet by more than this share.
@@ -142,7 +143,7 @@ def answer_with_choice(
         plain, why = None, error
     shapes = all_shapes(asked) if plain is None else shapes_of(asked, plain)
     budget = (asked.limits.quality_loss or 0.0) - sum(g.quality_loss or 0.0 for g in techniques)
-    options, left = _within(on_offer[0], techniques, budget)
+    options, left = _within(asked, on_offer[0], techniques, budget)
     chosen, savings, idle = _greedy(asked, list(techniques), options, shapes, budget)
     for one in idle:
         clash = _clashes(one, chosen)
@@ -180,7 +181,7 @@ def _grouped(reasons: dict[str, str]) -> str:
 
 
 def _within(
-    on_offer: Sequence[Technique], techniques: Sequence[Given], budget: float
+    asked: Asked, on_offer: Sequence[Technique], techniques: Sequence[Given], budget: float
 ) -> tuple[list[Given], dict[str, str]]:
     """Return what may be taken at all, and why the rest may not."""
     options, left = [], {}
@@ -194,11 +195,26 @@ def _within(
             left[name] = f"excludes {clash}"
         elif loss is None:
             left[name] = "its source declares no quality loss"
+        elif not _changes(asked, techniques, one):
+            left[name] = "changes nothing here"
         elif loss > budget + 1e-12:
             left[name] = f"quality loss above the budget of {max(budget, 0.0):.2%}"
         else:
             options.append(one)
     return options, left
+
+
+def _changes(asked: Asked, techniques: Sequence[Given], one: Given) -> bool:
+    """Return whether a technique changes any quantity of this model, traffic or an engine."""
+    model, traffic = asked.model, asked.traffic
+    for engine in asked.engines[0]:
+        before = quantities(model, engine, traffic)
+        for g in in_order(techniques):
+            before = changed(before, g, facts_of(model), traffic)
+        after = changed(before, one, facts_of(model), traffic)
+        if any(not np.array_equal(before[q], after[q]) for q in before):
+            return True
+    return False
 
 
 def _clashes(one: Given, others: Sequence[Given]) -> str:

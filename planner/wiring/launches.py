@@ -6,11 +6,9 @@ their launch scripts set them by rules; these are those rules, none of them fitt
 
 Sources: InferenceMAX/InferenceX ``benchmarks/*.sh`` (github.com/SemiAnalysisAI/InferenceX, Apache
 2.0, scripts ``70b_*``, ``gptoss_*``, ``dsr1_*`` of October 2025 to February 2026); MLPerf Inference
-closed division, NVIDIA's submissions (FP8 checkpoints and KV caches on Hopper from v4.0 on, FP4
-ones on Blackwell): from memory, not checked against the submissions, and against the fp16 that
-their rows state. NVIDIA's gap analysis comes with AIConfigurator, whose generator sets its servers
-(github.com/ai-dynamo/aiconfigurator, Apache 2.0, ``src/aiconfigurator/generator``:
-``rule_plugin/benchmark/*.rule``, ``config/backend_templates``).
+submissions, ``planner/wiring/mlperf.py``. NVIDIA's gap analysis comes with AIConfigurator, whose
+generator sets its servers (github.com/ai-dynamo/aiconfigurator, Apache 2.0,
+``src/aiconfigurator/generator``: ``rule_plugin/benchmark/*.rule``, ``config/backend_templates``).
 """
 
 from __future__ import annotations
@@ -18,8 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from planner.formulas.routing import Routing
 from planner.ingest.runs import Run
+from planner.spec.accelerator import Accelerator
 from planner.spec.scheduler import Chunked
+from planner.wiring import mlperf
 
 #: Tokens that AIConfigurator's rules leave a step beside one prompt and the batch.
 _BESIDE_PROMPT = 1500
@@ -31,17 +32,21 @@ _SHORT = 2000.0
 class Launch:
     """Settings of a server that its row leaves open.
 
-    ``engine`` holds fields of the profile, ``weights`` and ``kv`` formats (empty: as the row says).
+    ``engine`` holds fields of the profile, ``weights`` and ``kv`` formats (empty: as the row says),
+    ``layout`` degrees by column, ``longest_output`` tokens after which requests end (0: no limit).
     """
 
     engine: dict[str, Any] = field(default_factory=dict)
     weights: str = ""
     kv: str = ""
+    layout: dict[str, float] = field(default_factory=dict)
+    routing: Routing = "random"
+    longest_output: float = 0.0
 
 
-def launch_of(run: Run, family: str) -> Launch:
-    """Return what the source's scripts set for a row on a device of this family."""
-    source, engine = run.text["source"], run.text["engine"]
+def launch_of(run: Run, device: Accelerator) -> Launch:
+    """Return what the source's scripts set for a row on a device."""
+    source, engine, family = run.text["source"], run.text["engine"], device.family
     if source in ("inferencemax", "inferencex") and run.text["mode"] != "disaggregated":
         rule = {"vllm": _inferencemax_vllm, "trtllm": _inferencemax_trtllm}
         return rule.get(engine, _inferencemax_sglang)(run, family)
@@ -52,10 +57,23 @@ def launch_of(run: Run, family: str) -> Launch:
     if source == "nvidia-gap-analysis":
         return _aiconfigurator(run)
     if source.startswith("mlperf"):
-        narrow = "nvfp4" if family == "blackwell" else "fp8"
-        wide = engine == "trtllm" and run.text["weight_dtype"] == "fp16"
-        return Launch(weights=narrow if wide else "", kv="fp8")
+        return _mlperf(run, device)
     return Launch()
+
+
+def _mlperf(run: Run, device: Accelerator) -> Launch:
+    """Return a submission's: its weights are FP8 or FP4 whatever ``precision`` its row states."""
+    memory = device.memory_bytes
+    narrow = "nvfp4" if device.family.startswith("blackwell") else "fp8"
+    nvidia = run.text["engine"] == "trtllm"
+    return Launch(
+        mlperf.trtllm_settings(run, device.family, memory) if nvidia else {},
+        weights=narrow if run.text["weight_dtype"] == "fp16" else "",
+        kv="fp8",
+        layout=mlperf.layout_of_run(run, memory),
+        routing="least-loaded" if nvidia else "random",
+        longest_output=mlperf.LONGEST_OUTPUT.get(run.text["model"], 0.0),
+    )
 
 
 def _aiconfigurator(run: Run) -> Launch:

@@ -16,6 +16,8 @@ import numpy as np
 from planner.cost.price import Hardware
 from planner.cost.step import Instances, Lengths
 from planner.errors import InputError
+from planner.formulas.arrays import Array
+from planner.formulas.routing import Routing
 from planner.ingest.runs import Run
 from planner.search.runs import Case, Resolve
 from planner.serving.attainment import Traffic, traffic_of
@@ -66,20 +68,27 @@ def resolver(catalog: Catalog = None) -> Resolve:
         return Instances(record, hardware, profile, ())
 
     @lru_cache(maxsize=1024)
-    def traffic(prompts: str, outputs: str, prompt: float | None, output: float | None) -> Traffic:
-        return _traffic(prompts, outputs, prompt, output, catalog)
+    def traffic(
+        prompts: str, outputs: str, means: tuple[float | None, float | None],
+        longest: float, routing: Routing,
+    ) -> Traffic:  # fmt: skip
+        found = _traffic(prompts, outputs, *means, longest, catalog)
+        return replace(found, routing=routing)
 
     def cases(run: Run) -> list[Case]:
         t = run.text
-        launch = launch_of(run, load_accelerator(t["accelerator"], catalog).family)
+        launch = launch_of(run, load_accelerator(t["accelerator"], catalog))
+        run = replace(run, numbers=run.numbers | launch.layout)
         what = instances(
             t["model"], t["accelerator"], launch.weights or t["weight_dtype"],
             t["kv_dtype"] or launch.kv, t["engine"], t["engine_version"], t["source"],
             t["speculative"], tuple(launch.engine.items()),
         )  # fmt: skip
         load = _load(run)
-        lengths = (run.numbers.get("prompt_tokens"), run.numbers.get("output_tokens"))
-        requests = traffic(t["prompt_dist"], t["output_dist"], *lengths)
+        means = (run.numbers.get("prompt_tokens"), run.numbers.get("output_tokens"))
+        requests = traffic(
+            t["prompt_dist"], t["output_dist"], means, launch.longest_output, launch.routing
+        )
         return [Case(*groups, requests, load) for groups in _groups(run, what)]
 
     return cases
@@ -95,11 +104,13 @@ def load_run_engine(
 ) -> Engine:
     """Return the profile of an engine that a row names: the most specific alias that is known.
 
-    Sought in order: ``ENGINE-FAMILY`` of the device, ``ENGINE-SOURCE``, ``ENGINE-MAJOR.MINOR`` of
-    its version, ``ENGINE``.
+    Sought in order: ``ENGINE-BENCHMARK-FAMILY`` of the source without its round and the device,
+    ``ENGINE-FAMILY``, ``ENGINE-SOURCE``, ``ENGINE-BENCHMARK``, ``ENGINE-MAJOR.MINOR`` of its
+    version, ``ENGINE``.
     """
-    number = re.search(r"\d+\.\d+", version)
-    for suffix in (family, source, number[0] if number else ""):
+    number, benchmark = re.search(r"\d+\.\d+", version), re.sub(r"-v\d+(\.\d+)*$", "", source)
+    known = (f"{benchmark}-{family}", family, source, benchmark, number[0] if number else "")
+    for suffix in known:
         name = f"{engine}-{suffix}"
         try:
             return load_engine(name, catalog)
@@ -135,11 +146,17 @@ def _load(run: Run) -> Load:
 
 
 def _traffic(
-    prompts: str, outputs: str, prompt: float | None, output: float | None, catalog: Catalog
+    prompts: str,
+    outputs: str,
+    prompt: float | None,
+    output: float | None,
+    longest: float,
+    catalog: Catalog,
 ) -> Traffic:
     """Return the lengths: fixed, uniform, or of a data set scaled to the row's own means.
 
-    What an engine was measured at is not held to the model's context window.
+    Outputs of a data set end at ``longest`` tokens (0: no limit). What an engine was measured at is
+    not held to the model's context window.
     """
     if "beam" in prompts:
         raise InputError("beam search is not modelled")
@@ -147,7 +164,7 @@ def _traffic(
     if named is not None:
         try:  # an alias DATASET of a workload; its slashes are no path
             record = load_workload(named[1].replace("/", "+"), catalog)
-            return _scaled(traffic_of(record), prompt, output)
+            return _scaled(traffic_of(record), prompt, output, longest)
         except InputError:
             if prompt is None or output is None:
                 raise InputError(
@@ -173,14 +190,33 @@ def _spread(text: str, mean: float) -> tuple[float, ...]:
     return (float(mean - half), float(mean + half))
 
 
-def _scaled(traffic: Traffic, prompt: float | None, output: float | None) -> Traffic:
+def _scaled(
+    traffic: Traffic, prompt: float | None, output: float | None, longest: float
+) -> Traffic:
     lengths = traffic.lengths
     values = {f.name: getattr(lengths, f.name) for f in fields(lengths)}
-    for name, mean in (("prompt", prompt), ("output", output)):
+    for name, mean, most in (("prompt", prompt, 0.0), ("output", output, longest)):
         if mean is not None:
-            own = float(lengths.mean(values[name]))
-            values[name] = np.maximum(values[name] * mean / own, 1.0)
+            values[name] = to_mean(values[name], lengths.weight, mean, most or np.inf)
     return replace(traffic, lengths=Lengths(**values))
+
+
+def to_mean(lengths: Array, weight: Array, mean: float, most: float) -> Array:
+    """Return ``[b]`` lengths scaled so that, cut at a limit, they have a mean; at least 1 token.
+
+    With the k longest cut, the others take c = (mean − most·W_k)/Σ w·x; the fewest k at which the
+    longest of them stays within the limit. A mean at the limit or beyond makes all lengths alike.
+    """
+    if mean >= most:
+        return np.full_like(lengths, mean)
+    order = np.argsort(lengths)[::-1]
+    longest, share = lengths[order], weight[order] / weight.sum()
+    cut = np.concatenate([[0.0], np.cumsum(share)[:-1]])
+    kept = np.cumsum((share * longest)[::-1])[::-1]
+    free = mean - np.where(cut > 0.0, most * cut, 0.0)
+    scale = free / kept
+    first = int(np.argmax(scale * longest <= most))
+    return np.asarray(np.clip(lengths * scale[first], 1.0, most))
 
 
 def _groups(run: Run, instances: Instances) -> list[tuple[Group, Group]]:

@@ -89,7 +89,7 @@ def plan_view(plan: Plan, document: Mapping[str, Any], to_per_s: float) -> PlanV
         tuple(_pool(p, k, plan["pools"]) for k, p in enumerate(plan["pools"])),
         tuple(_route(r) for r in plan.get("routing", ())),
         tuple(_quantiles(plan, document.get("quantiles", ()))),
-        staircase(plan, inventory, to_per_s),
+        staircase(plan, inventory, to_per_s, document.get("beside_usd_per_hour", 0.0)),
         nodes,
         left_out,
     )
