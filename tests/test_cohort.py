@@ -176,7 +176,9 @@ def test_prompts_that_pause_decoding_keep_a_cohort_together_by_hand():
     assert found == pytest.approx(np.full(WAVES, (1 + 4 * 5) / 5))
 
 
-@pytest.mark.parametrize(("n", "prompt", "output"), [(8, 2000, 200), (64, 1000, 200), (128, 2000, 128)])
+@pytest.mark.parametrize(
+    ("n", "prompt", "output"), [(8, 2000, 200), (64, 1000, 200), (128, 2000, 128)]
+)
 def test_prompts_first_with_fixed_lengths_are_static_batches_in_a_row(n, prompt, output):
     engine = load_engine("ideal").model_copy(update={"scheduler": PrefillFirst()})
     case = {"gpu": "h100", "prompt": prompt, "output": output, "engine": engine}
