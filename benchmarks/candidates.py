@@ -10,6 +10,7 @@ import time
 
 import planner
 from planner.search.candidates import enumerate_candidates
+from planner.search.offers import Offer
 from planner.serving.attainment import traffic_of
 from planner.spec.slo import parse_slo
 from planner.wiring.load import load_engine, load_model, load_workload
@@ -35,7 +36,7 @@ def main() -> None:
         seconds = []
         for _ in range(5):
             start = time.perf_counter()
-            found = enumerate_candidates(model, stocks, engine, traffic, roles)
+            found = enumerate_candidates(model, [Offer(engine, tuple(stocks))], traffic, roles)
             seconds.append(time.perf_counter() - start)
         count = found.counts["enumerated"]
         buckets = len(traffic.lengths.prompt)

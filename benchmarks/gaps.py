@@ -8,11 +8,11 @@ The pools are those of benchmarks/referee.py. Figures for a reader, not a test.
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from pathlib import Path
 
 import numpy as np
+from filling import filled
 from referee import TRACE, Case, gamma_arrivals, replay, run
 from referee_page import Setting, table
 
@@ -82,9 +82,7 @@ def main() -> None:
     if given.write is None:
         print(text)
         return
-    marks = re.compile(r"(<!-- benchmarks/gaps.py -->\n).*?(<!-- end gaps -->)", re.S)
-    before = given.write.read_text(encoding="utf-8")
-    given.write.write_text(marks.sub(lambda m: m[1] + text + m[2], before), encoding="utf-8")
+    filled(given.write, "gaps", text)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,17 @@ Llama-3.1-70B in fp8 on two H100; prompts of 2,000 and outputs of 1,500 tokens (
 CV 1 and 0.8), Poisson arrivals, medians of three runs of 12,000 requests. Cells are predicted /
 simulated.
 
-    python benchmarks/preemption.py
+    python benchmarks/preemption.py [--write docs/queueing.md]
 """
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from filling import filled
 from referee import lognormal
 
 from planner.cost.step import Instances, law
@@ -36,6 +39,9 @@ SHOWN = (("ttft", "p50"), ("ttft", "p90"), ("tpot", "mean"), ("tpot", "p90"))
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path, help="page to fill in")
+    given = parser.parse_args()
     rng = np.random.default_rng(1)
     prompt, output = (lognormal(*x, COUNT, rng) for x in ((2000.0, 1.0), (1500.0, 0.8)))
     trace = Trace(np.zeros(COUNT), prompt, output, None, "drawn", has_time=False)
@@ -49,18 +55,24 @@ def main() -> None:
     waits = replace(one, engine=engine.model_copy(update={"preemption": "none"}))
     most = float(goodput_per_s(prepare(law(one, of.lengths), "both", of), ())[0])
     patient = float(goodput_per_s(prepare(law(waits, of.lengths), "both", of), ())[0])
-    print(f"Largest stable rate: {patient:.3f}/s waiting, {most:.3f}/s preempting "
-          f"(simulated with a full queue: {_full(one, of, prompt, output):.3f}/s).\n")  # fmt: skip
-    print("| utilisation | mean KV use | TTFT p50 | TTFT p90 | TPOT mean | TPOT p90 | preempted | "
-          "waiting: TTFT p90 | TPOT p90 |")  # fmt: skip
-    print("|---|" + "--:|" * 8)
+    lines = [
+        f"Largest stable rate: {patient:.3f}/s waiting, {most:.3f}/s preempting (simulated with a "
+        f"full queue: {_full(one, of, prompt, output):.3f}/s).\n",
+        "| utilisation | mean KV use | TTFT p50 | TTFT p90 | TPOT mean | TPOT p90 | preempted | "
+        "waiting: TTFT p90 | TPOT p90 |",
+        "|---|" + "--:|" * 8,
+    ]
     for load in LOADS:
         closed, found, stopped = _compared(one, of, load * most, prompt, output)
         cells = [_cell(closed, found, *x) for x in SHOWN]
         use = f"{closed.pools[0].kv_use:.0%}"
         closed, found, _ = _compared(waits, of, load * most, prompt, output)
         cells += [f"{stopped:,.0f}", *(_cell(closed, found, *SHOWN[k]) for k in (1, 3))]
-        print(f"| {load:g} | {use} | " + " | ".join(cells) + " |")
+        lines.append(f"| {load:g} | {use} | " + " | ".join(cells) + " |")
+    if given.write is None:
+        print("\n".join(lines))
+    else:
+        filled(given.write, "preemption", "\n".join(lines) + "\n")
 
 
 def _full(one: Instances, of: Traffic, prompt: Array, output: Array) -> float:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,14 @@ FILES: dict[str, tuple[str, float | None]] = {
     "Mooncake synthetic": ("mooncake/synthetic_trace.jsonl", None),
 }
 MEAN, POISSON, MINUTE = "its mean rate and CV", "its mean rate, CV 1", "its busiest minute"
+DRIFT = "its drifting rate"
+#: Windows in which a drifting rate is counted, of the trace's own time [s].
+WINDOW_S = 60.0
 #: Trace, what is planned for, and how many times over the replicas of that plan.
 CASES = (
     ("Azure conversation", MEAN, 1),
     ("Azure conversation", MINUTE, 1),
+    ("Azure conversation", DRIFT, 1),
     ("Azure code", MEAN, 1),
     ("Azure code", POISSON, 1),
     ("Azure code", POISSON, 4),
@@ -92,7 +96,12 @@ def planned(
 ) -> tuple[Path, dict[str, Any], float]:
     """Write the document of the plan for a trace; return it with its plan and the CV it is for."""
     trace, rate, busiest = offered(folder, name)
-    workload = workload_from_trace(trace, "replayed", source=name, licence="see NOTICE")
+    faster = (len(trace.arrival_s) - 1) / float(trace.arrival_s[-1]) / rate
+    as_replayed = replace(trace, arrival_s=trace.arrival_s * faster)
+    window = WINDOW_S * faster if how == DRIFT else None
+    workload = workload_from_trace(
+        as_replayed, "replayed", source=name, licence="see NOTICE", window_s=window
+    )
     if how == POISSON:
         (one,) = workload.classes
         poisson = one.model_copy(update={"arrival_cv": 1.0})

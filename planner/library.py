@@ -18,6 +18,7 @@ from planner.verbs.mix import mix
 from planner.verbs.plan import plan, provenance
 from planner.verbs.report import report_html
 from planner.verbs.simulate import simulate
+from planner.verbs.sweep import sweep
 from planner.verbs.verify import verify
 from planner.verbs.what_if import what_if
 from planner.wiring.fleet import load_fleet
@@ -63,6 +64,7 @@ __all__ = [
     "provenance",
     "report_html",
     "simulate",
+    "sweep",
     "validate",
     "verify",
     "what_if",

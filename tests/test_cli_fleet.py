@@ -89,7 +89,7 @@ def test_the_answer_survives_the_width(tmp_path, width):
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= width
     text = " ".join(done.stdout.split())
-    for words in ("1 services for $", "the hourly plan saves", "00:00", "01:00", "servers of 8"):
+    for words in ("1 service for $", "the hourly plan saves", "00:00", "01:00", "servers of 8"):
         assert words in text
 
 

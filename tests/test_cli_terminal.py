@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from command import COMMAND, PLAN, ROOT, environment, output, planner
 
+from planner import library
+from planner.report.table import plan_table
+
 SLOW = """
 import sys, time
 from planner import library
@@ -131,3 +134,17 @@ def test_the_script_of_a_shell(shell: str, tmp_path: Path):
     script = asked(tmp_path, _PLANNER_COMPLETE=f"source_{shell}")
     assert "_PLANNER_COMPLETE" in script
     assert "planner" in script
+
+
+@pytest.mark.parametrize(
+    ("slo", "columns"),
+    [("ttft=2s", ["TTFT p90 ≤2 s", "TPOT p90"]), ("itl=90ms@p99", ["TTFT p90", "ITL p99 ≤90 ms"]),
+     ("tpot=60ms,e2e=40s", ["TTFT p90", "TPOT p90 ≤60 ms", "E2E p90 ≤40 s"])],
+)  # fmt: skip
+def test_latencies_with_a_bound_have_a_column(slo: str, columns: list[str]) -> None:
+    found = library.plan(
+        "llama-3.1-8b", gpus="h100:4", workload="2000/200", rate=4.0, slo=slo
+    )
+    headings = [str(c.header) for c in plan_table(found, 3, 200).columns]
+    shown = [h for h in headings if h.split(" ")[0] in ("TTFT", "TPOT", "ITL", "E2E")]
+    assert shown == columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from dataclasses import replace
 from functools import cache
@@ -20,10 +21,10 @@ from planner.search.candidates import Column
 from planner.search.conflicts import conflict
 from planner.search.dominated import undominated
 from planner.search.drafts import allowed, capacity_per_s, spent
-from planner.search.job import Job, enumerated, optimum
+from planner.search.job import Job, enumerated, optimum, terms_of
 from planner.search.mix import Terms, best_mix
 from planner.search.plan import search
-from planner.search.prices import prices_of
+from planner.search.prices import prices_of, with_bound
 from planner.search.tradeoff import trade_off
 from planner.serving.attainment import traffic_of
 from planner.spec.cluster import Cluster
@@ -40,7 +41,7 @@ def job(gpus: str = "h100:8,l40s:8", rate: float | None = 6.0, workload: str = "
         model: str = "llama-3.1-8b") -> Job:
     asked = resolved(
         model, gpus=gpus, workload=workload, rate=rate, slo=slo, limits=limits, mode=mode,
-        engines=(load_engine("vllm-v1"),), objective=objective,
+        engines=((load_engine("vllm-v1"),),), objective=objective,
     )
     return asked.job(asked.engines[0])
 
@@ -306,6 +307,44 @@ def test_prices_are_differences_of_optima():
         assert (p.least_steps is None) == (p.least_gain == 0.0)
 
 
+def price_by_hand(one: Job, relaxed: list[tuple[Job, Terms | None]]) -> tuple[float, int | None]:
+    """The gain of the first step, and the fewest of 1, 2, 4, 8 that help, each optimum sought."""
+    found, at = enumerated(one)
+    base = optimum(one, found, at).value
+    gains = []
+    for job_after, terms_after in relaxed:
+        columns = found if terms_after is not None else enumerated(job_after)[0]
+        value = optimum(job_after, columns, terms_after or terms_of(job_after, columns)).value
+        gains.append(base - value if base - value > 1e-6 * abs(base) else 0.0)
+    least = next((k for k, g in zip((1, 2, 4, 8), gains, strict=True) if g > 0.0), None)
+    return gains[0], least
+
+
+@pytest.mark.parametrize(("gpus", "rate"), [("h100:6", 24.0), ("h100:3,l40s:2", 30.0)])
+def test_prices_are_those_of_every_optimum_sought_anew(gpus: str, rate: float):
+    one = job(gpus, rate, slo="ttft=1s@p90,tpot=30ms@p90")
+    told: list[tuple[int, int]] = []
+    found = {p.constraint: p for p in prices_of(one, None, lambda a, b: told.append((a, b)))}
+    assert told == [(k, len(found)) for k in range(len(found))]
+    _, at = enumerated(one)
+    steps = (1, 2, 4, 8)
+    wanted = {
+        "rate": [(one, replace(at, rate_per_s=at.rate_per_s * (1 - 0.01 * k))) for k in steps],
+        "h100-sxm-80gb": [
+            (one, replace(at, stock=(at.stock[0] + k, *at.stock[1:]))) for k in steps
+        ],
+        "tpot": [
+            (replace(one, traffic=with_bound(one.traffic, "tpot", lambda x, k=k: x + 0.01 * k)),
+             None)
+            for k in steps
+        ],
+    }  # fmt: skip
+    for name, relaxed in wanted.items():
+        gain, least = price_by_hand(one, relaxed)
+        assert found[name].gain == pytest.approx(gain, abs=1e-6), name
+        assert found[name].least_steps == least, name
+
+
 @pytest.mark.parametrize("names", [("cost", "tpot"), ("cost", "goodput")])
 def test_trade_offs_are_fronts_with_one_knee(names):
     found = trade_off(job("h100:8", 6.0, "2000/200"), names)
@@ -346,3 +385,21 @@ def test_a_cluster_states_regions_owned_devices_and_power():
     assert found.limits.power_w == 5600.0
     for plan in found.plans:
         assert len({p.region for p in plan.pools if p.role != "both"}) <= 1
+
+
+def test_a_gap_says_what_it_rests_on():
+    def asked(gpus: str) -> tuple[str, str]:
+        found = planner.plan("llama-3.1-8b", gpus=gpus, workload="azure-conv-2023", rate=6.0,
+                             slo=SLO)  # fmt: skip
+        from planner.report import table
+
+        out = table.console(io.StringIO())
+        table.print_plan(found, 1, out)
+        return found.bound_basis, " ".join(out.file.getvalue().split())
+
+    basis, text = asked("h100:8")
+    assert basis == "exact"
+    assert "add up" not in text
+    basis, text = asked("h100:8,l40s:8")
+    assert basis == "additive"
+    assert "as far as loads of request sizes add up" in text

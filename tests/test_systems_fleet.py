@@ -32,7 +32,7 @@ def fleet(workload: str, tpot_ms: int, rate: float, gpus: tuple[str, ...] = tupl
     asked = resolved(
         "llama-2-7b", gpus=",".join(f"{g}:256" for g in gpus), workload=workload, rate=rate,
         slo=f"tpot={tpot_ms}ms@mean", precision="bf16", mode="colocated",
-        engines=(load_engine("vllm-2023"),), limits=Limits(shapes=4),
+        engines=((load_engine("vllm-2023"),),), limits=Limits(shapes=4),
     )
     stocks = tuple(
         replace(
@@ -41,7 +41,8 @@ def fleet(workload: str, tpot_ms: int, rate: float, gpus: tuple[str, ...] = tupl
         )
         for s in asked.stocks
     )
-    return search(replace(asked.job(asked.engines[0]), stocks=stocks)).recommended
+    job = asked.job(asked.engines[0])
+    return search(replace(job, offers=(replace(job.offers[0], stocks=stocks),))).recommended
 
 
 def gpus_of(plan: Plan) -> dict[str, int]:

@@ -11,6 +11,8 @@ from test_techniques import ROOT, catalogue, evaluated
 
 import planner
 from planner.errors import InfeasibleError
+from planner.report.document import _plan
+from planner.report.html.rates import staircase
 from planner.search.plans import PlanSet
 from planner.wiring.limits import limits_of
 from planner.wiring.techniques import parse_techniques
@@ -75,6 +77,15 @@ def test_what_if_charges_it_too(tmp_path: Path) -> None:
     assert found["after"]["plans"][0]["usd_per_hour"] == pytest.approx(usd + 5.0, rel=1e-9)
 
 
+def test_the_reports_staircase_starts_at_what_is_rented() -> None:
+    found = planned("semantic-cache:hit=0:search_ms=0:usd_per_hour=5")
+    plan = _plan(found.recommended)
+    plain, rented = (staircase(plan, [], 8.0, beside_usd_per_hour=x).steps for x in (0.0, 5.0))
+    assert [b[2] - a[2] for a, b in zip(plain, rented, strict=True)] == pytest.approx(
+        [5.0] * len(plain)
+    )
+
+
 def test_a_price_decides_what_pays() -> None:
     """A store that costs more than the devices it saves is left out."""
     asked = {"gpus": "h100:64", "workload": "mooncake-conversation",
@@ -83,10 +94,11 @@ def test_a_price_decides_what_pays() -> None:
                  if t.name == "kv-store")  # fmt: skip
     dear = store.parameters["usd_per_gb_hour"].model_copy(update={"default": 0.02})
     dearer = store.model_copy(update={"parameters": {**store.parameters, "usd_per_gb_hour": dear}})
-    from planner.verbs.plan import resolved, tuned
+    from planner.wiring.asked import resolved
     from planner.wiring.considered import answer_with_choice
+    from planner.wiring.tuning import tuned
 
-    engines = tuned(planner.load_engine("vllm-v1"), None, None, None)
+    engines = (tuned(planner.load_engine("vllm-v1"), None, None, None),)
     question = resolved("llama-3.1-70b", **asked, engines=engines)
     cheap, rich = (answer_with_choice(question, (), ((t,), ())) for t in (store, dearer))
     assert cheap.techniques == "kv-store"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,11 @@ from planner.spec.expression import FUNCTIONS, names_in, value_of
 from planner.spec.rewrite import Rewrite
 from planner.spec.technique import FACTS, QUANTITIES, Effect, Parameter, Technique
 from planner.wiring import techniques as wiring
+from planner.wiring.asked import resolved
+from planner.wiring.considered import answer_with_choice
+from planner.wiring.fractional import Known, shapes_of
 from planner.wiring.limits import limits_of
+from planner.wiring.tuning import tuned
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("steady")
@@ -151,6 +156,7 @@ def test_exclusions_are_known_and_mutual_in_effect() -> None:
 READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
     "kv_moved": ("disaggregated", ()),
     "expert_imbalance_most": ("experts", ()),
+    "expert_copies": ("experts", ()),
     "scale_up_bandwidth": ("experts", ()),
     "link_contention": ("wide", ()),
     "scale_out_bandwidth": ("wide", ()),
@@ -186,7 +192,8 @@ READ_BY: dict[str, tuple[str, tuple[tuple[str, str, float | str], ...]]] = {
                                  ("fetched_tokens", "set", 1000.0))),
 }  # fmt: skip
 #: Read by plans only (tests/test_technique_prices.py).
-PRICED = ("stored_bytes", "stored_usd_per_gb_hour", "beside_usd_per_hour", "device_usd_per_hour")
+PRICED = ("stored_bytes", "stored_usd_per_gb_hour", "beside_usd_per_hour", "device_usd_per_hour",
+          "kept_tokens")  # fmt: skip
 #: What to set a quantity to, where half of it or one more is no value it takes.
 TRIED: dict[str, float] = {
     "overlap": 0.5, "draft_tokens": 3.0, "draft_acceptance": 0.5, "draft_cost": 0.2,
@@ -197,7 +204,7 @@ TRIED: dict[str, float] = {
     "busiest": 1.5, "launch_time": 99.0, "prompt_split": 4.0, "stall_s": 0.1,
     "all_reduce_s": 1e-4,
     "split_s": 1e-4, "split_s_per_byte": 1e-10, "remote_s": 1e-4, "remote_s_per_byte": 1e-9,
-    "prompt_passes": 3.0, "block_tokens": 8.0, "sampled_together": 4.0,
+    "prompt_passes": 3.0, "expert_copies": 8.0, "block_tokens": 8.0, "sampled_together": 4.0,
     "partner_memory_bytes": 2e10, "partner_s": 1e-3, "partner_s_per_byte": 1e-9,
     "context_anew": 0.01, "partner_time": 2.0,
     "stream_s_per_byte": 1e-12, "weights_streamed": 1.0,
@@ -216,7 +223,7 @@ def test_no_quantity_is_dead(quantity: str, tmp_path: Path) -> None:
         traffic = traffic_of(planner.load_workload("azure-conv-2023"))
         priced = [wiring.rewritten(model, engine, traffic, wiring.parse_techniques("made", at))
                   for at in (before, after)]  # fmt: skip
-        rents = [(x.device_usd_per_hour, x.beside_usd_per_hour) for x in priced]
+        rents = [(x.device_usd_per_hour, x.beside_usd_per_hour, x.kept_tokens) for x in priced]
         assert rents[0] != rents[1]
         return
     if quantity in ("calls", "busiest", "arrival_cv"):
@@ -322,6 +329,63 @@ def test_a_search_takes_what_pays_within_the_quality_budget() -> None:
         assert "prefix-cache (excludes kv-store)" in said
     again = planner.plan("llama-3.1-70b", **CONSIDERED, techniques=lossless.techniques)
     assert again.plans == lossless.plans
+
+
+def test_a_store_that_pays_only_when_compressed_is_found() -> None:
+    """Alone it costs more than it saves; with cachegen a quarter is rented, and both pay."""
+    store = TECHNIQUES["kv-store"]
+    dear = store.parameters["usd_per_gb_hour"].model_copy(update={"default": 0.008})
+    store = store.model_copy(update={"parameters": {**store.parameters, "usd_per_gb_hour": dear}})
+    engines = (tuned(planner.load_engine("vllm-v1"), None, None, None),)
+    asked = resolved("llama-3.1-70b", **CONSIDERED, engines=engines,
+                     limits=limits_of(quality=0.05))  # fmt: skip
+    alone = answer_with_choice(asked, (), ((store,), ()))
+    both = answer_with_choice(asked, (), ((store, TECHNIQUES["cachegen"]), ()))
+    assert alone.techniques == ""
+    assert both.techniques == "cachegen,kv-store"
+    assert (both.recommended.usd_per_hour or 0.0) < (alone.recommended.usd_per_hour or 0.0)
+
+
+def test_prefixes_that_find_no_room_are_said() -> None:
+    found = planner.plan("llama-3.1-8b", gpus="l4:8", workload="sharegpt", rate=4.0,
+                         slo="ttft=2s,tpot=100ms", techniques="prefix-cache:cache_tokens=1e8")
+    (said,) = [a for a in found.assumptions if a.startswith("prefixes of 100,000,000 tokens")]
+    assert "give a smaller cache_tokens" in said
+    fits = planner.plan("llama-3.1-8b", gpus="l4:8", workload="sharegpt", rate=4.0,
+                        slo="ttft=2s,tpot=100ms", techniques="prefix-cache:cache_tokens=1e4")
+    assert not [a for a in fits.assumptions if a.startswith("prefixes of")]
+
+
+def cpu_s(**options: Any) -> float:
+    begun = time.process_time()
+    planner.plan("llama-3.1-70b", **CONSIDERED, **options)
+    return time.process_time() - begun
+
+
+@pytest.mark.parametrize("quality", [0.0, 0.05])
+def test_considering_everything_takes_less_than_three_searches(quality: float) -> None:
+    """CPU time; the least of some, for a crowded machine stretches either."""
+    limits = limits_of(quality=quality)
+    ratios = []
+    for _ in range(4):
+        alone = min(cpu_s(limits=limits) for _ in range(2))
+        ratios.append(min(cpu_s(limits=limits, consider="all") for _ in range(2)) / alone)
+        if ratios[-1] < 3.0:
+            break
+    assert min(ratios) < 3.0
+
+
+def test_sets_priced_together_cost_what_they_cost_alone() -> None:
+    """Stacked laws share a grid of occupancies: within what that grid resolves."""
+    engines = (tuned(planner.load_engine("vllm-v1"), None, None, None),)
+    asked = resolved("llama-3.1-70b", **CONSIDERED, engines=engines)
+    shapes = shapes_of(asked, planner.plan("llama-3.1-70b", **CONSIDERED))
+    sets = [wiring.parse_techniques(t, ROOT) for t in
+            (None, "dr-llm", "keyformer", "llep", "kv-store", "kv-store,keyformer")]  # fmt: skip
+    together = Known(asked, shapes).prices(sets)
+    alone = [Known(asked, shapes).prices([one])[0] for one in sets]
+    assert together == pytest.approx(alone, rel=0.01)
+    assert Known(asked, shapes).prices(list(reversed(sets))) == list(reversed(together))
 
 
 def test_what_does_not_pay_changes_nothing() -> None:

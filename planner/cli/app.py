@@ -24,6 +24,7 @@ from planner.cli.planning import evaluate, explain, mix, plan
 from planner.cli.report import report
 from planner.cli.runs import runs_app
 from planner.cli.simulate import simulate
+from planner.cli.sweep import sweep
 from planner.cli.techniques import techniques_app
 
 app = typer.Typer(
@@ -40,7 +41,7 @@ app.add_typer(workloads_app, name="workloads")
 app.add_typer(techniques_app, name="techniques")
 app.add_typer(runs_app, name="runs")
 for command in (
-    plan, evaluate, mix, fleet, explain, report, compare, what_if, simulate, deploy, verify,
+    plan, evaluate, mix, fleet, sweep, explain, report, compare, what_if, simulate, deploy, verify,
     validate, calibrate,
 ):  # fmt: skip
     app.command()(command)

@@ -295,6 +295,9 @@ def workloads_import(
     model_name: Annotated[
         str | None, typer.Option(help="Prometheus: the model, where there are several")
     ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="See in windows such as 60s how the load drifts")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="ShareGPT: tokenizer.json that counts its tokens")
     ] = None,
@@ -306,6 +309,7 @@ def workloads_import(
 
     workload = library.import_workload(
         path, name=name, source=source, licence=licence, format=format, model_name=model_name,
+        window=window,
         tokenizer=tokenizer,
     )  # fmt: skip
     _write_text(workload_to_yaml(workload), out)

@@ -64,7 +64,21 @@ EngineOpt = Annotated[
     str,
     typer.Option(help="vllm-v1, sglang, trtllm, ideal, …", autocompletion=entries("engine")),
 ]
+EnginesOpt = Annotated[
+    str,
+    typer.Option(
+        help="vllm-v1, sglang, trtllm, …; several to choose between, or all",
+        autocompletion=entries("engine"),
+    ),
+]
 ChunkOpt = Annotated[str | None, typer.Option(help="Tokens per step (the engine's), or auto")]
+SchedulersOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="chunked, prefill-first, layered, shared, priority, length-pools; or several",
+    ),
+]
 SpeculateOpt = Annotated[str | None, typer.Option(help="k=3,acceptance=0.8[,draft=0.05][,auto]")]
 SchedulerOpt = Annotated[
     str | None, typer.Option(help="chunked, prefill-first, layered, shared, priority, length-pools")
@@ -114,12 +128,12 @@ def note(text: str) -> None:
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show on a terminal that something takes longer than a second."""
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something takes longer than a second; what is given says what."""
     if QUIET.get():
-        yield
+        yield lambda text: None
         return
     from planner.report.progress import spinning
 
-    with spinning(what):
-        yield
+    with spinning(what) as say:
+        yield say

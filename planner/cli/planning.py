@@ -28,6 +28,7 @@ from planner.cli.options import (
     ClusterOpt,
     ConsiderOpt,
     EngineOpt,
+    EnginesOpt,
     GpuOpt,
     GpuPriceOpt,
     GpusOpt,
@@ -41,6 +42,7 @@ from planner.cli.options import (
     QuietOpt,
     RouteOpt,
     SchedulerOpt,
+    SchedulersOpt,
     SpeculateOpt,
     TermOpt,
     WithOpt,
@@ -69,10 +71,10 @@ def plan(
     slo: Annotated[str | None, typer.Option(help="ttft=1s@p90,tpot=40ms@p90[,e2e=…]")] = None,
     precision: PrecisionOpt = "auto",
     kv_precision: KvOpt = "auto",
-    engine: EngineOpt = "vllm-v1",
+    engine: EnginesOpt = "vllm-v1",
     chunk: ChunkOpt = None,
     speculate: SpeculateOpt = None,
-    scheduler: SchedulerOpt = None,
+    scheduler: SchedulersOpt = None,
     route: RouteOpt = None,
     techniques: WithOpt = None,
     consider: ConsiderOpt = None,
@@ -121,8 +123,13 @@ def _plan(given: dict[str, Any]) -> None:
     require_page(given["html"])
     arguments = {name: given[name] for name in _PLAN_ARGUMENTS}
     limits = limits_of(**{name: given[name] for name in (*LIMIT_OPTIONS, "catalog")})
-    with working("planning"):
-        result = library.plan(given["model"], **arguments, limits=limits)
+    with working("planning") as say:
+        result = library.plan(
+            given["model"],
+            **arguments,
+            limits=limits,
+            progress=lambda done, of: say(f"pricing constraints: {done} of {of}"),
+        )
     inputs = {"model": given["model"], **arguments, "top": given["top"]}
     written = document.plan_document(
         result, inputs, library.provenance(given["model"], **arguments)

@@ -45,6 +45,7 @@ class HostTimes:
     prompt_slowdown: float = 1.0
     context_s: float = 0.0
     attention_slowdown: float = 1.0
+    warm_up_s: float = 0.0
 
 
 def laws_by_host(instances: Instances, lengths: Lengths) -> Callable[[HostTimes], Law]:
@@ -80,6 +81,6 @@ def laws_by_host(instances: Instances, lengths: Lengths) -> Callable[[HostTimes]
                     tables = {t: np.asarray(x + shift * slope[t]) for t, x in tables.items()}
             if kernels and min(getattr(host, name) for name in _SLOWDOWNS) < 1.0:
                 tables = {t: np.maximum(x, roof[t]) for t, x in tables.items()}
-        return replace(base, **tables, request_s=host.request_s)
+        return replace(base, **tables, request_s=host.request_s, warm_up_s=host.warm_up_s)
 
     return given

@@ -80,7 +80,8 @@ def weight_bytes_per_device(model: Model, split: Split, precision: Precision) ->
                 layer = layer + dense * weight_bytes("dense", precision)
             case Moe():
                 shards = split.tp * split.dp  # experts spread over ep, sharded over the rest
-                routed = group.ffn.experts * group.ffn.expert_parameters(hidden) / shards
+                held = group.ffn.experts + model.rewrite.expert_copies * (split.ep > 1)
+                routed = held * group.ffn.expert_parameters(hidden) / shards
                 shared = (
                     group.ffn.shared_parameters(hidden) - hidden * group.ffn.experts
                 ) / split.tp

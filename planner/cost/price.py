@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from planner.cost.work import ACTIVATION_BYTES, Op
-from planner.formulas import attention, collectives, dispatch, elementwise, experts, matmul
+from planner.formulas import (
+    attention,
+    balance,
+    collectives,
+    dispatch,
+    elementwise,
+    experts,
+    matmul,
+)
 from planner.formulas.arrays import Array, Real
 from planner.formulas.levels import two_level_bytes_per_s
 from planner.spec.accelerator import Accelerator, Link, ScaleUp
@@ -209,8 +217,9 @@ def _experts(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     s = dict(op.sizes)
     moe = (s.pop("experts"), s.pop("top_k"), s.pop("skew"))
     tokens, ranks = s.pop("tokens"), s.pop("expert_parallel")
-    most = s.pop("imbalance_most")
-    uneven = np.minimum(experts.imbalance(*moe, ranks), most)
+    most, copies = s.pop("imbalance_most"), s.pop("copies")
+    spread = balance.packed_imbalance(*moe, ranks, copies) if copies else None
+    uneven = np.minimum(experts.imbalance(*moe, ranks) if spread is None else spread, most)
     pairs = tokens * moe[1] / ranks * uneven
     active = experts.coverage(tokens, *moe) * moe[0] / ranks
     active = np.minimum(active, np.maximum(pairs, 1e-9))

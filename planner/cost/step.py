@@ -31,7 +31,10 @@ _CHUNKS = (0, 1, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536,
 
 
 #: Fields of a law that all its candidates share.
-_OF_ALL = ("batch", "request_s", "memory", "order", "apart", "lost", "gather_steps", "preempts")
+_OF_ALL = (
+    "batch", "request_s", "warm_up_s", "memory", "order", "apart", "lost", "gather_steps",
+    "preempts",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ class Law:
         ``[C]`` pipeline stages: without decoding, prompts follow each other through them.
     request_s
         Fixed time per request before its first step.
+    warm_up_s
+        What the first prompts after a start take longer.
     gather_steps
         Decode steps that a prompt waits before the scheduler takes it up.
     preempts
@@ -150,6 +155,7 @@ class Law:
     slots: Array | None = None
     fetched_s: Array | None = None
     gather_steps: float = 0.0
+    warm_up_s: float = 0.0
     preempts: bool = False
 
     def take(self, rows: Rows) -> Law:
@@ -209,6 +215,7 @@ def law(instances: Instances, lengths: Lengths) -> Law:
         stages=split.pp,
         request_s=engine.request_s,
         gather_steps=engine.gather_steps,
+        warm_up_s=engine.warm_up_s,
         preempts=engine.preemption == "recompute",
         memory=memory,
         **tables,

@@ -151,6 +151,7 @@ def _rewritten(ops: list[Op], rewrite: Rewrite) -> list[Op]:
     for op in ops:
         if op.kind == "experts":
             op.sizes["imbalance_most"] = rewrite.expert_imbalance_most
+            op.sizes["copies"] = round(rewrite.expert_copies)
         elif op.kind == "all_reduce" and rewrite.all_reduce_s:
             op.sizes["beside_s"] = rewrite.all_reduce_s
     times = rewrite.stretch

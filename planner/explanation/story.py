@@ -127,7 +127,9 @@ def _pool(pool: dict[str, Any]) -> list[str]:
     lines = [
         f"{role} pool: {pool['replicas']} × {layout} on {pool['accelerator']}, "
         f"{pool['precision']}, "
-        f"{pool['engine']}",
+        f"{pool['engine']}, {pool['scheduler']} scheduler"
+        if "scheduler" in pool
+        else f"{pool['engine']}",
         f"  carries {pool['traffic_share']:.0%} of requests, busy {pool['utilization']:.0%}, "
         f"up to {pool['goodput_per_s']:.3g} requests/s within the SLOs",
         f"  memory per GPU: weights {format_bytes(memory['weights_bytes'])}, "

@@ -50,14 +50,19 @@ def along(grid: Array, table: Array, at: Array) -> Array:
     x = np.clip(at, grid[0], grid[-1])
     high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
     part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
-    row = np.arange(table.shape[0])
+    # tables read as one long run of rows: a take is twice as fast as an index per axis
+    count, width = table.shape[:2]
+    first = np.arange(0, count * width, width)
+    flat: Array = table.reshape(count * width, -1) if table.ndim == 3 else table.reshape(-1)
     if table.ndim == 3:
-        low_value, high_value = table[row, high - 1], table[row, high]
         part = part[:, None]
     else:
-        low_value = np.take_along_axis(table, high - 1, axis=1)
-        high_value = np.take_along_axis(table, high, axis=1)
-    result: Array = low_value + part * (high_value - low_value)
+        first = first[:, None]
+    low_value = flat.take(first + (high - 1), axis=0)
+    result: Array = flat.take(first + high, axis=0)
+    result -= low_value
+    result *= part
+    result += low_value
     return result
 
 
@@ -67,7 +72,9 @@ def columns_along(grid: Array, table: Array, at: Array) -> Array:
     high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
     part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
     result: Array = table[:, :-1].take(high - 1, axis=1)
-    result += part * np.diff(table, axis=1).take(high - 1, axis=1)
+    slopes = np.diff(table, axis=1).take(high - 1, axis=1)
+    slopes *= part
+    result += slopes
     return result
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from planner.formulas.arrays import Array, Real
+from planner.formulas.experts import popularity
 
 
 def placed_imbalance(share: Array, devices: int, copies: int = 0) -> float:
@@ -48,6 +51,49 @@ def placed_imbalance(share: Array, devices: int, copies: int = 0) -> float:
     for part in sorted(parts, reverse=True):
         load[load.argmin()] += part
     return float(load.max() * devices)
+
+
+def packed_imbalance(
+    experts: int, top_k: int, skew: float, expert_parallel: Real, copies: int
+) -> Array:
+    """Return the busiest device's load over the mean where the hottest experts have copies.
+
+    Parameters
+    ----------
+    experts, top_k : int
+        Routed experts, experts per token [-].
+    skew : float
+        Popularity exponent α [-].
+    expert_parallel : float or array
+        Devices the experts are spread over [-].
+    copies : int
+        Redundant experts of a layer, packed with the others by their mean popularity [-].
+
+    Returns
+    -------
+    array
+        Imbalance I ≥ 1, of each number of devices [-]; 1 for one.
+
+    References
+    ----------
+    .. [1] As :func:`placed_imbalance`: the balancer places by known popularity, not at random.
+
+    Examples
+    --------
+    >>> packed_imbalance(256, 8, 1.2, np.array([1.0, 32.0]), 32).round(2)
+    array([1.  , 1.01])
+    """
+    ranks = np.asarray(expert_parallel, dtype=np.float64)
+    each, where = np.unique(ranks, return_inverse=True)
+    found = [_packed(experts, top_k, skew, int(n), copies) for n in each]
+    return np.asarray(np.array(found)[where].reshape(ranks.shape))
+
+
+@lru_cache(maxsize=1024)
+def _packed(experts: int, top_k: int, skew: float, devices: int, copies: int) -> float:
+    if devices == 1:
+        return 1.0
+    return placed_imbalance(popularity(experts, top_k, skew), devices, copies)
 
 
 def spilled_s(

@@ -7,11 +7,13 @@ import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import InputError
+from planner.formulas.drift import Drift, drift_of, without_drift
 from planner.ingest.reuse import reuse_curve
 from planner.ingest.trace import Floats, Trace
 from planner.ingest.trace_formats import MOST_TOKENS, read_trace
@@ -38,6 +40,7 @@ def workload_from_trace(
     output_bins: int = 6,
     source: str,
     licence: str,
+    window_s: float | None = None,
 ) -> Workload:
     """Return the workload of a trace, as one class.
 
@@ -51,11 +54,19 @@ def workload_from_trace(
         Bins to start from; cells that blur a second moment are then split (at most 80 cells).
     source, licence
         Where the trace comes from and what it may be used for.
+    window_s
+        Windows of time in which arrivals are counted to see how the rate drifts; by default it
+        counts as steady, and its swings to the CV of arrivals [s].
     """
     lengths = _histogram(trace.prompt_tokens, trace.output_tokens, prompt_bins, output_bins)
     gaps = np.diff(trace.arrival_s)
     timed = trace.has_time and len(gaps) > 0 and trace.arrival_s[-1] > 0
     cv = float(np.std(gaps, ddof=1) / np.mean(gaps)) if timed and len(gaps) > 1 else 1.0
+    drift = None
+    if timed and window_s is not None:
+        tokens = trace.prompt_tokens, trace.output_tokens
+        drift = drift_of(trace.arrival_s - trace.arrival_s[0], *tokens, window_s, cv)
+    cv = cv if drift is None else without_drift(cv, drift)
     ids = trace.block_ids
     requests = TrafficClass(
         name="default",
@@ -71,7 +82,14 @@ def workload_from_trace(
         notes=_notes(trace, lengths, timed),
         classes=(requests,),
         hourly_profile=_hourly_profile(trace.arrival_s) if timed else (),
+        **({} if drift is None else _levels(drift)),
     )
+
+
+def _levels(drift: Drift) -> dict[str, Any]:
+    table = np.stack([drift.share, drift.requests, drift.prompt, drift.output], axis=1)
+    levels = tuple(tuple(map(_significant, row)) for row in table.tolist())
+    return {"load_levels": levels, "level_lasts_s": _significant(drift.lasts_s)}
 
 
 def _significant(value: float) -> float:
@@ -245,6 +263,10 @@ def workload_to_yaml(workload: Workload) -> str:
         lines += _folded("notes", workload.notes)
     if workload.hourly_profile:
         lines.append(f"hourly_profile: {_flow(workload.hourly_profile)}")
+    if workload.load_levels:
+        lines.append("load_levels: # [share of the time; requests, prompt, output tokens per mean]")
+        lines += [f"  - {_flow(row)}" for row in workload.load_levels]
+        lines.append(f"level_lasts_s: {_number(workload.level_lasts_s)}")
     lines.append("classes:")
     for traffic in workload.classes:
         lines += _class_lines(traffic)

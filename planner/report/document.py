@@ -81,6 +81,7 @@ def plan_document(result: PlanSet, inputs: Mapping[str, Any], provenance: Any) -
         "relative_error": plain(result.relative_error),
         "basis": result.basis,
         "gap": result.gap,
+        "bound_basis": result.bound_basis,
         "limits": plain(result.limits),
         "prices": plain(result.prices),
         "tradeoff": _tradeoff(result),

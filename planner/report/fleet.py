@@ -10,6 +10,7 @@ from rich.table import Table
 
 import planner
 from planner.report.document import plain
+from planner.report.routing import tokens
 from planner.units import format_seconds
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def sentence(result: FleetPlan) -> str:
     what = {24: "a day", 1: "an hour"}.get(result.hours, f"for {result.hours} hours")
     gap = "proved optimal" if result.gap < 1e-6 else f"at most {result.gap:.1%} above the optimum"
     text = (
-        f"{len(result.services)} services for ${result.usd:,.2f} {what} ({gap}), "
+        f"{_counted(result)} for ${result.usd:,.2f} {what} ({gap}), "
         f"${result.startup_usd:,.2f} of it for start-ups."
     )
     static = result.static
@@ -53,6 +54,13 @@ def sentence(result: FleetPlan) -> str:
         f"{text} Sized for every peak all the time: {held} at ${static.usd:,.2f}{more}; "
         f"the hourly plan saves {result.saving or 0.0:.1%}."
     )
+
+
+def _counted(result: FleetPlan) -> str:
+    """Return how many services there are, and into how many parts sizes split them."""
+    services, parts = len({s.of or s.name for s in result.services}), len(result.services)
+    split = f" ({parts} by request size)" if parts > services else ""
+    return f"{services} service{'s' * (services != 1)}{split}"
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -76,6 +84,7 @@ def print_fleet(result: FleetPlan, hour: int | None, out: Console) -> None:
     shown = busiest if hour is None else hour
     _print_pools(result, shown, out)
     out.print()
+    _print_routes(result, out)
     _print_servers(result, shown, out)
     out.print()
     counts = result.enumerated
@@ -113,6 +122,19 @@ def _print_hours(result: FleetPlan, out: Console) -> None:
         out.print(
             f"{s.name[:14]:14} {sparkline(rates)} {min(rates):.3g} … {max(rates):.3g} requests/s"
         )
+
+
+def _print_routes(result: FleetPlan, out: Console) -> None:
+    """Print which request sizes each part of a service takes; nothing where none is split."""
+    if not any(s.routes for s in result.services):
+        return
+    table = _table("takes of", "part", "prompt", "output", "requests", "of them")
+    for s in result.services:
+        for r in s.routes:
+            prompt, output = tokens(r.prompt_from, r.prompt_to), tokens(r.output_from, r.output_to)
+            table.add_row(s.of, s.name, prompt, output, f"{r.share:.0%}", f"{r.to_pools[0]:.0%}")
+    out.print(table)
+    out.print()
 
 
 def _short(service: ServicePlan) -> str:

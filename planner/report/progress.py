@@ -17,18 +17,21 @@ PATIENCE_S = 1.0
 
 
 @contextlib.contextmanager
-def spinning(what: str) -> Iterator[None]:
-    """Show a spinner on stderr once the block has run for a second (only on a terminal)."""
+def spinning(what: str) -> Iterator[Callable[[str], None]]:
+    """Show a spinner on stderr once the block has run for a second (only on a terminal).
+
+    The block is given a function that changes the words.
+    """
     out = console(stderr=True)
     if not out.is_terminal:
-        yield
+        yield lambda text: None
         return
     status = out.status(what)
     timer = threading.Timer(PATIENCE_S, status.start)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield lambda text: status.update(text)
     finally:
         timer.cancel()
         status.stop()

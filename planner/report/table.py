@@ -29,14 +29,20 @@ def console(stream: IO[str] | None = None, *, stderr: bool = False) -> Console:
 
 
 def pools_text(pools: Sequence[Pool]) -> str:
-    """Return pools in short: ``P 2×tp4 fp8 + D 3×tp2 fp8``."""
-    kinds = {p.accelerator for p in pools}
+    """Return pools in short: ``P 2×tp4 fp8 + D 3×tp2 fp8``, with what they differ in."""
+    kinds, engines = {p.accelerator for p in pools}, {(p.engine, p.scheduler) for p in pools}
     parts = []
     for p in pools:
         device = f" {p.accelerator}" if len(kinds) > 1 else ""
         device += f" @{p.region}" if p.region else ""
+        device += f" on {engine_text(p.engine, p.scheduler)}" if len(engines) > 1 else ""
         parts.append(f"{_ROLE[p.role]}{p.replicas}×{p.layout} {p.precision}{device}")
     return " + ".join(parts)
+
+
+def engine_text(engine: str, scheduler: str) -> str:
+    """Return an engine, and its scheduler where that is not the usual one."""
+    return engine if scheduler == "chunked" else f"{engine} ({scheduler})"
 
 
 def sentence(result: PlanSet) -> str:
@@ -75,6 +81,13 @@ def _slo_cell(plan: Plan, metric: str) -> str:
     return format_seconds({"ttft": plan.ttft_s, "tpot": plan.tpot_s}[metric]["p90"])
 
 
+def _metrics(result: PlanSet) -> tuple[str, ...]:
+    """Return the latencies that deserve a column: those with a bound, TTFT and a rate of tokens."""
+    bound = [r.bound.metric for r in result.recommended.slo]
+    pace = () if {"itl", "e2e"} & set(bound) else ("tpot",)
+    return tuple(m for m in ("ttft", "tpot", "itl", "e2e") if m in (*bound, "ttft", *pace))
+
+
 def _heading(result: PlanSet, metric: str) -> str:
     for r in result.recommended.slo:
         if r.bound.metric == metric:
@@ -88,7 +101,8 @@ def plan_table(result: PlanSet, top: int, width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     headings = [("plan", "left"), ("pools", "left"), ("GPUs", "right"), ("$/h", "right")]
     headings += [("$/M out", "right")] if wide else []
-    headings += [(_heading(result, "ttft"), "right"), (_heading(result, "tpot"), "right")]
+    metrics = _metrics(result)
+    headings += [(_heading(result, m), "right") for m in metrics]
     headings += [("goodput/s", "right")]
     headings += [("KV", "right"), ("J/tok", "right"), ("bound by", "left")] if wide else []
     for text, justify in headings:
@@ -97,7 +111,7 @@ def plan_table(result: PlanSet, top: int, width: int) -> Table:
         mark = "*" * plan.recommended + "°" * plan.knee
         row = [plan.id + mark, pools_text(plan.pools), str(plan.gpus), _number(plan.usd_per_hour)]
         row += [_number(plan.usd_per_million_output_tokens)] if wide else []
-        row += [_slo_cell(plan, "ttft"), _slo_cell(plan, "tpot"), f"{plan.goodput_per_s:.3g}"]
+        row += [*(_slo_cell(plan, m) for m in metrics), f"{plan.goodput_per_s:.3g}"]
         if wide:
             row += [f"{plan.kv_use:.0%}", f"{plan.energy_j_per_output_token:.2g}", plan.bottleneck]
         table.add_row(*row)

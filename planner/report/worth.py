@@ -23,6 +23,8 @@ def print_proof(result: PlanSet, out: Console) -> None:
     """Print how far the plan may be from the best one, and its queues from their end."""
     best = result.recommended
     proof = "proved optimal" if result.gap < 1e-6 else f"within {result.gap:.1%} of the optimum"
+    if result.bound_basis == "additive":
+        proof += ", as far as loads of request sizes add up,"
     headroom = best.saturation_per_s / best.rate_per_s - 1.0
     out.print(
         f"Objective {result.objective}: {proof} over mixes of at most {result.limits.shapes} "

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.formulas.arrays import Array
+from planner.formulas.drift import Drift, levels_at
 from planner.search.candidates import Enumeration
 from planner.search.drafts import Draft, capacity_per_s
 from planner.serving.attainment import Constraint, Traffic
-from planner.serving.open_loop import solve
+from planner.serving.open_loop import goodput_per_s, solve
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared
 from planner.serving.routed import routed_share, routed_statistics_s
-from planner.serving.state import Mix, State, cdf, handed_over, per_metric, stack
+from planner.serving.state import Mix, State, cdf, delayed, handed_over, per_metric, stack
+
+#: Relative precision of the rate above which a pool is not stable.
+_PRECISION_OF_CAPACITY = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def assess(
     weight = traffic.lengths.weight
     capacity = [capacity_per_s(columns, d, spare, weight) for d in drafts]
     rates = np.array([c[0] if rate_per_s is None else rate_per_s for c in capacity])
-    jobs: dict[int, tuple[Prepared, list[tuple[int, int, int, float, float]]]] = {}
+    jobs: dict[int, tuple[Prepared, list[_Row]]] = {}
     pool_share: dict[tuple[int, int], float] = {}
     for k, draft in enumerate(drafts):
         for position, (i, n) in enumerate(draft):
@@ -74,19 +78,71 @@ def assess(
             at, row = found.queue(columns[i], sure=sure)
             rows = jobs.setdefault(id(at), (at, []))[1]
             rows.append((k, position, row, rates[k] * part / n, n / max(part, 1e-300)))
-    states: list[State] = []
+    queues: list[tuple[Prepared, list[_Row]]] = []
     pool_row: dict[tuple[int, int], int] = {}
     for at, rows in jobs.values():
-        offset = sum(len(s.stable) for s in states)
         some = at.take(np.array([r[2] for r in rows]))
         some = some.among(np.array([r[4] for r in rows]), traffic.routing)  # one in n/part
-        states.append(solve(some.gapped(), np.array([r[3] for r in rows])))
+        offset = len(pool_row)
         pool_row |= {(r[0], r[1]): offset + j for j, r in enumerate(rows)}
-    pools = stack(states)
-    paths, mix, route = _paths(found, drafts, pools, pool_row, pool_share, len(weight))
-    return Assessed(
-        pools, pool_row, pool_share, paths, mix, route, rates, np.array([c[0] for c in capacity])
-    )
+        queues.append((some.gapped(), rows))
+
+    def pools_at(prompt: Array, output: Array) -> State:
+        sides = [output if at.role == "decode" else prompt for at, _ in queues]
+        return stack(
+            [
+                solve(at, np.array([r[3] * share[r[0]] for r in rows]))
+                for (at, rows), share in zip(queues, sides, strict=True)
+            ]
+        )
+
+    def paths_of(pools: State) -> tuple[State, Mix, Array]:
+        return _paths(found, drafts, pools, pool_row, pool_share, len(weight))
+
+    one = np.ones(len(drafts))
+    pools = pools_at(one, one)
+    goodput = np.array([c[0] for c in capacity])
+    paths = paths_of(pools)
+    if traffic.drift is not None:
+        paths = _drifting(traffic.drift, queues, rates, lambda x, y: paths_of(pools_at(x, y)))
+    return Assessed(pools, pool_row, pool_share, *paths, rates, goodput)
+
+
+#: Draft, position in it, row of the queue, rate of a replica, replicas per share of the requests.
+_Row = tuple[int, int, int, float, float]
+
+
+def _drifting(
+    drift: Drift,
+    queues: Sequence[tuple[Prepared, list[_Row]]],
+    rates: Array,
+    paths_at: Callable[[Array, Array], tuple[State, Mix, Array]],
+) -> tuple[State, Mix, Array]:
+    """Return the paths of all levels of a drifting load: a path per level, weighed by requests.
+
+    ``paths_at`` returns the paths at ``[drafts]`` loads of the pools that take prompts, and of
+    those that decode, relative to the mean. Drafts that are not stable on average count as fully
+    loaded.
+    """
+    loads = {side: np.zeros(len(rates)) for side in ("prompt", "output")}
+    for at, rows in queues:
+        most = goodput_per_s(at, (), _PRECISION_OF_CAPACITY)
+        side = loads["output" if at.role == "decode" else "prompt"]
+        for row, own in zip(rows, most.tolist(), strict=True):
+            side[row[0]] = max(side[row[0]], row[3] / max(own, 1e-300))
+    levels = levels_at(drift, loads["prompt"], loads["output"])
+    states, plans, routes = [], [], []
+    for k, weight in enumerate(levels.weight):
+        state, mix, route = paths_at(levels.prompt[k], levels.output[k])
+        wait, width = levels.wait_s[k], levels.width_s[k]
+        states.append(delayed(state, wait[mix.plan], width[mix.plan]))
+        plans.append(mix.plan)
+        routes.append(route * weight[mix.plan][:, None])
+    plan, route = np.concatenate(plans), np.concatenate(routes)
+    order = np.argsort(plan, kind="stable")
+    plan, route = plan[order], route[order]
+    starts = np.flatnonzero(np.diff(plan, prepend=-1))
+    return stack(states).take(order), Mix(plan, np.ones(len(plan)), starts), route
 
 
 def _paths(
@@ -97,7 +153,7 @@ def _paths(
     pool_share: dict[tuple[int, int], float],
     buckets: int,
 ) -> tuple[State, Mix, Array]:
-    """Return one path per colocated pool and per (prefill pool, decode pool) pair."""
+    """Return one path per colocated pool and per pair of prefill and decode pools that meet."""
     whole: list[tuple[int, int, Array]] = []
     split: list[tuple[int, int, int, Array]] = []
     ends: list[tuple[int, int, int]] = []
@@ -111,9 +167,11 @@ def _paths(
                 np.full(buckets, pool_share[k, position]) if part is None else part.takes
             )
         whole += [(k, pool_row[k, p], takes[p]) for p in sides["both"]]
-        total = np.maximum(sum((takes[p] for p in sides["prefill"]), np.zeros(buckets)), 1e-300)
+        meet = [found.columns[i].handover for i, _ in draft]
         for p in sides["prefill"]:
-            for d in sides["decode"]:
+            same = [takes[q] for q in sides["prefill"] if meet[q] == meet[p]]
+            total = np.maximum(sum(same), 1e-300)
+            for d in (d for d in sides["decode"] if meet[d] == meet[p]):
                 split.append((k, pool_row[k, p], pool_row[k, d], takes[p] * takes[d] / total))
                 ends.append((k, draft[p][0], draft[d][0]))
     states = []

@@ -4,98 +4,54 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from planner.cost.breakdown import Phase, compute_shares
 from planner.cost.laws import slow_factors, slowed, stacked
 from planner.cost.layouts import legal_layouts
 from planner.cost.memory import kv_request_bytes
-from planner.cost.price import SEND_EFFICIENCY, Hardware
+from planner.cost.price import SEND_EFFICIENCY
 from planner.cost.step import Instances, Law, law
 from planner.cost.work import Split
 from planner.formulas.arrays import Array, BoolArray
-from planner.formulas.energy import power_w
 from planner.search.buckets import Cells, one_cell
+from planner.search.draw import power_at
+from planner.search.offers import Offer, Stock
 from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_among, solve
+from planner.serving.open_loop import goodput_among
 from planner.serving.outcome import transfer_s
 from planner.serving.prepared import Prepared, Role, prepare
 from planner.serving.routed import only, without_empty
-from planner.spec.engine import Engine
 from planner.spec.layout import Layout
 from planner.spec.model import Model
 
-_PHASES: dict[Role, tuple[Phase, ...]] = {
-    "both": ("decode", "prefill"),
-    "prefill": ("prefill",),
-    "decode": ("decode",),
-}
 #: Relative precision of a goodput; less of that of a cell alone, for the exactness loop prices
 #: what is chosen again.
 _PRECISION, _PRECISION_OF_A_CELL = 1e-6, 1e-4
 
 
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """Servers of one type, some of whose devices others hold."""
-
-    devices: int
-    """Devices of a server."""
-    free: tuple[int, ...]
-    """Those that may be used, server by server."""
-
-    def most(self, size: int) -> int:
-        """Return the devices that replicas of a size, or of multiples of it, can hold at most.
-
-        A replica of at most a server's devices stands on one; a larger one takes whole servers.
-        """
-        if size <= self.devices:
-            return size * sum(n // size for n in self.free)
-        span = -(-size // self.devices)
-        whole = sum(n == self.devices for n in self.free)
-        return size * (whole // span)
-
-
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """Devices of one type that may be used, with the links they have here."""
-
-    hardware: tuple[Hardware, ...]
-    """One per precision that may be chosen."""
-    count: int
-    usd_per_hour: float | None
-    """Price per device."""
-    owned: int = 0
-    """Devices of it already paid for."""
-    carbon_g_per_kwh: float | None = None
-    """Carbon intensity of the power here."""
-    region: str = ""
-    """Where they stand."""
-    servers: Servers | None = None
-    """Where some of their servers are in use."""
-
-    @property
-    def name(self) -> str:
-        """Accelerator name."""
-        return self.hardware[0].accelerator.name
-
-
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Candidates of one device type and precision: rows ``first`` … of the law of all."""
+    """Candidates of an engine, device type and precision: rows ``first`` … of the engine's law."""
 
     instances: Instances
     stock: int
     """Index of the stock they draw from."""
     law: Law
     first: int
+    pricing: int = 0
+    """Index of the engine's pricing."""
+
+    @property
+    def handover(self) -> str:
+        """Engine and KV format: what a prefill and a decode pool that meet have in common."""
+        return f"{self.instances.engine.name}, KV of {self.instances.hardware.kv_bytes:g} B"
 
 
 @dataclass(frozen=True, eq=False)
 class Pricing:
-    """The law of all candidates under some traffic, with the queues of every role.
+    """The law of an engine's candidates under some traffic, with the queues of every role.
 
     ``sure`` are the queues at the confidence asked for; the same as ``prepared`` without one.
     """
@@ -133,9 +89,17 @@ class Column:
     usd_per_hour: float | None
     power_w: float
     """Power of one replica at its goodput."""
+    load_w: float = 0.0
+    """The part of it that grows with the load from nothing at an idle replica."""
+    steady_w: float = 0.0
+    """What of that part hardly follows the load near the goodput: who decodes is always busy."""
+    utilisation: float = 1.0
+    """Share of time that a replica is busy at its goodput."""
     cell_goodput_per_s: tuple[float, ...] = ()
     part: Part | None = field(default=None, compare=False)
     """Set once it is known which requests it serves."""
+    handover: str = ""
+    """Of a split column: it only meets columns of the other side with the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +108,7 @@ class Enumeration:
 
     groups: tuple[Group, ...]
     columns: tuple[Column, ...]
-    pricing: Pricing | None
+    pricings: tuple[Pricing, ...]
     cells: Cells
     inside: bool = False
     """Whether the whole inventory is one scale-up domain."""
@@ -155,17 +119,15 @@ class Enumeration:
 
     def queue(self, column: Column, *, sure: bool = False) -> tuple[Prepared, int]:
         """Return the queues that hold a column, and its row there."""
-        part = column.part
-        pricing = self.pricing if part is None else part.pricing
-        assert pricing is not None
-        row = self.groups[column.group].first + column.row if part is None else 0
+        part, group = column.part, self.groups[column.group]
+        pricing = self.pricings[group.pricing] if part is None else part.pricing
+        row = group.first + column.row if part is None else 0
         return (pricing.sure if sure else pricing.prepared)[column.role], row
 
 
 def enumerate_candidates(
     model: Model,
-    stocks: Sequence[Stock],
-    engine: Engine,
+    offers: Sequence[Offer],
     traffic: Traffic,
     roles: Sequence[Role],
     cells: Cells | None = None,
@@ -179,17 +141,56 @@ def enumerate_candidates(
     scale-up link only if the whole inventory is one domain: pessimistic for larger ones.
     """
     cells = cells or one_cell(traffic.lengths)
-    groups, counts = _groups(model, stocks, engine, traffic, roles)
-    if not groups:
-        return Enumeration((), (), None, cells, counts=dict(counts))
-    everything = [g.instances for g in groups]
+    stocks = offers[0].stocks
     inside = _one_domain(stocks)
+    counts: Counter[str] = Counter()
+    groups: list[Group] = []
+    columns: list[Column] = []
+    pricings: list[Pricing] = []
+    for offer in offers:
+        mine = _groups(model, offer, traffic, roles, counts)
+        if not mine:
+            continue
+        mine = [replace(g, pricing=len(pricings)) for g in mine]
+        pricing, found = _columns_of(
+            mine, offer, len(groups), traffic, roles, cells, inside, confidence, counts
+        )
+        groups += mine
+        pricings.append(pricing)
+        columns += found
+    if groups:
+        counts["kept"] = sum(not c.cell_goodput_per_s for c in columns)
+    return Enumeration(
+        tuple(groups),
+        tuple(columns),
+        tuple(pricings),
+        cells,
+        inside,
+        confidence,
+        tuple(s.region for s in stocks),
+        dict(counts),
+    )
+
+
+def _columns_of(
+    groups: Sequence[Group],
+    offer: Offer,
+    first: int,
+    traffic: Traffic,
+    roles: Sequence[Role],
+    cells: Cells,
+    inside: bool,
+    confidence: float | None,
+    counts: Counter[str],
+) -> tuple[Pricing, list[Column]]:
+    """Return the queues of an engine's groups, numbered from ``first`` on, and their columns."""
+    everything = [g.instances for g in groups]
     pricing = price_all(
         everything, [g.law for g in groups], traffic, roles, inside=inside, confidence=confidence
     )
     links = link_limits(everything, traffic, inside)
     columns: list[Column] = []
-    able = {r: _runs(groups, engine, r) for r in roles}
+    able = {r: _runs(groups, offer, r) for r in roles}
     by_cell: dict[Role, Array] = {}
     if len(cells.cells) > 1:
         by_cell = _cell_goodputs(everything, traffic, cells, able, inside, confidence)
@@ -202,43 +203,38 @@ def enumerate_candidates(
         cell_rates = None
         if by_cell:
             cell_rates = np.minimum(by_cell[role], _column(limit)) * runs[:, None]
-        power = _power_w(groups, pricing, role, rate, traffic)
-        columns += _columns(groups, stocks, role, rate, power, cell_rates)
-    whole = sum(not c.cell_goodput_per_s for c in columns)
-    counts["kept"] = whole
-    return Enumeration(
-        tuple(groups),
-        tuple(columns),
-        pricing,
-        cells,
-        inside,
-        confidence,
-        tuple(s.region for s in stocks),
-        dict(counts),
-    )
+        power = power_at(everything, pricing.prepared[role], rate)
+        columns += _columns(groups, first, offer.stocks, role, rate, power, cell_rates)
+    return pricing, columns
 
 
 def _groups(
-    model: Model, stocks: Sequence[Stock], engine: Engine, traffic: Traffic, roles: Sequence[Role]
-) -> tuple[list[Group], Counter[str]]:
-    """Return the legal instances that hold a request, by device type and precision."""
+    model: Model,
+    offer: Offer,
+    traffic: Traffic,
+    roles: Sequence[Role],
+    counts: Counter[str],
+) -> list[Group]:
+    """Return an engine's legal instances that hold a request, by device type and precision."""
     groups: list[Group] = []
-    counts: Counter[str] = Counter()
     first = 0
-    for index, stock in enumerate(stocks):
+    for index, stock in enumerate(offer.stocks):
         for hardware in stock.hardware:
             layouts = legal_layouts(model, stock.count, hardware.scale_up_devices)
             counts["enumerated"] += len(layouts) * len(roles)
             if not layouts:
                 continue
-            everything = Instances(model, hardware, engine, layouts)
+            if not offer.runs_on(index):
+                counts["unsupported"] += len(layouts) * len(roles)
+                continue
+            everything = Instances(model, hardware, offer.engine, layouts)
             found = law(everything, traffic.lengths)
             fits = np.flatnonzero(found.places >= 1.0)
             counts["too_large"] += (len(layouts) - len(fits)) * len(roles)
             if len(fits):
                 groups.append(Group(everything.take(fits), index, found.take(fits), first))
                 first += len(fits)
-    return groups, counts
+    return groups
 
 
 def _one_domain(stocks: Sequence[Stock]) -> bool:
@@ -327,31 +323,17 @@ def link_limits(instances: Sequence[Instances], traffic: Traffic, inside: bool) 
     return np.concatenate(limits)
 
 
-def _runs(groups: Sequence[Group], engine: Engine, role: Role) -> BoolArray:
-    """Return ``[C]`` whether the engine runs a candidate's pipeline stages in a role."""
+def _runs(groups: Sequence[Group], offer: Offer, role: Role) -> BoolArray:
+    """Return ``[C]`` whether the engine runs a candidate in a role, with its pipeline stages."""
     staged = np.array([x.pp > 1 for g in groups for x in g.instances.layouts])
-    return np.asarray(~staged | (role in engine.staged_roles))
-
-
-def _power_w(
-    groups: Sequence[Group], pricing: Pricing, role: Role, rates: Array, traffic: Traffic
-) -> Array:
-    """Return ``[C]`` the power of one device of each candidate at its goodput."""
-    state = solve(pricing.prepared[role], np.maximum(rates, 1e-9))
-    batch = np.maximum(state.batch_mean, 1.0)
-    found = []
-    for g in groups:
-        device = g.instances.hardware.accelerator
-        rows = slice(g.first, g.first + len(g.instances.layouts))
-        shares = compute_shares(g.instances, traffic.lengths, _PHASES[role], batch[rows])
-        busy = g.instances.hardware.calibration.power.busy_fraction
-        power = power_w(1.0, shares, idle_w=device.idle_w, tdp_w=device.tdp_w, busy_fraction=busy)
-        found.append(np.broadcast_to(np.asarray(power), len(g.instances.layouts)))
-    return np.concatenate(found)
+    mode = "colocated" if role == "both" else "disaggregated"
+    here = mode in offer.engine.modes
+    return np.asarray(here & (~staged | (role in offer.engine.staged_roles)))
 
 
 def _columns(
     groups: Sequence[Group],
+    first: int,
     stocks: Sequence[Stock],
     role: Role,
     rates: Array,
@@ -360,7 +342,7 @@ def _columns(
 ) -> list[Column]:
     """Return a column per candidate that meets its SLOs at some rate, for all sizes or for some."""
     columns = []
-    for index, g in enumerate(groups):
+    for index, g in enumerate(groups, first):
         usd = stocks[g.stock].usd_per_hour
         for row, layout in enumerate(g.instances.layouts):
             k = g.first + row
@@ -379,8 +361,12 @@ def _columns(
                     stock=g.stock,
                     goodput_per_s=rate,
                     usd_per_hour=None if usd is None else usd * layout.devices,
-                    power_w=layout.devices * float(power[k]),
+                    power_w=layout.devices * float(power[0, k]),
+                    load_w=layout.devices * float(power[1, k]),
+                    steady_w=layout.devices * float(power[2, k]),
+                    utilisation=float(power[3, k]),
                     cell_goodput_per_s=cells,
+                    handover="" if role == "both" else g.handover,
                 )
                 for rate, cells in offers
             ]

@@ -14,6 +14,9 @@ from planner.search.buckets import one_cell
 from planner.search.candidates import Enumeration, enumerate_candidates
 from planner.search.job import Job, complete, terms_of
 from planner.search.mix import Terms, best_mix
+from planner.search.offers import Stock
+from planner.search.power import excess
+from planner.serving.attainment import Traffic
 from planner.spec.limits import UNBOUNDED
 from planner.units import format_seconds
 
@@ -39,8 +42,7 @@ class _Oracle:
             cells = one_cell(job.traffic.lengths)
             self.columns[key] = enumerate_candidates(
                 job.model,
-                job.stocks,
-                job.engine,
+                job.offers,
                 job.traffic,
                 job.roles,
                 cells,
@@ -70,7 +72,7 @@ class _Oracle:
 
     def feasible(self, dropped: frozenset[str]) -> bool:
         self.checks += 1
-        return _has_mix(*self.relaxed(dropped))
+        return _has_mix(*self.relaxed(dropped), self.job.traffic)
 
 
 #: Constraints that are fields of the limits.
@@ -85,10 +87,23 @@ _LIMITS = {
 }
 
 
-def _has_mix(found: Enumeration, terms: Terms) -> bool:
+def _has_mix(found: Enumeration, terms: Terms, traffic: Traffic) -> bool:
     if not complete(found.columns):
         return False
+    if terms.limits.power_w is not None:
+        drawn_w = _least_w(found, terms, traffic)
+        return drawn_w is not None and drawn_w <= terms.limits.power_w
     return best_mix(found.columns, terms, "gpus").termination != "infeasible"
+
+
+def _least_w(found: Enumeration, terms: Terms, traffic: Traffic) -> float | None:
+    """Return the power at its load of the mix of the least power [W], if there is a mix."""
+    mix = best_mix(found.columns, terms, "energy")
+    if mix.termination == "infeasible":
+        return None
+    one_watt = replace(terms, limits=replace(terms.limits, power_w=1.0))
+    draft = tuple((i, n) for i, n in enumerate(mix.replicas) if n)
+    return excess(found, draft, traffic, one_watt)
 
 
 def conflict(job: Job, known: str = "") -> str:
@@ -165,10 +180,11 @@ def _relief(oracle: _Oracle, name: str) -> str | None:
     if not oracle.feasible(frozenset({name})):
         return _devices(oracle) if name == "inventory" else None
     found, terms = oracle.relaxed(frozenset({name}))
-    goal = {"budget": "cost", "power": "energy"}.get(name)
-    if goal is not None:
-        least = best_mix(found.columns, terms, goal).objective  # type: ignore[arg-type]
-        return f"a budget of ${least:.2f}/h" if name == "budget" else f"{least / 1e3:.3g} kW"
+    if name == "budget":
+        return f"a budget of ${best_mix(found.columns, terms, 'cost').objective:.2f}/h"
+    if name == "power":
+        watts = _least_w(found, terms, oracle.job.traffic) or 0.0
+        return f"{math.ceil(watts / 10.0) / 100.0:.4g} kW"
     if name in ("rate", "headroom"):
         found, terms = oracle.relaxed(frozenset())
         most = best_mix(found.columns, replace(terms, rate_per_s=None), "goodput").objective
@@ -199,7 +215,8 @@ def _devices(oracle: _Oracle) -> str | None:
             more: int, columns: Enumeration = found, s: int = s, have: int = stock.count
         ) -> bool:
             counts = [have + more if i == s else c for i, c in enumerate(terms.stock)]
-            return _has_mix(columns, replace(terms, stock=tuple(counts)))
+            at = replace(terms, stock=tuple(counts))
+            return _has_mix(columns, at, oracle.job.traffic)
 
         high = 1
         while high <= _MOST_MORE and not enough(high):
@@ -216,18 +233,25 @@ def _devices(oracle: _Oracle) -> str | None:
 
 def _grown(job: Job, stock: int, more: int) -> Job:
     """Return the search with more devices of one type, which may form larger replicas."""
-    one = job.stocks[stock]
-    count = one.count + more
-    hardware = tuple(
-        replace(
-            h,
-            scale_up_devices=max(h.scale_up_devices, min(h.accelerator.scale_up.devices, count)),
+
+    def grown(one: Stock) -> Stock:
+        count = one.count + more
+        hardware = tuple(
+            replace(
+                h,
+                scale_up_devices=max(
+                    h.scale_up_devices, min(h.accelerator.scale_up.devices, count)
+                ),
+            )
+            for h in one.hardware
         )
-        for h in one.hardware
-    )
-    stocks = list(job.stocks)
-    stocks[stock] = replace(one, count=count, hardware=hardware)
-    return replace(job, stocks=tuple(stocks))
+        return replace(one, count=count, hardware=hardware)
+
+    offers = [
+        replace(o, stocks=tuple(grown(s) if i == stock else s for i, s in enumerate(o.stocks)))
+        for o in job.offers
+    ]
+    return replace(job, offers=tuple(offers))
 
 
 def _least(enough: Callable[[int], bool], low: int, high: int) -> int:
@@ -252,7 +276,7 @@ def _bound(oracle: _Oracle, name: str) -> str | None:
         )
         at = replace(job, traffic=replace(job.traffic, constraints=changed))
         found = oracle.enumeration(at, frozenset({f"{name}×{factor}"}))
-        return _has_mix(found, terms_of(at, found))
+        return _has_mix(found, terms_of(at, found), job.traffic)
 
     if not enough(_LOOSEST):
         return None

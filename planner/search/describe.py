@@ -15,12 +15,14 @@ from planner.search.candidates import Column, Enumeration
 from planner.search.drafts import Draft, spent
 from planner.search.mix import Terms
 from planner.search.plans import SHARES, Plan, Pool, Route, SloResult
+from planner.search.power import pool_w
 from planner.serving.attainment import Traffic
 from planner.serving.evaluate import memory_of
 from planner.serving.latency import Statistics
 from planner.serving.open_loop import goodput_per_s, own_constraints, place_share, solve
 from planner.serving.prepared import Prepared
 from planner.serving.state import METRICS, attained
+from planner.spec.scheduler import spoken
 
 _STATISTICS: dict[str, float | None] = {"mean": None, "p50": 0.5, "p90": 0.9, "p99": 0.99}
 #: Relative precision of a stable rate.
@@ -157,7 +159,6 @@ def _pool(found: Enumeration, of: Assessed, k: int, position: int, i: int, n: in
         lines = lines + prompt_lines
         bound = bottleneck(prompt_lines) if column.role == "prefill" else bound
     hardware = one.hardware
-    idle = hardware.accelerator.idle_w * column.devices
     capacity = float(law.kv_tokens[0])
     return Pool(
         column.role,
@@ -166,6 +167,7 @@ def _pool(found: Enumeration, of: Assessed, k: int, position: int, i: int, n: in
         hardware.precision.name,
         hardware.kv_bytes,
         one.engine.name,
+        spoken(one.engine.scheduler),
         n,
         n * column.devices,
         None if column.usd_per_hour is None else n * column.usd_per_hour,
@@ -178,7 +180,7 @@ def _pool(found: Enumeration, of: Assessed, k: int, position: int, i: int, n: in
         int(law.places[0]),
         one.engine.token_budget,
         *_steps_s(law, column.role, batch),
-        n * (idle + busy * (column.power_w - idle)),
+        pool_w(column, n, busy),
         hardware.accelerator.peak(hardware.precision.compute),
         hardware.accelerator.memory_bandwidth_bytes_per_s,
         memory_of(law),

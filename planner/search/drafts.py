@@ -65,11 +65,11 @@ def _cheapest(
     columns: Sequence[Column], terms: Terms, options: Sequence[tuple[int, int]]
 ) -> set[tuple[int, int]]:
     """Return the option of the least cost of every device type, and that of the fewest devices."""
-    kept: dict[tuple[int, str], tuple[float, tuple[int, int]]] = {}
+    kept: dict[tuple[int, str, str], tuple[float, tuple[int, int]]] = {}
     for i, n in options:
         c = columns[i]
         for name, value in (("cost", c.usd_per_hour), ("gpus", float(c.devices))):
-            key, spent = (c.stock, name), n * (math.inf if value is None else value)
+            key, spent = (c.stock, c.handover, name), n * (math.inf if value is None else value)
             if key not in kept or spent < kept[key][0]:
                 kept[key] = (spent, (i, n))
     return {option for _, option in kept.values()}
@@ -78,14 +78,14 @@ def _cheapest(
 def _thinned(columns: Sequence[Column], options: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Keep, per stock, device count and layout kind, only sides that could be on a Pareto front.
 
-    Between options of the same stock and devices, one with the smaller replicas' parallelism can
-    only win on goodput, one with the larger on latency: keep the best goodput per (devices,
-    layout) and drop precisions that give less with the same layout.
+    Between options of the same stock, engine and devices, one with the smaller replicas'
+    parallelism can only win on goodput, one with the larger on latency: keep the best goodput per
+    (devices, layout) and drop precisions that give less with the same layout.
     """
-    best: dict[tuple[int, int, str], tuple[int, int]] = {}
+    best: dict[tuple[int, int, str, str], tuple[int, int]] = {}
     for i, n in options:
         c = columns[i]
-        key = (c.stock, c.devices * n, str(c.layout))
+        key = (c.stock, c.devices * n, str(c.layout), c.handover)
         old = best.get(key)
         if old is None or c.goodput_per_s * n > columns[old[0]].goodput_per_s * old[1]:
             best[key] = (i, n)
@@ -105,8 +105,10 @@ def _filling(columns: Sequence[Column], alike: Sequence[int], terms: Terms) -> l
     worth = [alike[k] for k in kept]
     for p in (i for i in worth if columns[i].role == "prefill"):
         for d in (i for i in worth if columns[i].role == "decode"):
+            if not _together(columns, ((p, 1), (d, 1)), terms):
+                continue
             best = _best_ratio(columns[p], columns[d], terms)
-            if best is not None and _together(columns, ((p, 1), (d, 1)), terms):
+            if best is not None:
                 found.append(((p, best[0]), (d, best[1])))
     return found
 
@@ -129,7 +131,10 @@ def _best_ratio(p: Column, d: Column, terms: Terms) -> tuple[int, int] | None:
 
 
 def allowed(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
-    """Return whether a draft stays within the stock and the limits; its rate is not looked at."""
+    """Return whether a draft stays within the stock and the limits.
+
+    Not looked at are its rate, and the power that depends on it (:mod:`planner.search.power`).
+    """
     limits = terms.limits
     used = [0] * len(terms.stock)
     for i, n in draft:
@@ -142,24 +147,21 @@ def allowed(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
         return False
     if len(draft) > limits.shapes or not _together(columns, draft, terms):
         return False
-    if limits.power_w is not None and spent(columns, draft, terms, "energy") > limits.power_w:
-        return False
     budget = limits.budget_usd_per_hour
     return budget is None or spent(columns, draft, terms, "cost") <= budget * (1.0 + 1e-9)
 
 
 def _together(columns: Sequence[Column], draft: Draft, terms: Terms) -> bool:
-    """Return whether all split pools stand in one region."""
-    split = (
-        {terms.region[columns[i].stock] for i, _ in draft if columns[i].role != "both"}
-        if (terms.region)
-        else set()
-    )
-    return len(split) <= 1
+    """Return whether split pools stand in one region, and each engine's have both sides."""
+    split = [columns[i] for i, _ in draft if columns[i].role != "both"]
+    if terms.region and len({terms.region[c.stock] for c in split}) > 1:
+        return False
+    sides = ({c.handover for c in split if c.role == r} for r in ("prefill", "decode"))
+    return next(sides) == next(sides)
 
 
 def spent(columns: Sequence[Column], draft: Draft, terms: Terms, objective: Objective) -> float:
-    """Return what a draft adds to an objective: $/h, devices, W or g/h.
+    """Return what a draft adds to an objective: $/h or devices; W or g/h at its goodput.
 
     Owned devices are free, replicas that start or stop cost their hourly part, what all replicas
     share is added once; infinite where a price is unknown.
@@ -205,21 +207,27 @@ def capacity_per_s(
     """Return the goodput of a draft with its spares away, and the share of requests of each pool.
 
     Pools that serve all sizes alike share requests by their goodput: colocated + min(prefill,
-    decode). Pools of known sizes have their shares, and the first to be full sets the goodput.
+    decode) of each engine. Pools of known sizes have their shares, and the first to be full sets
+    the goodput.
     """
     able = [max(n - spare, 0) * columns[i].goodput_per_s for i, n in draft]
     parts = [columns[i].part for i, _ in draft]
     known = [float((weight * x.takes).sum()) for x in parts if x is not None]
     if known:
         return min(a / s for a, s in zip(able, known, strict=True)), known
-    sums = dict.fromkeys(("both", "prefill", "decode"), 0.0)
+    sums: dict[tuple[str, str], float] = {}
     for (i, _), rate in zip(draft, able, strict=True):
-        sums[columns[i].role] += rate
-    split = min(sums["prefill"], sums["decode"])
-    whole = sums["both"] + split
+        key = (columns[i].role, columns[i].handover)
+        sums[key] = sums.get(key, 0.0) + rate
+    split = {
+        h: min(sums.get(("prefill", h), 0.0), sums.get(("decode", h), 0.0))
+        for role, h in sums
+        if role != "both"
+    }
+    whole = sums.get(("both", ""), 0.0) + sum(split.values())
     shares = []
     for (i, _), rate in zip(draft, able, strict=True):
-        role = columns[i].role
-        part = rate if role == "both" else rate / max(sums[role], 1e-300) * split
+        role, h = columns[i].role, columns[i].handover
+        part = rate if role == "both" else rate / max(sums[role, h], 1e-300) * split[h]
         shares.append(part / max(whole, 1e-300))
     return whole, shares

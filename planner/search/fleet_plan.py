@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.search.plans import SloResult
+from planner.search.plans import Route, SloResult
 from planner.serving.chain import ChainResult
 from planner.spec.layout import Layout
 from planner.spec.slo import Bound
@@ -68,12 +68,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """A service over all hours."""
+    """A service over all hours, or the part of one that takes some request sizes.
+
+    ``of`` is the service that a part belongs to (else empty), ``routes`` the sizes that the part
+    takes, ``to_pools`` of each holding the share of them that it takes.
+    """
 
     name: str
     model: str
     priority: int
     hours: tuple[ServiceHour, ...]
+    of: str = ""
+    routes: tuple[Route, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

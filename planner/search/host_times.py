@@ -29,6 +29,7 @@ BOUNDS = {
     "prompt_slowdown": (0.2, 8.0),
     "context_s": (1e-9, 2e-6),
     "attention_slowdown": (0.2, 8.0),
+    "warm_up_s": (1e-3, 30.0),
 }
 #: Spread of log slowdown known beforehand: kernels in an engine take about what they take alone.
 PRIOR = {"decode_slowdown": 0.3, "prompt_slowdown": 0.3, "attention_slowdown": 0.5}

@@ -9,7 +9,7 @@ import numpy as np
 
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import IntArray
-from planner.search.assess import assess, share_within, statistics_s
+from planner.search.assess import share_within, statistics_s
 from planner.search.drafts import Draft
 from planner.search.fleet import staff
 from planner.search.fleet_plan import (
@@ -22,17 +22,57 @@ from planner.search.fleet_plan import (
     SupplyPlan,
 )
 from planner.search.fleet_shortage import explain_fleet
+from planner.search.interruptions import assessed_over, states_of
 from planner.search.plans import SloResult
 from planner.search.services import Options, Request, options_of
+from planner.search.split import parts_of
 from planner.search.staffing import Demand, Market, Staffing
 from planner.search.standing import placements_of
 from planner.serving.chain import ChainResult, chain_results
 from planner.spec.fleet import Spot
 
 #: How often a fleet whose exact check misses an SLO is sought again with more capacity there.
-_ROUNDS = 4
+_ROUNDS = 6
+#: How much more capacity than there is a miss asks for, and by how much more in late rounds.
+_MORE, _GROWTH, _LATE = 1.001, 1.1, 2
 #: What bisections leave open.
 _SLACK = 1.0 + 1e-4
+
+
+def plan_fleet(
+    name: str,
+    requests: Sequence[Request],
+    markets: Sequence[Market],
+    spot: Spot,
+    headroom: float,
+    *,
+    time_limit_s: float,
+) -> FleetPlan:
+    """Return the cheapest fleet, with those services routed by size that ask for it.
+
+    Where sizes part a service, the fleet without is sought too, and the cheaper one is returned.
+
+    Raises
+    ------
+    InfeasibleError
+        As :func:`plan_hours`.
+    """
+
+    def planned(asked: Sequence[Request]) -> FleetPlan:
+        return plan_hours(name, asked, markets, spot, headroom, time_limit_s=time_limit_s)
+
+    parts = [p for r in requests for p in (parts_of(r, markets) if r.by_size else [r])]
+    if len(parts) == len(requests):
+        return planned(requests)
+    fleets, why = [], None
+    for asked in (parts, requests):
+        try:
+            fleets.append(planned(asked))
+        except InfeasibleError as error:
+            why = error
+    if not fleets:
+        raise why or InfeasibleError("no fleet")
+    return min(fleets, key=lambda f: f.usd)
 
 
 def plan_hours(
@@ -54,7 +94,7 @@ def plan_hours(
     """
     options = [options_of(r) for r in requests]
     demands = [demand_of(r, o, spot, headroom) for r, o in zip(requests, options, strict=True)]
-    for _ in range(_ROUNDS):
+    for k in range(_ROUNDS):
         found = staff(markets, demands, time_limit_s=time_limit_s)
         if found.termination == "infeasible":
             raise InfeasibleError(explain_fleet(markets, demands))
@@ -62,10 +102,16 @@ def plan_hours(
             raise InfeasibleError(
                 f"no fleet was found within {time_limit_s:g} s of solver time; allow it more"
             )
-        held = list(zip(requests, options, found.replicas, strict=True))
-        checks = [_check(r, o, y) for r, o, y in held]
+        held = list(zip(options, found.replicas, strict=True))
+        checks = [
+            _check(r, d, o, y, v)
+            for r, d, (o, y), v in zip(requests, demands, held, found.spot, strict=True)
+        ]
+        keep = 1.0 if k == 0 else 0.5 if k < _ROUNDS - 2 else 0.0
+        more = _MORE * _GROWTH ** max(0, k - _LATE)
         tight = [
-            _tightened(d, o, y, c) for d, (_, o, y), c in zip(demands, held, checks, strict=True)
+            _tightened(d, o, y, c, keep, more)
+            for d, (o, y), c in zip(demands, held, checks, strict=True)
         ]
         if all(a is b for a, b in zip(tight, demands, strict=True)):
             break
@@ -117,45 +163,60 @@ def demand_of(request: Request, options: Options, spot: Spot, headroom: float) -
     )
 
 
-def _draft(options: Options, replicas: IntArray, traffic: int, hour: int) -> Draft:
-    """Return the pools of an hour that serve: a split side without its other one waits idle."""
-    where = options.index[traffic]
-    held = [(i, int(n)) for i, n in enumerate(replicas[:, hour]) if n]
-    roles = {options.columns[i].role for i, _ in held}
+def _serving(options: Options, replicas: IntArray, hour: int) -> list[int]:
+    """Return the columns of an hour that serve: a split side without its other one waits idle."""
+    held = [int(i) for i in np.flatnonzero(replicas[:, hour])]
+    roles = {options.columns[i].role for i in held}
     serving = roles if {"prefill", "decode"} <= roles else {"both"}
-    return tuple((where[i], n) for i, n in held if options.columns[i].role in serving)
+    return [i for i in held if options.columns[i].role in serving]
 
 
-def _check(request: Request, options: Options, replicas: IntArray) -> tuple[Check, ...]:
-    """Return per hour the SLO of a service at its peak rate, by the exact forms."""
+def _check(
+    request: Request, demand: Demand, options: Options, replicas: IntArray, spot: IntArray
+) -> tuple[Check, ...]:
+    """Return per hour the SLO of a service at its peak rate, by the exact forms.
+
+    Over the states of its spot replicas, of which some are away for a part of the time.
+    """
     known: dict[tuple[object, ...], Check] = {}
     hours = []
     for h, (t, rate) in enumerate(zip(request.traffic_of_hour, request.peak_per_s, strict=True)):
-        draft = _draft(options, replicas, t, h)
-        key = (t, rate, draft)
+        serving = _serving(options, replicas, h)
+        draft = tuple((options.index[t][i], int(replicas[i, h])) for i in serving)
+        on_spot = tuple(int(spot[i, h]) for i in serving)
+        key = (t, rate, draft, on_spot)
         if key not in known:
-            known[key] = _judged(request, options, t, rate, draft)
+            states = states_of(draft, on_spot, [float(demand.spot_down[i]) for i in serving])
+            known[key] = _judged(request, options, t, rate, draft, states)
         hours.append(known[key])
     return tuple(hours)
 
 
-def _judged(request: Request, options: Options, t: int, rate: float, draft: Draft) -> Check:
+def _judged(
+    request: Request,
+    options: Options,
+    t: int,
+    rate: float,
+    draft: Draft,
+    states: Sequence[tuple[tuple[int, ...], float]],
+) -> Check:
     if rate <= 0.0 or not draft:
         return Check((), ())
     traffic = request.traffic[t]
-    at = assess(options.found[t], [draft], traffic, rate)
+    at, up = assessed_over(options.found[t], draft, states, traffic, rate)
     slo = []
     for c in traffic.constraints:
-        value = float(statistics_s(at, traffic, c.bound.metric, [c.bound.quantile], c.weight)[0, 0])
+        of, q = up if c.bound.quantile is None else at, c.bound.quantile
+        value = float(statistics_s(of, traffic, c.bound.metric, [q], c.weight)[0, 0])
         share = float(share_within(at, traffic, c)[0])
         slo.append(SloResult(c.bound, c.of, value, share, value <= c.bound.limit_s * _SLACK))
     chains = []
     if request.workload is not None:
-        for found in chain_results(at.paths, traffic.lengths, at.mix, request.workload):
-            bound, of, *values = found
+        for found in chain_results(up.paths, traffic.lengths, up.mix, request.workload):
+            bound, cls, *values = found
             mean, value, share = (float(x[0]) for x in values)
             met = value <= bound.limit_s * _SLACK
-            chains.append(ChainResult(bound, of, mean, value, share, met))
+            chains.append(ChainResult(bound, cls, mean, value, share, met))
     return Check(tuple(slo), tuple(chains))
 
 
@@ -164,15 +225,20 @@ def _tightened(
     options: Options,
     replicas: IntArray,
     checks: Sequence[Check],
+    spot: float,
+    more: float,
 ) -> Demand:
-    """Return the demand with more capacity asked for in the hours that miss; else the same."""
+    """Return the demand with more capacity asked for in the hours that miss; else the same.
+
+    ``spot`` is the part of its spot share that a service then keeps, ``more`` a factor.
+    """
     missed = [h for h, check in enumerate(checks) if check.missed]
     if not missed:
         return demand
     rates = list(demand.rate_per_s)
     for h in missed:
-        rates[h] = _capacity(options, replicas, h) * 1.001
-    return replace(demand, rate_per_s=tuple(rates))
+        rates[h] = _capacity(options, replicas, h) * more
+    return replace(demand, rate_per_s=tuple(rates), spot_share=spot * demand.spot_share)
 
 
 def _capacity(options: Options, replicas: IntArray, h: int) -> float:
@@ -225,7 +291,8 @@ def _service(
                 checks[h].chains,
             )
         )
-    return ServicePlan(request.name, request.model.name, request.priority, tuple(hours))
+    known = (request.name, request.model.name, request.priority)
+    return ServicePlan(*known, tuple(hours), request.of, request.routes)
 
 
 def _pool(request: Request, options: Options, i: int, n: int, spot: int, starts: int) -> HourPool:

@@ -10,8 +10,9 @@ import numpy as np
 from planner.cost.layouts import legal_layouts, smallest_fit
 from planner.cost.memory import memory_map
 from planner.cost.step import Instances
-from planner.search.candidates import Enumeration, Stock
+from planner.search.candidates import Enumeration
 from planner.search.mix import Terms, best_mix
+from planner.search.offers import Offer, Stock
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import saturation_per_s, solve
 from planner.serving.prepared import Role
@@ -23,24 +24,22 @@ from planner.units import format_bytes, format_seconds
 
 def explain_unmet(
     model: Model,
-    stocks: Sequence[Stock],
-    engine: Engine,
+    offers: Sequence[Offer],
     traffic: Traffic,
     found: Enumeration,
     roles: Sequence[Role],
 ) -> str:
     """Return why no instance qualifies: memory, or the SLO that even an idle replica misses."""
     if not found.groups:
-        return _too_large(model, stocks, engine, traffic)
+        return _too_large(model, offers[0].stocks, offers[0].engine, traffic)
     best: dict[str, tuple[float, str]] = {}
     for group in found.groups:
         role: Role = "both" if "both" in roles else "prefill"
         sides: list[Role] = ["both"] if role == "both" else ["prefill", "decode"]
         rows = group.first + np.arange(len(group.instances.layouts))
         for side in sides:
-            assert found.pricing is not None
-            at = found.pricing.sure[side].take(rows).gapped()
-            state = solve(at.gapped(), saturation_per_s(at) * 1e-6)
+            at = found.pricings[group.pricing].sure[side].take(rows).gapped()
+            state = solve(at, saturation_per_s(at) * 1e-6)
             for c in traffic.constraints:
                 metric, q = c.bound.metric, c.bound.quantile
                 if (side == "prefill" and metric != "ttft") or (

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from planner.formulas.arrays import Array
-from planner.search.candidates import Column, Servers
+from planner.search.candidates import Column
+from planner.search.coverage import carry
 from planner.search.dominated import undominated
 from planner.search.milp import run
+from planner.search.offers import Servers
 from planner.search.rooms import keep_in_one_region, rooms
 from planner.search.takes import takes_of
 from planner.spec.limits import UNBOUNDED, Limits
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 Objective = Literal["cost", "gpus", "goodput", "energy", "carbon"]
 Goals = tuple[Objective, ...]
+#: Objectives that depend on the load of a replica, not only on its number.
+_BY_LOAD: tuple[Objective, ...] = ("energy", "carbon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def most_replicas(column: Column, terms: Terms) -> int:
 def coefficient(column: Column, objective: Objective, carbon_g_per_kwh: float = 0.0) -> float:
     """Return what one replica of a column adds to the objective that is minimised.
 
-    Carbon is in g/h; owned devices and switches are counted apart.
+    Power and carbon [g/h] are those at its goodput; owned devices and switches are counted apart.
     """
     match objective:
         case "cost":
@@ -154,7 +158,9 @@ def build(
     ]
     able = _counted(problem, columns, terms, most, y)
     served = problem.add_variable("served_rate", 0, None)
-    _coverage(problem, columns, terms, able, served)
+    by_load = terms.limits.power_w is not None or objective in _BY_LOAD
+    by_load = by_load or any(name in _BY_LOAD for name, _ in ceilings)
+    load = carry(problem, columns, terms.shares, able, served, by_load=by_load)
     for s, available in enumerate(terms.stock):
         if available is not None:
             used = pulp.lpSum(
@@ -167,7 +173,7 @@ def build(
     for k, room in enumerate(rooms(columns, terms.servers)):
         held = pulp.lpSum(columns[i].devices * y[i] for i in room.columns)
         problem += held <= room.devices, f"room_{k}"
-    sums = _sums(problem, columns, terms, y)
+    sums = _sums(problem, columns, terms, y, load)
     if objective == "goodput":
         # a vanishing price per device breaks ties between equal goodputs towards fewer devices
         problem.setObjective(served - 1e-7 * sums("gpus"))
@@ -208,53 +214,17 @@ def _counted(
     return [v - k * one if k else 1 * v for v, one in zip(y, z, strict=True)]
 
 
-def _coverage(
-    problem: pulp.LpProblem,
-    columns: Sequence[Column],
-    terms: Terms,
-    able: Sequence[pulp.LpAffineExpression],
-    served: pulp.LpVariable,
-) -> None:
-    """Add the rows that carry the served rate through colocated and split pools."""
-    import pulp
-
-    whole = {r: pulp.LpAffineExpression() for r in ("both", "prefill", "decode")}
-    chosen: dict[str, list[list[pulp.LpVariable]]] = {r: [] for r in whole}
-    sized = any(c.cell_goodput_per_s for c in columns)
-    for i, (c, n) in enumerate(zip(columns, able, strict=True)):
-        if not c.cell_goodput_per_s:
-            whole[c.role] += c.goodput_per_s * n
-            continue
-        x = [
-            problem.add_variable(f"x{i}_{g}", 0, None if rate > 0.0 else 0.0)
-            for g, rate in enumerate(c.cell_goodput_per_s)
-        ]
-        rates = zip(x, c.cell_goodput_per_s, strict=True)
-        problem += pulp.lpSum((1.0 / r) * v for v, r in rates if r > 0.0) <= n, f"load_{i}"
-        chosen[c.role].append(x)
-    if sized:
-        for role, capacity in whole.items():
-            rate = problem.add_variable(f"whole_{role}", 0, None)
-            problem += rate <= capacity, f"capacity_{role}"
-            whole[role] = 1 * rate
-    for g, share in enumerate(terms.shares if sized else (1.0,)):
-        tail = f"_{g}" if sized else ""
-        split = problem.add_variable(f"split_rate{tail}", 0, None)
-        for role, name in (("both", "demand"), ("prefill", "prompt"), ("decode", "decode")):
-            offered = share * whole[role] + pulp.lpSum(x[g] for x in chosen[role])
-            if role == "both":
-                problem += share * served <= offered + split, f"{name}{tail}"
-            else:
-                problem += split <= offered, f"{name}{tail}"
-
-
 def _sums(
     problem: pulp.LpProblem,
     columns: Sequence[Column],
     terms: Terms,
     y: Sequence[pulp.LpVariable],
+    load: Sequence[pulp.LpAffineExpression],
 ) -> Callable[[Objective], pulp.LpAffineExpression]:
-    """Return the function that adds up an objective over a mix; cost knows what is owned."""
+    """Return the function that adds up an objective over a mix.
+
+    Cost knows what is owned; of power, a part follows the load of a column [replicas' worth].
+    """
     import pulp
 
     made: dict[Objective, pulp.LpAffineExpression] = {}
@@ -264,6 +234,11 @@ def _sums(
         if name not in made:
             each = [coefficient(c, name, carbon[c.stock]) for c in columns]
             made[name] = pulp.lpSum(a * v for a, v in zip(each, y, strict=True))
+            if name in _BY_LOAD:
+                rows = zip(columns, each, load, y, strict=True)
+                made[name] += pulp.lpSum(
+                    a * c.load_w / c.power_w * (x - v) for c, a, x, v in rows if c.load_w
+                )
             if name == "cost":
                 made[name] += terms.beside_usd_per_hour
                 made[name] += _owned(problem, columns, terms, y)
@@ -346,6 +321,15 @@ def offered(columns: Sequence[Column], terms: Terms, goals: Goals) -> list[int]:
     power = terms.limits.power_w is not None or bool({"energy", "carbon"} & set(goals))
     kept = set(undominated(columns, goals[0], power=power))
     return sorted(kept | {i for i, n in enumerate(terms.now) if n})
+
+
+def least_of(columns: Sequence[Column], terms: Terms, goal: Objective) -> float:
+    """Return the proved bound of the first goal, minimised; infinite where there is no mix."""
+    chosen = [columns[i] for i in offered(columns, replace(terms, now=()), (goal,))]
+    found = solve(build(chosen, replace(terms, now=()), goal), chosen)
+    if found.termination == "infeasible":
+        return math.inf
+    return -found.bound if goal == "goodput" else found.bound
 
 
 def best_mix(columns: Sequence[Column], terms: Terms, goals: Goals | Objective) -> Solution:

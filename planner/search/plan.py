@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,10 @@ from planner.search.dominated import undominated
 from planner.search.drafts import Draft, drafts, spent
 from planner.search.infeasible import explain_shortage
 from planner.search.job import Job, enumerated, optimum
-from planner.search.mix import Goals, Objective, Terms
+from planner.search.mix import Objective, Terms
 from planner.search.pareto import knee, pareto_front
 from planner.search.plans import PlanSet
+from planner.search.power import amounts, drawn
 from planner.serving.attainment import Traffic
 
 #: Plans that get every statistic; the rest of a very large Pareto set is counted, not listed.
@@ -53,7 +55,12 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
     offered = list(dict.fromkeys((*offered, *drafts(found.columns, terms))))
     assessed = assess(found, offered, traffic, rate, spare=spare)
     keep, values = _pareto(found, offered, assessed, traffic, terms)
-    order = _ranked(found, offered, assessed, keep, values, job.goals, terms)
+    if not keep:
+        raise _shortage(job, found, terms)
+    goals = {g: amounts(found, offered, assessed, terms, g) for g in job.goals}
+    if "cost" in goals:
+        goals["cost"] = values[:, 0]
+    order = _ranked(found, offered, assessed, keep, values, goals)
     listed = order[:LISTED]
     chosen = [offered[k] for k in listed]
     final = assess(found, chosen, traffic, rate, spare=spare)
@@ -78,7 +85,7 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
     widest = max(calibrations, key=lambda c: c.relative_error.median)
     whole = [c for c in found.columns if not c.cell_goodput_per_s and c.part is None]
     dominated = len(whole) - len(undominated(whole, job.goals[0]))
-    value = _goal_value(found, offered[plans[0][0]], assessed, plans[0][0], job.goals[0], terms)
+    value = float(goals[job.goals[0]][plans[0][0]])
     return PlanSet(
         tuple(numbered),
         ",".join(job.goals),
@@ -90,6 +97,7 @@ def plan_set(job: Job, found: Enumeration, terms: Terms) -> PlanSet:
         {"median": widest.relative_error.median, "p90": widest.relative_error.p90},
         "fit" if all(c.basis == "fit" for c in calibrations) else "default",
         max(0.0, (value - best.bound) / max(abs(value), 1e-12)),
+        "additive" if len(found.cells.cells) > 1 else "exact",
         job.limits,
     )
 
@@ -122,22 +130,14 @@ def _pareto(
             -of.goodput_per_s,
         ]
     )
-    finite = np.flatnonzero(np.isfinite(values).all(axis=1))
+    ok = np.isfinite(values).all(axis=1)
+    if terms.limits.power_w is not None:
+        ok &= drawn(found, offered, of) <= terms.limits.power_w * (1.0 + 1e-6)
+    finite = np.flatnonzero(ok)
     # differences below 0.1 % are noise of the bisections, not a reason to list another plan
     rounded = np.round(np.log(np.maximum(np.abs(values[finite]), 1e-12)) / 1e-3)
     rounded[:, 3] *= -1.0
     return [int(finite[k]) for k in pareto_front(rounded)], values
-
-
-def _goal_value(
-    found: Enumeration, draft: Draft, of: Assessed, k: int, goal: Objective, terms: Terms
-) -> float:
-    """Return a draft's value of an objective; smaller is better."""
-    if goal == "goodput":
-        return -float(of.goodput_per_s[k])
-    if goal == "cost":
-        return _cost(found, draft, terms)
-    return spent(found.columns, draft, terms, goal)
 
 
 def _ranked(
@@ -146,8 +146,7 @@ def _ranked(
     of: Assessed,
     keep: list[int],
     values: Array,
-    goals: Goals,
-    terms: Terms,
+    goals: Mapping[Objective, Array],
 ) -> list[int]:
     """Return the Pareto set in order of the objectives, the recommended plan first.
 
@@ -156,7 +155,7 @@ def _ranked(
     1 % of the best goodput there: model error is far above 1 %, and every further shape is work
     for the people who run it. Where the inventory's goodput is asked for, idle devices count first.
     """
-    first = {k: [_goal_value(found, offered[k], of, k, g, terms) for g in goals] for k in keep}
+    first = {k: [float(of_goal[k]) for of_goal in goals.values()] for k in keep}
 
     def key(k: int) -> tuple[float, ...]:
         rest = (values[k, 3], float(len(offered[k])), values[k, 0], float(k))
@@ -172,6 +171,6 @@ def _ranked(
     simple = [k for k in near if of.goodput_per_s[k] >= 0.99 * most]
     stages = {k: sum(found.columns[i].layout.pp for i, _ in offered[k]) for k in simple}
     used = {k: sum(n * found.columns[i].devices for i, n in offered[k]) for k in simple}
-    idle = {k: -used[k] if goals[0] == "goodput" else 0 for k in simple}
+    idle = {k: -used[k] if next(iter(goals)) == "goodput" else 0 for k in simple}
     best_k = min(simple, key=lambda k: (idle[k], len(offered[k]), stages[k], order.index(k)))
     return [best_k, *(k for k in order if k != best_k)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from planner.cost.breakdown import Line
 from planner.serving.evaluate import Memory
@@ -23,6 +24,8 @@ class Pool:
     ----------
     role
         ``both`` (prompts and decode in one replica), ``prefill`` or ``decode``.
+    engine, scheduler
+        Profile, and its scheduler as ``--scheduler`` reads it.
     traffic_share
         Share of the plan's requests that pass through the pool.
     goodput_per_s
@@ -40,6 +43,7 @@ class Pool:
     precision: str
     kv_bytes_per_element: float
     engine: str
+    scheduler: str
     replicas: int
     gpus: int
     usd_per_hour: float | None
@@ -183,7 +187,10 @@ class PlanSet:
     relative_error: dict[str, float]
     basis: str
     gap: float = 0.0
-    """How far the recommended plan's objective may be from the proved bound, as a share of it."""
+    """How far the recommended plan's objective may be from the bound, as a share of it."""
+    bound_basis: Literal["exact", "additive"] = "exact"
+    """``exact``: no mix of pools goes below the bound. ``additive``: also pools by size were
+    sought, and the bound holds for them as far as loads of sizes add up."""
     limits: Limits = UNBOUNDED
     assumptions: tuple[str, ...] = field(default=())
     prices: tuple[Price, ...] = ()

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planner.search.candidates import Column, Servers, Stock
+from planner.search.candidates import Column
+from planner.search.offers import Servers, Stock
 from planner.search.placement import Item, Node, Placement, place
 from planner.search.plans import Plan
 

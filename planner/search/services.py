@@ -9,8 +9,10 @@ import numpy as np
 
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array
-from planner.search.candidates import Column, Enumeration, Stock, enumerate_candidates
+from planner.search.candidates import Column, Enumeration, enumerate_candidates
 from planner.search.infeasible import explain_unmet
+from planner.search.offers import Offer, Stock
+from planner.search.plans import Route
 from planner.serving.attainment import Traffic
 from planner.serving.prepared import Role
 from planner.spec.engine import Engine
@@ -50,6 +52,12 @@ class Request:
     priority: int = 0
     workload: Workload | None = None
     """Set where classes call each other: its deadlines are checked."""
+    by_size: bool = False
+    """Whether request sizes may go to different device types."""
+    of: str = ""
+    """Of a part of a service by size: that service."""
+    routes: tuple[Route, ...] = ()
+    """Of a part: the sizes it takes, and which share of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +97,13 @@ def options_of(request: Request) -> Options:
     roles: list[Role] = ["both"] if "colocated" in request.modes else []
     if "disaggregated" in request.modes:
         roles += ["prefill", "decode"]
+    offers = (Offer(request.engine, request.stocks),)
     found, counts = [], {"enumerated": 0, "kept": 0}
     for traffic in request.traffic:
-        one = enumerate_candidates(request.model, request.stocks, request.engine, traffic, roles)
+        one = enumerate_candidates(request.model, offers, traffic, roles)
         kept = {c.role for c in one.columns}
         if "both" not in kept and not {"prefill", "decode"} <= kept:
-            why = explain_unmet(request.model, request.stocks, request.engine, traffic, one, roles)
+            why = explain_unmet(request.model, offers, traffic, one, roles)
             raise InfeasibleError(f"service {request.name}: {why}")
         for key in counts:
             counts[key] += one.counts.get(key, 0)

@@ -18,14 +18,17 @@ from planner.search.assess import assess, meets
 from planner.search.candidates import Column, Enumeration, Part, link_limits, price_all
 from planner.search.drafts import Draft, capacity_per_s, spent
 from planner.search.mix import Goals, Solution, Terms, best_mix
+from planner.search.power import amounts
 from planner.serving.attainment import Traffic
-from planner.serving.open_loop import goodput_per_s
+from planner.serving.open_loop import goodput_among
 from planner.serving.routed import only
 
 #: Rounds of solving and pricing again.
 ROUNDS = 5
 #: A capacity within this share of the demand counts as enough: bisections end there.
 _ROUNDING = 1e-4
+#: Relative precision of a pool's goodput.
+_PRECISION = 1e-6
 #: How far a column's load may be corrected either way.
 _LEAST_FACTOR, _MOST_FACTOR = 0.1, 4.0
 
@@ -38,6 +41,8 @@ class Sized:
     drafts: tuple[Draft, ...]
     bound: float
     rounds: int
+    added: int
+    """Columns added, at the end."""
 
 
 def sized_drafts(found: Enumeration, terms: Terms, goals: Goals, traffic: Traffic) -> Sized:
@@ -71,7 +76,7 @@ def sized_drafts(found: Enumeration, terms: Terms, goals: Goals, traffic: Traffi
         for i, f in change.items():
             factor[i] = float(np.clip(factor[i] * f, _LEAST_FACTOR, _MOST_FACTOR))
     best = max(bounds) if "goodput" in goals[:1] and bounds else min(bounds, default=np.inf)
-    return Sized(found, tuple(drafts), best, rounds)
+    return Sized(found, tuple(drafts), best, rounds, len(found.columns) - len(factor))
 
 
 def _scaled(column: Column, factor: float) -> Column:
@@ -123,7 +128,9 @@ def own_column(found: Enumeration, column: Column, takes: Array, traffic: Traffi
         inside=found.inside,
         confidence=found.confidence,
     )
-    rate = float(goodput_per_s(pricing.sure[column.role], own.constraints)[0])
+    # one replica in as many as the whole stream would take sees its part of the bursts
+    at, known = pricing.sure[column.role], (own.rate_per_s, own.routing)
+    rate = float(goodput_among(at, own.constraints, *known, _PRECISION)[0])
     if column.role != "both":
         rate = min(rate, float(link_limits([one], own, found.inside)[0]))
     part = Part(takes, pricing)
@@ -143,8 +150,14 @@ def holds(found: Enumeration, draft: Draft, terms: Terms, traffic: Traffic) -> b
     return bool(meets(at, traffic)[0])
 
 
-def value_of(found: Enumeration, draft: Draft, terms: Terms, goals: Goals, weight: Array) -> float:
+def value_of(
+    found: Enumeration, draft: Draft, terms: Terms, goals: Goals, traffic: Traffic
+) -> float:
     """Return what a draft is worth at the first goal; smaller is better."""
+    spare, weight = terms.limits.spare_replicas, traffic.lengths.weight
     if goals[0] == "goodput":
-        return -capacity_per_s(found.columns, draft, terms.limits.spare_replicas, weight)[0]
+        return -capacity_per_s(found.columns, draft, spare, weight)[0]
+    if goals[0] in ("energy", "carbon"):
+        at = assess(found, [draft], traffic, traffic.rate_per_s, spare=spare)
+        return float(amounts(found, [draft], at, terms, goals[0])[0])
     return spent(found.columns, draft, terms, goals[0])

@@ -15,8 +15,10 @@ from planner.search.describe import plans_of
 from planner.search.drafts import Draft, spent
 from planner.search.job import Job, enumerated, optimum
 from planner.search.mix import Objective, Terms, best_mix
+from planner.search.offers import Stock, with_stocks
 from planner.search.pareto import knee, pareto_front
 from planner.search.plans import Point, TradeOff
+from planner.search.power import amounts
 from planner.search.prices import with_bound
 from planner.search.sized import value_of
 from planner.serving.attainment import Constraint
@@ -102,8 +104,7 @@ def _optimum(job: Job, limits: Mapping[str, float]) -> _Found | None:
     if "goodput" in limits:
         terms = replace(terms, rate_per_s=max(limits["goodput"], terms.rate_per_s or 0.0))
     best = optimum(bounded, found, terms)
-    weight = job.traffic.lengths.weight
-    worth = [value_of(best.found, d, terms, job.goals, weight) for d in best.drafts]
+    worth = [value_of(best.found, d, terms, job.goals, job.traffic) for d in best.drafts]
     if not worth:
         return None
     return _Found(best.found, terms, best.drafts[int(np.argmin(worth))])
@@ -111,14 +112,12 @@ def _optimum(job: Job, limits: Mapping[str, float]) -> _Found | None:
 
 def _bounded(job: Job, name: str, limit: float) -> Job:
     if name == "quality":
-        stocks = [
-            replace(
-                s,
-                hardware=tuple(h for h in s.hardware if h.precision.quality_loss <= limit + 1e-12),
-            )
-            for s in job.stocks
-        ]
-        return replace(job, stocks=tuple(stocks))
+
+        def within(stock: Stock) -> Stock:
+            kept = [h for h in stock.hardware if h.precision.quality_loss <= limit + 1e-12]
+            return replace(stock, hardware=tuple(kept))
+
+        return replace(job, offers=with_stocks(job.offers, within))
     if name == "energy":
         return replace(job, limits=replace(job.limits, power_w=limit))
     if name == "cost":
@@ -136,7 +135,9 @@ def _bounded(job: Job, name: str, limit: float) -> Job:
 def _grid(job: Job, found: Enumeration, terms: Terms, name: str, steps: int) -> list[float]:
     """Return the bounds to try on an objective, tightest first."""
     if name == "quality":
-        return sorted({h.precision.quality_loss for s in job.stocks for h in s.hardware})
+        return sorted(
+            {h.precision.quality_loss for o in job.offers for s in o.stocks for h in s.hardware}
+        )
     whole = [c for c in found.columns if not c.cell_goodput_per_s]
     if name in ("ttft", "tpot"):
         tightest = _ABOVE_IDLE * _idle_s(job, found, name)
@@ -157,15 +158,13 @@ def _grid(job: Job, found: Enumeration, terms: Terms, name: str, steps: int) -> 
 
 def _idle_s(job: Job, found: Enumeration, name: str) -> float:
     """Return the best statistic of a latency that any idle replica attains [s]."""
-    assert found.pricing is not None
     role: Role = "both" if "both" in job.roles else ("prefill" if name == "ttft" else "decode")
     roles: list[Role] = [role]
     if len(job.roles) > 1 and role == "both":
         roles.append("prefill" if name == "ttft" else "decode")
     q = next((c.bound.quantile for c in job.traffic.constraints if c.bound.metric == name), 0.9)
     best = np.inf
-    for one in roles:
-        at = found.pricing.sure[one]
+    for at in (p.sure[one] for p in found.pricings for one in roles):
         state = solve(at, saturation_per_s(at) * 1e-6)
         weight = at.lengths.weight
         if q is None:
@@ -194,5 +193,5 @@ def _values(job: Job, one: _Found, names: Sequence[str]) -> list[float]:
             values.append(max(g.instances.hardware.precision.quality_loss for g in groups))
         else:
             goal: Objective = "energy" if name == "energy" else "cost"
-            values.append(spent(columns, one.draft, one.terms, goal))
+            values.append(float(amounts(one.columns, [one.draft], at, one.terms, goal)[0]))
     return values

@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.cost.step import Lengths
 from planner.formulas.arrays import Array
+from planner.formulas.drift import Drift
 from planner.formulas.routing import Routing
 from planner.spec.slo import Bound, parse_bound
 from planner.spec.workload import TrafficClass, Workload
@@ -34,7 +35,8 @@ class Constraint:
 class Traffic:
     """What arrives: lengths, burstiness, and the bounds that must hold.
 
-    ``reuse`` holds, per class, what prefix caches of rising size find: rows of (tokens, share).
+    ``reuse`` holds, per class, what prefix caches of rising size find: rows of (tokens, share);
+    ``drift`` how the rate moves about its mean, ``None`` where it is steady.
     """
 
     lengths: Lengths
@@ -43,6 +45,7 @@ class Traffic:
     rate_per_s: float | None
     reuse: tuple[tuple[tuple[float, float], ...], ...] = ()
     routing: Routing = "random"
+    drift: Drift | None = None
 
     def reused_tokens(self, cache_tokens: Array | float) -> Array:
         """Return ``[b]`` the prompt tokens that an LRU cache of a size finds, by length bucket.
@@ -92,7 +95,13 @@ def traffic_of(
     rate = rate_per_s if rate_per_s is not None else workload.rate_per_s
     calls = None if rate is None else rate * workload.calls_per_request
     reuse = tuple(c.prefix_reuse for c in workload.classes)
-    return Traffic(lengths, float(np.sqrt(cv2)), tuple(constraints), calls, reuse)
+    drift = None
+    if workload.load_levels:
+        share, *loads = np.array(workload.load_levels).T
+        share = share / share.sum()
+        requests, prompts, outputs = (x / (x @ share) for x in loads)
+        drift = Drift(share, requests, prompts, outputs, workload.level_lasts_s)
+    return Traffic(lengths, float(np.sqrt(cv2)), tuple(constraints), calls, reuse, drift=drift)
 
 
 def class_shares(workload: Workload) -> Array:

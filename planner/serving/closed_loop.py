@@ -6,7 +6,7 @@ processing) gives the time of a cycle; the cohort that starts together, what of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def solve_closed(
         rate,
         batch_mean,
         1.0 if colocated else 1.0 - idle,
-        _ttft(waves, uneven, fixed, for_places, lengths),
+        _ttft(_warmed(waves, prompt_law.warm_up_s), uneven, fixed, for_places, lengths),
         _mixture(np.full_like(decode, tpot), spread, lengths.weight),
         _mixture(ttft_mean + uneven + decode * tpot, variance + decode**2 * spread, lengths.weight),
     )
@@ -151,6 +151,11 @@ def _waves(law: Law, lengths: Lengths, requests: float, batch: float, decode_s: 
     spread = float(np.sqrt(lengths.mean((output - lengths.mean(output)) ** 2)))
     tokens = float(lengths.mean(lengths.decode))
     return waves_of(steps, requests, spread / pace, tokens / pace, law.request_s, law.gather_steps)
+
+
+def _warmed(waves: Waves, warm_up_s: float) -> Waves:
+    """Return the waves of a benchmark whose first one also waits for the engine to warm up."""
+    return replace(waves, mean_s=waves.mean_s + warm_up_s * (np.arange(len(waves.mean_s)) == 0))
 
 
 def _prompt_steps(law: Law, lengths: Lengths, batch: float) -> PromptSteps:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.formulas import occupancy
-from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.arrays import Array, BoolArray, Rows
 from planner.formulas.renewal import arrivals_after
 from planner.serving.prepared import Prepared
 from planner.serving.slots import beside
@@ -59,30 +59,19 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     tokens = float(at.lengths.mean(at.lengths.decode))
     if tokens <= 0.0:  # one-token answers never decode
         return no_decoding(len(rate_per_s))
-    gathered = _gathered(at, rate_per_s, tokens)[:, None]
-    prices = at.marginal_s, at.crowded_s, gathered
-    prompts = rate_per_s[:, None] * at.passes
-    if at.law.apart:
-        taken = paused_share(prompts, at.step_s, *prices, at.law.lost)
-    else:
-        taken = taken_share(prompts, at.step_s, *prices)
-    # noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md)
-    swing = _swing(at, taken)
-    if at.slots is not None:
-        several = at.slots.count[:, None] > 1.0
-        part, noise = beside(at.slots, rate_per_s, at.law.decode_s, _square(at))
-        part = np.minimum(at.across(part) * at.passes, 1.0 - 1e-6)
-        taken = np.where(several, part, taken)
-        swing = np.where(several, at.across(noise), swing)
+    taken, swing = _taken(at, rate_per_s, tokens)
     slowed = at.step_s / (1.0 - taken)  # Q5: prompts take their share of every step's time
     full = slowed > at.capped_s  # at most a full token budget per step
     slowed = np.minimum(slowed, at.capped_s)
     if full.any():
-        swing = np.where(full, _swing(at, 1.0 - at.step_s / slowed), swing)
+        swing = np.where(full, _swing(_square(at), at.prompt_cv, 1.0 - at.step_s / slowed), swing)
     # even perfectly paced arrivals of equal lengths leave a little noise, and no division by zero
-    spread = np.maximum(1.0 + (swing - 1.0) * at.overlap, LEAST_SPREAD)
+    spread = swing - 1.0
+    spread *= at.overlap
+    spread += 1.0
+    np.maximum(spread, LEAST_SPREAD, out=spread)
     # loads that a router keeps even move together, by a part of what the pool's does (Q11)
-    spread = spread / at.pool[:, None]
+    spread /= at.pool[:, None]
     weights = occupancy.occupancy_log_weights(
         slowed, tokens, at.counts, at.widths, rate_per_s, spread
     )
@@ -104,8 +93,8 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     # PASTA: an arrival finds n in decode and then shares steps with n + 1
     steps = np.concatenate([slowed, slowed[:, -1:]], axis=1)
     frozen = at.counts >= places[:, None]
-    steps[frozen] = 0.0
-    steps += frozen * steps.max(axis=1, keepdims=True)
+    np.copyto(steps, 0.0, where=frozen)
+    np.copyto(steps, steps.max(axis=1, keepdims=True), where=frozen)
     weighed = p * steps
     mean = weighed.sum(axis=-1)
     variance = np.maximum(_summed(weighed, steps) - mean**2, 0.0)
@@ -115,6 +104,38 @@ def decode_state(at: Prepared, rate_per_s: Array) -> Decoding:
     batch = rate_per_s * tokens * tpot
     seen = _seen(at, p, slowed)
     return Decoding(batch, tpot, variance, elasticity, waiting, decay, p[:, 0], decay > 0.0, seen)
+
+
+def _taken(at: Prepared, rate: Array, tokens: float) -> tuple[Array, Array]:
+    """Return ``[C, K − 1]`` the share of time that prompts take from decoding, and A.
+
+    A is the noise of arrivals and of the prompts that stop decoding, per arrival (docs/model.md).
+    """
+    if at.slots is None:
+        return _taken_alike(at, rate, tokens)
+    part, noise = beside(at.slots, rate, at.law.decode_s, _square(at))
+    taken, swing = at.across(part), at.across(noise)
+    taken *= at.passes
+    np.minimum(taken, 1.0 - 1e-6, out=taken)
+    alike = np.flatnonzero(at.slots.count <= 1.0)
+    if len(alike):
+        taken[alike], swing[alike] = _taken_alike(at, rate, tokens, alike)
+    return taken, swing
+
+
+def _taken_alike(
+    at: Prepared, rate: Array, tokens: float, rows: Rows = slice(None)
+) -> tuple[Array, Array]:
+    """Return the same of some replicas, whose prompts fill steps evenly."""
+    step, alone, crowded = (x[rows] for x in (at.step_s, at.marginal_s, at.crowded_s))
+    rate = rate[rows]
+    gathered = _gathered(at, rate, tokens, step, crowded, at.arrival_cv[rows])[:, None]
+    prompts = rate[:, None] * at.passes[rows]
+    if at.law.apart:
+        taken = paused_share(prompts, step, alone, crowded, gathered, at.law.lost)
+    else:
+        taken = taken_share(prompts, step, alone, crowded, gathered)
+    return taken, _swing(_square(at)[rows], at.prompt_cv[rows], taken)
 
 
 def _seen(at: Prepared, p: Array, slowed: Array) -> Array:
@@ -142,10 +163,13 @@ def _square(at: Prepared) -> Array:
     return np.asarray(np.where(at.pool > 1.0, at.stream_cv, at.arrival_cv) ** 2)
 
 
-def _swing(at: Prepared, taken: Array) -> Array:
+def _swing(square: Array, prompt_cv: Array, taken: Array) -> Array:
     """Return A, the noise per arrival where prompts take this share of the time."""
-    swing = _square(at)[:, None] + (taken * at.prompt_cv) ** 2
-    return np.asarray(swing / (1.0 - taken) ** 2)
+    swing = taken * prompt_cv
+    swing *= swing
+    swing += square[:, None]
+    swing /= (1.0 - taken) ** 2
+    return swing
 
 
 def taken_share(
@@ -209,14 +233,16 @@ def gathering(rate: Array, step_s: Array, arrival_cv: Array) -> Array:
     return np.asarray(2.0 * arrivals_after(rate, 0.5 * step_s, arrival_cv) / met)
 
 
-def _gathered(at: Prepared, rate: Array, tokens: float) -> Array:
+def _gathered(
+    at: Prepared, rate: Array, tokens: float, step_s: Array, crowded_s: Array, arrival_cv: Array
+) -> Array:
     """Return ``[C]`` κ in the step at the occupancy that sustains the rate without prompts."""
     middles = occupancy.grid_middles(at.counts)
-    enough = middles >= rate[:, None] * tokens * at.step_s
+    enough = middles >= (rate * tokens)[:, None] * step_s
     enough[:, -1] = True
     row, k = np.arange(len(rate)), enough.argmax(axis=1)
-    free = 1.0 - np.minimum(rate * at.crowded_s[row, k], 0.9)
-    return gathering(rate, at.step_s[row, k] / free, at.arrival_cv)
+    free = 1.0 - np.minimum(rate * crowded_s[row, k], 0.9)
+    return gathering(rate, step_s[row, k] / free, arrival_cv)
 
 
 def tpot_variance_s2(

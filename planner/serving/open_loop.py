@@ -14,6 +14,7 @@ import numpy as np
 
 from planner.formulas import queueing
 from planner.formulas.arrays import Array, IntArray
+from planner.formulas.drift import Levels, levels_at
 from planner.formulas.roots import last_positive
 from planner.formulas.routing import Routing
 from planner.formulas.stepwise import CELLS
@@ -23,11 +24,9 @@ from planner.serving.gaps import gaps_of, no_gaps
 from planner.serving.order import ordered
 from planner.serving.prepared import Prepared, Role
 from planner.serving.prompting import prompt_state, slowed_decoding
-from planner.serving.state import State, log_odds, margin, stack
+from planner.serving.state import BLOCK, State, bounded, delayed, log_odds, margin, slack, stack
 from planner.spec.slo import Bound
 
-#: Candidates solved at once: their tables stay in a processor's cache.
-BLOCK = 384
 #: Where goodput is looked for, relative to the rate that saturates: vanishing, first, beyond.
 LEAST, FIRST, FULL = 1e-7, 0.45, 0.999
 #: Log-odds that stand for a rate that saturates, at which hardly a request meets its bound.
@@ -143,6 +142,9 @@ def goodput_per_s(
     if any(c.bound.metric == "itl" for c in constraints):
         at = at.gapped()
     high = saturation_per_s(at)
+    at = _with_most(at, constraints)
+    if at.most_per_s is not None and constraints:
+        high = at.most_per_s
     start = FIRST * high if start_per_s is None else np.clip(start_per_s, LEAST * high, FULL * high)
     if len(high) > BLOCK:
         blocks = _blocks(at)
@@ -177,20 +179,74 @@ def goodput_per_s(
     return found
 
 
+def _with_most(at: Prepared, constraints: Sequence[Constraint]) -> Prepared:
+    """Return candidates with their largest stable rates, where a drifting load asks for them.
+
+    Stability itself asks for no more than the mean rate.
+    """
+    if at.drift is None or at.most_per_s is not None or not constraints:
+        return at
+    least = LEAST * saturation_per_s(at)
+    return replace(at, most_per_s=np.maximum(goodput_per_s(at, ()), least))
+
+
 def _margin(at: Prepared, own: Sequence[Constraint], hand_off: float, rate_per_s: Array) -> Array:
     """Return ``[C]`` by how much candidates meet at a rate what goodput asks for; below 0 if not.
 
     It is the least of the margins of the bounds, of hand-offs to decode places, and of stability.
     """
+    if at.most_per_s is not None and own:
+        return _drifting_margin(at, own, hand_off, rate_per_s)
     state = solve(at, rate_per_s)
     margins = [margin(state, at.lengths, constraint) for constraint in own]
     if at.role == "decode":
         margins.append(log_odds(hand_off) - log_odds(state.place_probability))
-    slack = np.minimum(queueing.SATURATED - state.prefill_load, state.place_decay_per_s)
-    least = np.min(margins, axis=0) if margins else slack
+    spare = np.minimum(queueing.SATURATED - state.prefill_load, state.place_decay_per_s)
+    least = np.min(margins, axis=0) if margins else spare
     ok = state.stable & (at.law.places >= 1.0)
     least = np.where(np.abs(least) < MET, 0.0, least)
     return np.asarray(np.where(ok, least, np.minimum(least, -MET)))
+
+
+def _drifting_margin(
+    at: Prepared, own: Sequence[Constraint], hand_off: float, rate_per_s: Array
+) -> Array:
+    """Return the same where the rate drifts: of the requests of all its levels."""
+    assert at.drift is not None
+    most = np.asarray(at.most_per_s)
+    full, none = rate_per_s / most, np.zeros_like(most)
+    levels = levels_at(at.drift, *((none, full) if at.role == "decode" else (full, none)))
+    each = zip(levels.of(at.role), levels.wait_s, levels.width_s, strict=True)
+    states = [delayed(solve(at, x * rate_per_s), wait, width) for x, wait, width in each]
+    margins = []
+    for c in own:
+        values = np.array([bounded(s, at.lengths, c) for s in states])
+        margins.append(slack((levels.weight * values).sum(axis=0), c.bound))
+    if at.role == "decode":
+        waiting = np.array([s.place_probability for s in states])
+        waiting = np.where(levels.width_s > 0.0, 1.0, waiting)
+        share = (levels.weight * waiting).sum(axis=0)
+        margins.append(log_odds(hand_off) - log_odds(share))
+    least = np.min(margins, axis=0)
+    ok = (rate_per_s < most) & (at.law.places >= 1.0)
+    least = np.where(np.abs(least) < MET, 0.0, least)
+    return np.asarray(np.where(ok, least, np.minimum(least, -MET)))
+
+
+def drifting(queues: Sequence[Prepared], rates_per_s: Sequence[Array]) -> Levels | None:
+    """Return what a drifting load is to pools that requests pass through, ``[C]`` plans at once.
+
+    ``None`` where it is steady. ``rates_per_s`` are the mean rates of a replica of each pool.
+    """
+    drift = queues[0].drift
+    if drift is None:
+        return None
+    loads = {at_role: np.zeros_like(rates_per_s[0]) for at_role in ("prompt", "output")}
+    for at, rate in zip(queues, rates_per_s, strict=True):
+        side = "output" if at.role == "decode" else "prompt"
+        full = rate / np.maximum(goodput_per_s(at, ()), 1e-12)
+        loads[side] = np.maximum(loads[side], full)
+    return levels_at(drift, loads["prompt"], loads["output"])
 
 
 def goodput_among(
@@ -207,6 +263,7 @@ def goodput_among(
     from above, and bisection finds it in between. Without a rate, n is 1: pessimistic for bursty
     traffic.
     """
+    at = _with_most(at, constraints)
     found = goodput_per_s(at, constraints, relative)
     if rate_per_s is None or (routing == "random" and np.all(at.stream_cv == 1.0)):
         return found

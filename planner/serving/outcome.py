@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,14 +15,23 @@ from planner.cost.work import Split
 from planner.errors import InfeasibleError
 from planner.formulas.arrays import Array, along
 from planner.formulas.collectives import send_s
+from planner.formulas.drift import Levels
 from planner.serving import refereed
 from planner.serving.attainment import Traffic
 from planner.serving.closed_loop import solve_closed, static_batch_s
 from planner.serving.gaps import gaps_at
 from planner.serving.latency import Latency
-from planner.serving.open_loop import goodput_per_s, solve
+from planner.serving.open_loop import drifting, goodput_per_s, solve
 from planner.serving.prepared import Prepared, Role, prepare
-from planner.serving.state import State, handed_over, metric_mean_s, metric_quantiles_s
+from planner.serving.state import (
+    Mix,
+    State,
+    delayed,
+    handed_over,
+    metric_mean_s,
+    metric_quantiles_s,
+    stack,
+)
 from planner.spec.layout import Layout
 
 #: Requests queued per place of a saturated engine: enough that it never runs empty.
@@ -86,11 +95,12 @@ def transfer_s(
     )
 
 
-def latency_of(state: State, lengths: Lengths, metric: str) -> Latency:
-    """Return the distribution of a metric for a single row of state."""
+def latency_of(state: State, lengths: Lengths, metric: str, mix: Mix | None = None) -> Latency:
+    """Return the distribution of a metric for a single row of state, or a mixture of several."""
+    means = metric_mean_s(state, lengths, metric, lengths.weight)
     return Latency(
-        float(metric_mean_s(state, lengths, metric, lengths.weight)[0]),
-        lambda q: metric_quantiles_s(state, lengths, metric, q, lengths.weight)[:, 0],
+        float(means[0] if mix is None else mix.over(means)[0]),
+        lambda q: metric_quantiles_s(state, lengths, metric, q, lengths.weight, mix)[:, 0],
     )
 
 
@@ -159,10 +169,15 @@ def _open(
         raise InfeasibleError(
             f"rate {rate:g}/s is unstable: this deployment sustains at most {best:.3g} requests/s"
         )
-    ttft, tpot, e2e = (latency_of(state, lengths, m) for m in ("ttft", "tpot", "e2e"))
+    levels = drifting(sides, each[: len(sides)])
+    mix, paths = (None, state) if levels is None else _mixed(sides, each, levels)
+    ttft, tpot, e2e = (latency_of(paths, lengths, m, mix) for m in ("ttft", "tpot", "e2e"))
 
     def itl() -> Latency:
-        return latency_of(solve(sides[-1].gapped(), each[-1]), lengths, "itl")
+        gapped = [at.gapped() for at in sides]
+        if levels is None:
+            return latency_of(solve(gapped[-1], each[-1]), lengths, "itl")
+        return latency_of(_mixed(gapped, each, levels)[1], lengths, "itl", mix)
 
     batch = float(state.batch_mean[0]) * decode.replicas
     busy = float(after.utilisation[0]), float(before.utilisation[0])
@@ -175,6 +190,17 @@ def _open(
         prompt.instances.engine.scheduler.kind,
     )
     return Outcome(rate, batch, *busy, ttft, tpot, itl, e2e, notes=notes)
+
+
+def _mixed(sides: Sequence[Prepared], each: Sequence[Array], levels: Levels) -> tuple[Mix, State]:
+    """Return the states of a request's path at each kind of a drifting load, and their weights."""
+    states = []
+    for k, (wait, width) in enumerate(zip(levels.wait_s, levels.width_s, strict=True)):
+        ends = [solve(at, r * levels.of(at.role)[k]) for at, r in zip(sides, each, strict=False)]
+        path = ends[0] if len(ends) == 1 else handed_over(ends[0], ends[1])
+        states.append(delayed(path, wait, width))
+    none = np.zeros(len(states), dtype=np.int64)
+    return Mix(none, levels.weight[:, 0], none[:1]), stack(states)
 
 
 def _most(

@@ -9,6 +9,7 @@ import numpy as np
 
 from planner.cost.step import Law, Lengths
 from planner.formulas.arrays import Array, BoolArray, Rows, along, columns_along
+from planner.formulas.drift import Drift
 from planner.formulas.occupancy import grid_middles, occupancy_grid
 from planner.formulas.routing import Routing, local_cv
 from planner.serving.attainment import Traffic
@@ -58,6 +59,10 @@ class Prepared:
     """``[C, K − 1]`` which of the grid's middles have places."""
     slots: Slots | None
     """Ranks and micro-batches that decode beside prompts; ``None`` where there is one of them."""
+    drift: Drift | None = None
+    """How the rate moves about its mean; ``None``: it is steady."""
+    most_per_s: Array | None = None
+    """``[C]`` largest stable rate of a replica, where the rate drifts."""
     pass_s: Array | None = None
     """``[C, K − 1]`` decode step, whatever it yields, where gaps between tokens are asked for."""
 
@@ -114,6 +119,7 @@ class Prepared:
             ahead_work_s=self.ahead_work_s[rows],
             inside=self.inside[rows],
             slots=self.slots and self.slots.take(rows),
+            most_per_s=None if self.most_per_s is None else self.most_per_s[rows],
             pass_s=None if self.pass_s is None else self.pass_s[rows],
         )
 
@@ -160,6 +166,7 @@ def prepare(law: Law, role: Role, traffic: Traffic, transfer_s: Array | None = N
         ahead_work_s=ahead_work,
         inside=middles < law.places[:, None],
         slots=slots_of(law, role, lengths, cv),
+        drift=traffic.drift,
     )
 
 

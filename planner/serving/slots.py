@@ -179,14 +179,16 @@ def meet(rate: Array, step_s: Array, added_s: Array, slope_s: Array, variance_s2
     table.
     """
     short = step_s[..., None] + added_s - _MET / np.maximum(rate, 1e-300)[..., None]
-    j = np.clip((short > 0.0).sum(axis=-1), 1, len(_MET) - 1)[..., None]
+    j = np.clip((short > 0.0).sum(axis=-1), 1, len(_MET) - 1)
+
+    start = np.arange(0, short.size, len(_MET)).reshape(j.shape)
 
     def pick(table: Array, k: IntArray) -> Array:
-        return np.asarray(np.take_along_axis(table, k, axis=-1)[..., 0])
+        return table.reshape(-1).take(start + k)
 
     low, high = pick(short, j - 1), pick(short, j)
     part = np.clip(low / np.maximum(low - high, 1e-300), 0.0, 1.0)
-    first, width = _MET[j[..., 0] - 1], _MET[j[..., 0]] - _MET[j[..., 0] - 1]
+    first, width = _MET[j - 1], _MET[j] - _MET[j - 1]
 
     def read(table: Array) -> Array:
         before = pick(table, j - 1)

@@ -8,12 +8,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from planner.cost.step import Lengths
-from planner.formulas.arrays import Array, BoolArray, IntArray
+from planner.formulas.arrays import Array, BoolArray, IntArray, Rows
 from planner.formulas.distributions import gamma_cdf
 from planner.formulas.queueing import delayed_cdf
 from planner.serving.attainment import Constraint, quantiles
+from planner.spec.slo import Bound
 
 METRICS = ("ttft", "tpot", "itl", "e2e")
+#: Candidates solved at once: their tables stay in a processor's cache.
+BLOCK = 384
 #: Latencies outside are no answer anyone waits for [s].
 BRACKET_S = (1e-5, 1e5)
 #: Share of requests told from none and, below 1, from all; also the least mean [s],
@@ -51,7 +54,7 @@ class State:
     """``[C, 3, J]`` mean, variance and share of J kinds of gaps between tokens
     (:mod:`planner.serving.gaps`); J is 0 where none were asked for."""
 
-    def take(self, rows: IntArray) -> State:
+    def take(self, rows: Rows) -> State:
         """Return the states at the given rows, in that order."""
         return State(*(getattr(self, f.name)[rows] for f in fields(self)))
 
@@ -73,6 +76,11 @@ class Mix:
         return summed
 
 
+def delayed(state: State, wait_s: Array, width_s: Array) -> State:
+    """Return a state in which requests wait so much longer, and uniformly up to a width more."""
+    return replace(state, step_s=state.step_s + width_s, request_s=state.request_s + wait_s)
+
+
 def stack(states: Sequence[State]) -> State:
     """Return states of several groups of candidates as one."""
     return State(*(np.concatenate([getattr(x, f.name) for x in states]) for f in fields(State)))
@@ -88,6 +96,7 @@ def handed_over(prompt: State, decode: State) -> State:
         tpot_var_s2=decode.tpot_var_s2,
         place_probability=decode.place_probability,
         place_decay_per_s=decode.place_decay_per_s,
+        step_s=prompt.step_s + decode.step_s,
         utilisation=np.maximum(prompt.utilisation, decode.utilisation),
         gaps=decode.gaps,
     )
@@ -99,6 +108,9 @@ def cdf(state: State, lengths: Lengths, metric: str, time_s: Array) -> Array:
     ``time_s`` is ``[…, C]``, the result ``[…, C, b]``. Of ``itl`` it is the share of the gaps
     between tokens, which all buckets of a replica share.
     """
+    if np.ndim(time_s) == 1 and len(state.stable) > BLOCK:  # what a processor's cache holds
+        blocks = [slice(k, k + BLOCK) for k in range(0, len(state.stable), BLOCK)]
+        return np.concatenate([cdf(state.take(r), lengths, metric, time_s[r]) for r in blocks])
     t = np.asarray(time_s)[..., None]
     if metric == "itl":
         mean, variance, share = np.moveaxis(state.gaps, 1, 0)
@@ -201,17 +213,27 @@ def margin(state: State, lengths: Lengths, constraint: Constraint) -> Array:
     For a quantile it is the log-odds of meeting the limit above those asked for, nearly straight in
     the rate; for a mean the logarithm of the limit over it.
     """
+    return slack(bounded(state, lengths, constraint), constraint.bound)
+
+
+def bounded(state: State, lengths: Lengths, constraint: Constraint) -> Array:
+    """Return ``[C]`` what a bound is on: the mean [s], or the share of the requests within it."""
     bound = constraint.bound
     if bound.quantile is None:
-        mean = metric_mean_s(state, lengths, bound.metric, constraint.weight)
-        return np.log(bound.limit_s / np.clip(mean, LEAST_SHARE, 1.0 / LEAST_SHARE))
+        return metric_mean_s(state, lengths, bound.metric, constraint.weight)
     limit = np.full(len(state.stable), bound.limit_s)
     weight = constraint.weight
     if bound.metric == "itl":
         weight = weight * per_metric(lengths, "itl")
         weight = weight / max(float(weight.sum()), 1e-300)
-    met = (cdf(state, lengths, bound.metric, limit) * weight).sum(axis=-1)
-    return np.asarray(log_odds(met) - log_odds(bound.quantile))
+    return np.asarray((cdf(state, lengths, bound.metric, limit) * weight).sum(axis=-1))
+
+
+def slack(value: Array, bound: Bound) -> Array:
+    """Return ``[C]`` how far a bound holds, given what it is on (see :func:`margin`)."""
+    if bound.quantile is None:
+        return np.log(bound.limit_s / np.clip(value, LEAST_SHARE, 1.0 / LEAST_SHARE))
+    return np.asarray(log_odds(value) - log_odds(bound.quantile))
 
 
 def log_odds(share: Array | float) -> Array:

@@ -11,10 +11,10 @@ from planner.cost.step import Instances, Law, Lengths, law
 from planner.formulas.arrays import Array, IntArray
 from planner.serving.attainment import Constraint, Traffic
 from planner.serving.latency import Statistics
-from planner.serving.open_loop import solve
+from planner.serving.open_loop import drifting, solve
 from planner.serving.prepared import Role, prepare
 from planner.serving.routed import only, routed_share, routed_statistics_s
-from planner.serving.state import METRICS, Mix, State, handed_over, stack
+from planner.serving.state import METRICS, Mix, State, delayed, handed_over, stack
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 
@@ -109,19 +109,30 @@ def predict(
         float((t * lengths.weight).sum()) if p.takes else p.share
         for p, t in zip(pools, takes, strict=True)
     ]
-    states = [
-        solve(
-            prepare(x, p.role, t).among(p.replicas / part, traffic.routing).gapped(),
-            np.array([rate_per_s * part / p.replicas]),
-        )
+    queues = [
+        prepare(x, p.role, t).among(p.replicas / part, traffic.routing).gapped()
         for p, x, t, part in zip(pools, laws, own, parts, strict=True)
     ]
-    paths = [(states[k], takes[k]) for k, p in enumerate(pools) if p.role == "both"]
-    split = [takes[k] for k, p in enumerate(pools) if p.role == "prefill"]
-    for (p, d), seconds in moved.items():
-        before = replace(states[p], prompt_s=states[p].prompt_s + seconds)
-        share = takes[p] * takes[d] / np.maximum(sum(split), 1e-300)
-        paths.append((handed_over(before, states[d]), share))
+    scale = [part / p.replicas for p, part in zip(pools, parts, strict=True)]
+    states = [
+        solve(at, np.array([rate_per_s * s])) for at, s in zip(queues, scale, strict=True)
+    ]  # at the mean rate
+    levels = None
+    if all(bool(s.stable[0]) for s in states):
+        levels = drifting(queues, [np.array([rate_per_s * s]) for s in scale])
+    if levels is None:
+        paths = _paths(pools, states, takes, moved)
+    else:
+        paths = []
+        for k, weight in enumerate(levels.weight[:, 0].tolist()):
+            here = [
+                solve(at, levels.of(at.role)[k] * rate_per_s * s)
+                for at, s in zip(queues, scale, strict=True)
+            ]
+            paths += [
+                (delayed(state, levels.wait_s[k], levels.width_s[k]), weight * share)
+                for state, share in _paths(pools, here, takes, moved)
+            ]
     route = np.array([share for _, share in paths])
     route = route / np.maximum(route.sum(axis=0), 1e-300)
     none = np.zeros(len(paths), dtype=np.int64)
@@ -136,6 +147,22 @@ def predict(
             for s, x, p, t in zip(states, laws, pools, own, strict=True)
         ),
     )
+
+
+def _paths(
+    pools: Sequence[Deployed],
+    states: Sequence[State],
+    takes: Sequence[Array],
+    moved: Mapping[tuple[int, int], Array],
+) -> list[tuple[State, Array]]:
+    """Return the ways a request can take, and the part of each bucket that takes them."""
+    paths = [(states[k], takes[k]) for k, p in enumerate(pools) if p.role == "both"]
+    split = [takes[k] for k, p in enumerate(pools) if p.role == "prefill"]
+    for (p, d), seconds in moved.items():
+        before = replace(states[p], prompt_s=states[p].prompt_s + seconds)
+        share = takes[p] * takes[d] / np.maximum(sum(split), 1e-300)
+        paths.append((handed_over(before, states[d]), share))
+    return paths
 
 
 def _statistics(state: State, lengths: Lengths, metric: str, route: Array, mix: Mix) -> Statistics:

@@ -37,6 +37,9 @@ class Engine(Named):
     that does not split one sequence over the SMs, block tables that the host uploads."""
     request_s: NonNegative = 0.0
     """Fixed time per request before its first step: tokenising, queue hand-over."""
+    warm_up_s: NonNegative = 0.0
+    """What the first wave of a benchmark's prompts takes longer after a start: kernels that are
+    compiled and tuned when their shapes first come. Only closed loops hold it."""
     decode_slowdown: float = Field(default=1.0, gt=0.0)
     """Time of a decode step's kernels in the engine, relative to their sum measured alone: what
     fusion and overlapped launches save, or unmeasured kernels and copies add."""
@@ -57,6 +60,8 @@ class Engine(Named):
     stay, where others are preempted if need be; 1 where the engine never evicts."""
     overlap: Fraction = 0.0
     """ω: share of the smaller resources' time hidden behind the largest (design E8)."""
+    families: tuple[str, ...] = ()
+    """Families of accelerators on which ``--engine all`` offers it; empty: only by its name."""
     modes: tuple[Literal["colocated", "disaggregated"], ...] = ("colocated", "disaggregated")
     """Deployments the engine supports."""
     staged_roles: tuple[Literal["both", "prefill", "decode"], ...] = ("both", "prefill", "decode")

@@ -86,6 +86,8 @@ class Service(Record):
     """Number format of the KV cache."""
     mode: Literal["auto", "colocated", "disaggregated"] = "auto"
     """Deployments to search."""
+    split: Literal["none", "sizes"] = "none"
+    """``sizes``: request sizes may go to different device types, by a rule for the whole day."""
     priority: int = Field(default=0, ge=0)
     """Urgency: services of a lower number are placed first and give way last."""
     min_replicas: int = Field(default=0, ge=0)

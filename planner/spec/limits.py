@@ -21,6 +21,9 @@ class Running:
     replicas: int
     devices: int
     """Of one replica."""
+    engine: str = ""
+    scheduler: str = ""
+    """As ``--scheduler`` reads it; where one of these is empty, any counts as the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,8 @@ class Resources(Record):
     """Share of the model's weights that a replica pays memory for."""
     weights_beside_bytes: NonNegative = 0.0
     """Weights a replica holds beside the model's: adapters, helpers, drafts."""
+    expert_copies: NonNegative = 0.0
+    """Redundant experts per layer, copies of the most popular ones, where experts are spread."""
     sampled_together: Positive = 1024.0
     """Most requests whose logits a step holds at once; their blocks' rows, where there are any."""
     fetch_s_per_byte: NonNegative = 0.0

@@ -91,6 +91,18 @@ KINDS: tuple[str, ...] = (
 )
 
 
+def spoken(scheduler: Scheduler) -> str:
+    """Return a scheduler as ``--scheduler`` reads it, without fields at their defaults.
+
+    >>> spoken(Shared(prefill_share=0.4)), spoken(Chunked())
+    ('shared,prefill_share=0.4', 'chunked')
+    """
+    own = scheduler.model_dump(exclude_defaults=True)
+    changed = {k: v for k, v in own.items() if k != "kind"}
+    said = [f"{k}={v:.12g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items()]
+    return ",".join([scheduler.kind, *said])
+
+
 class Speculation(Record):
     """Tokens drafted ahead and verified in one step (draft models, MTP heads, prompt lookup)."""
 

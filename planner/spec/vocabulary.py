@@ -133,6 +133,13 @@ QUANTITIES: dict[str, Quantity] = {
     "compute": Quantity(
         "resource", "-", 1.0, "Share of the device's peak FLOP/s.", "hardware.accelerator"
     ),
+    "kept_tokens": Quantity(
+        "resource",
+        "tok",
+        0.0,
+        "Tokens of prefixes in what requests in flight leave of KV memory; plans with less say so.",
+        "plan.assumptions",
+    ),
     "stored_bytes": Quantity(
         "resource",
         "B",
@@ -200,6 +207,7 @@ FACTS: dict[str, str] = {
     "model_parameters": "weights of the model",
     "model_active": "weights that one token uses",
     "model_layers": "layers of the model",
+    "model_experts": "routed experts of a layer, 0 for dense models",
     "model_hidden": "width of the residual stream",
     "model_kv_token_bytes": "KV of one token in 16 bits, whole model [B]",
 }

@@ -99,6 +99,21 @@ class Workload(Named):
     hourly_profile: tuple[NonNegative, ...] = ()
     """Rate per hour relative to the mean, in order of time; empty where unknown."""
 
+    load_levels: tuple[tuple[Positive, Positive, Positive, Positive], ...] = ()
+    """How the load drifts: rows of (share of the time; requests, prompt tokens and output tokens
+    per time relative to their means); empty: it is steady."""
+    level_lasts_s: Positive = 60.0
+    """How long such a level lasts: the integral time of the load's autocorrelation [s]."""
+
+    @field_validator("load_levels")
+    @classmethod
+    def _levels_average_one(cls, value: tuple[tuple[float, ...], ...]) -> Any:
+        sums = [sum(r[0] for r in value), *(sum(r[0] * r[k] for r in value) for k in (1, 2, 3))]
+        if value and any(abs(x - 1.0) > 1e-2 for x in sums):
+            found = ", ".join(f"{x:.3g}" for x in sums)
+            raise ValueError(f"shares that sum to 1 and loads that average 1, found {found}")
+        return value
+
     @model_validator(mode="after")
     def _class_names_differ(self) -> Workload:
         names = [c.name for c in self.classes]

@@ -163,16 +163,15 @@ def _facts(
     inputs = document["inputs"]
     catalog = inputs["catalog"] if catalog is None else catalog
     model = load_model(inputs["model"], catalog)
-    engine = load_engine(inputs["engine"], catalog)
     workload = load_workload(inputs["workload"], catalog)
     traffic = within_context(model, replace(traffic_of(workload), constraints=()))[0]
-    if engine.kernels not in SPOKEN or engine.host_step_s == 0.0:
-        raise InputError(
-            f"{path}: no engine serves the profile {engine.name}, plan with a real one"
-        )
     nodes = _node_devices(inputs["cluster"], catalog)
 
-    def facts_of(plan: Mapping[str, Any]) -> Facts:
+    def facts_of(plan: Mapping[str, Any]) -> Facts | None:
+        engines = [load_engine(name, catalog) for name in _engines(plan)]
+        engine = engines[0]
+        if len(engines) > 1 or engine.kernels not in SPOKEN or engine.host_step_s == 0.0:
+            return None
         pools = _pools(plan["pools"], model, engine, given, nodes, catalog)
         settings = _settings(given, model, engine, target, pools)
         return Facts(
@@ -182,18 +181,27 @@ def _facts(
         )  # fmt: skip
 
     plan = chosen_plan(document["plans"], plan_id)
-    facts = facts_of(plan)
-    why = why_not(facts)
-    if why is not None:
-        able = [str(p["id"]) for p in document["plans"] if why_not(facts_of(p)) is None]
+    facts, names = facts_of(plan), _engines(plan)
+    if facts is None and len(names) == 1:
+        raise InputError(f"{path}: no engine serves the profile {names[0]}, plan with a real one")
+    mixed = f"it mixes engines ({', '.join(names)}), which no router here spreads load over"
+    why = mixed if facts is None else why_not(facts)
+    if facts is None or why is not None:
+        others = [(p, facts_of(p)) for p in document["plans"]]
+        able = [str(p["id"]) for p, f in others if f is not None and why_not(f) is None]
         hint = f"; it can run {', '.join(able)} (--plan)" if able else ""
-        raise InputError(f"--for {target} cannot run plan {facts.plan}: {why}{hint}")
+        raise InputError(f"--for {target} cannot run plan {plan['id']}: {why}{hint}")
     _require_format(facts, model, given, catalog)
     stay = float(plan["metrics"]["e2e_s"]["p99"])
     count = requests_of(facts.expected.rate_per_s, stay)
     drawn = draw(traffic.lengths, facts.expected.rate_per_s, traffic.arrival_cv, count, 0)
     rows = zip(drawn.arrival_s.tolist(), drawn.prompt.tolist(), drawn.output.tolist(), strict=True)
     return facts, list(rows)
+
+
+def _engines(plan: Mapping[str, Any]) -> list[str]:
+    """Return the engine profiles that a plan's pools run, each once."""
+    return list(dict.fromkeys(str(p["engine"]) for p in plan["pools"]))
 
 
 def _node_devices(cluster: str | None, catalog: Catalog) -> dict[str, int]:

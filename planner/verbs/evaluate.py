@@ -148,9 +148,9 @@ def _sides(
     if (prefill is None) != (decode is None):
         raise InputError("a disaggregated deployment needs both prefill and decode layouts")
     if prefill is None or decode is None:
-        modes_of("colocated", engine)
+        modes_of("colocated", (engine,))
         return [own]
-    modes_of("disaggregated", engine)
+    modes_of("disaggregated", (engine,))
     return [parse_side(name, text) for name, text in (("prefill", prefill), ("decode", decode))]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from planner.search.fleet_plan import FleetPlan
-from planner.search.hours import plan_hours
+from planner.search.hours import plan_fleet
 from planner.spec.fleet import Fleet
 from planner.wiring.fleet import document_of, load_fleet, markets_of, requests_of
 from planner.wiring.load import Catalog
@@ -48,7 +48,7 @@ def fleet(
         record, document = load_fleet(str(fleet), catalog), document_of(str(fleet), catalog)
     markets = markets_of(record, document, catalog)
     requests, notes = requests_of(record, document, catalog)
-    found = plan_hours(
+    found = plan_fleet(
         record.name,
         requests,
         markets,

@@ -14,6 +14,7 @@ from planner.ingest.run_rows import measured_row, stem
 from planner.ingest.traces import read_trace, workload_from_trace
 from planner.spec.layout import Layout
 from planner.spec.workload import Workload
+from planner.units import parse_duration_s
 from planner.wiring.load import Catalog, load_accelerator, load_model, load_precision
 from planner.wiring.resolve import layout_of, parse_side
 from planner.wiring.runs import load_run_engine
@@ -30,6 +31,7 @@ def import_workload(
     licence: str = "unknown",
     format: str = "auto",
     model_name: str | None = None,
+    window: str | None = None,
     tokenizer: str | Path | None = None,
 ) -> Workload:
     """Return the workload of a trace, or of Prometheus's metrics of vLLM.
@@ -47,6 +49,9 @@ def import_workload(
         ``trace``, ``prometheus``, or ``auto``: by what the file holds.
     model_name
         Prometheus: the model whose metrics are taken, needed where there are several.
+    window
+        Windows such as ``60s`` in which to count how a trace's load drifts; by default it counts
+        as steady.
     tokenizer
         ShareGPT: the ``tokenizer.json`` that counts the tokens of its text.
 
@@ -66,6 +71,8 @@ def import_workload(
     if known and tokenizer is not None:
         raise InputError("--tokenizer: metrics have no text, leave it out")
     if known:
+        if window is not None:
+            raise InputError("--window: how a load drifts is read off traces, leave it out")
         source = source or f"Prometheus, {file.name}"
         return workload_from_prometheus(
             file, named, source=source, licence=licence, model_name=model_name
@@ -73,8 +80,16 @@ def import_workload(
     if model_name is not None:
         raise InputError("--model-name: a trace has no labels, leave it out")
     source = source or f"the trace {file.name}"
+    window_s = None if window is None else _window_s(window)
     trace = read_trace(file, None if tokenizer is None else Path(tokenizer))
-    return workload_from_trace(trace, named, source=source, licence=licence)
+    return workload_from_trace(trace, named, source=source, licence=licence, window_s=window_s)
+
+
+def _window_s(text: str) -> float:
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise InputError(f"--window: {error}") from None
 
 
 def import_runs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from planner.errors import InfeasibleError
@@ -21,20 +21,25 @@ from planner.spec.record import Named
 from planner.spec.slo import Bound
 from planner.spec.workload import Workload
 from planner.wiring.asked import Asked, objectives_of, resolved
-from planner.wiring.considered import answer, answer_with_choice, job_with, offered
+from planner.wiring.considered import (
+    answer,
+    answer_with_choice,
+    job_with,
+    looser_offers,
+    offered,
+)
+from planner.wiring.engines import engines_of, variants
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
     load_calibration,
     load_cluster,
-    load_engine,
     load_model,
     load_workload,
 )
 from planner.wiring.prices import Pricing, pricing_of
-from planner.wiring.resolve import parse_gpus
+from planner.wiring.resolve import devices_of, parse_gpus
 from planner.wiring.techniques import parse_techniques
-from planner.wiring.tuning import tuned
 
 
 def plan(
@@ -47,7 +52,7 @@ def plan(
     slo: str | Sequence[Bound] | None = None,
     precision: str = "auto",
     kv_precision: str = "auto",
-    engine: str | Engine = "vllm-v1",
+    engine: str | Engine | Sequence[str | Engine] = "vllm-v1",
     chunk: int | str | None = None,
     speculate: str | None = None,
     scheduler: str | None = None,
@@ -63,6 +68,7 @@ def plan(
     carbon: float | None = None,
     prices: bool = False,
     pareto: str | Sequence[str] | None = None,
+    progress: Callable[[int, int], object] = lambda done, of: None,
     catalog: Catalog = None,
 ) -> PlanSet:
     """Return the Pareto set of deployment plans, the recommended one first.
@@ -85,13 +91,15 @@ def plan(
     precision, kv_precision
         Names of precisions, or ``auto``.
     engine
-        Engine profile.
+        Engine profile, or several (``"vllm-v1,trtllm"``, a sequence) that the search chooses
+        between, pool by pool; ``all``: those that state that they run on the inventory's devices.
     chunk
         Token budget of a step, or ``auto``: the one with the best plan [tok].
     speculate
         Speculative decoding, such as ``"k=3,acceptance=0.8,draft=0.05,auto"``.
     scheduler
-        Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``.
+        Instead of the profile's: a kind and its parameters, ``"shared,prefill_share=0.4"``, or
+        several to choose between, ``"chunked,prefill-first"``.
     route
         How replicas share requests: ``random`` (what is assumed by default), ``round-robin``,
         ``two-choices``, ``least-loaded``, or by prefix ``one-hash``, ``affinity``.
@@ -119,6 +127,8 @@ def plan(
     pareto
         Two or three of cost, energy, goodput, ttft, tpot and quality, ``"cost,tpot"``: adds the
         exact trade-off over them.
+    progress
+        Called with how many constraints have been priced, and of how many.
     catalog
         Directory whose entries override the shipped ones.
 
@@ -134,7 +144,7 @@ def plan(
     InfeasibleError
         If no plan exists: which constraint binds and what would make it feasible.
     """
-    profile = load_engine(engine, catalog) if isinstance(engine, str) else engine
+    profiles, stated = engines_of(engine, devices_of(gpus, cluster, catalog), catalog)
     asked = resolved(
         model,
         gpus=gpus,
@@ -144,7 +154,8 @@ def plan(
         slo=slo,
         precision=precision,
         kv_precision=kv_precision,
-        engines=tuned(profile, chunk, speculate, scheduler),
+        engines=variants(profiles, chunk, speculate, scheduler),
+        stated=stated,
         route=route,
         mode=mode,
         objective=objective,
@@ -153,17 +164,27 @@ def plan(
         carbon=carbon,
         catalog=catalog,
     )
-    objectives = () if pareto is None else objectives_of(pareto)
+    names = () if pareto is None else objectives_of(pareto)
     result = _answered(asked, techniques, consider, catalog)
-    if not prices and not objectives:
+    return _priced(asked, result, names, progress if prices else None, catalog)
+
+
+def _priced(
+    asked: Asked,
+    result: PlanSet,
+    objectives: Sequence[str],
+    progress: Callable[[int, int], object] | None,
+    catalog: Catalog,
+) -> PlanSet:
+    """Return the plans with what constraints cost and a trade-off, where asked for."""
+    if progress is None and not objectives:
         return result
     applied = parse_techniques(result.techniques or None, catalog)
     job = job_with(asked, applied, result.recommended.pools[0].token_budget)
-    return replace(
-        result,
-        prices=prices_of(job, asked.looser) if prices else result.prices,
-        tradeoff=trade_off(job, objectives) if objectives else result.tradeoff,
-    )
+    if progress is not None:
+        looser = looser_offers(asked, applied, job)
+        result = replace(result, prices=prices_of(job, looser, progress))
+    return replace(result, tradeoff=trade_off(job, objectives)) if objectives else result
 
 
 def _answered(
@@ -191,7 +212,9 @@ def _outside(result: PlanSet, traffic: Traffic) -> Sequence[str]:
         [p.layout for p in best.pools if p.role == role] for role in ("both", "prefill")
     )
     busy = best.rate_per_s > LOAD * best.saturation_per_s
-    return outside(traffic.arrival_cv, busy, both, prefill)
+    kinds = dict.fromkeys(p.scheduler.partition(",")[0] for p in best.pools)
+    notes = [n for k in kinds for n in outside(traffic.arrival_cv, busy, both, prefill, k)]
+    return tuple(dict.fromkeys(notes))
 
 
 def provenance(
@@ -220,14 +243,14 @@ def provenance(
         counts = parse_gpus(gpus or "")
         names, stock = list(counts), [(n, None) for n in counts.values()]
     devices = [load_accelerator(n, catalog) for n in names]
-    the_engine = load_engine(engine, catalog)
+    engines = engines_of(engine, devices, catalog)[0]
     entries: list[Named] = [
         the_model,
         the_workload,
-        the_engine,
+        *engines,
         *(g.technique for g in parse_techniques(techniques, catalog)),
         *devices,
-        *(load_calibration(d, catalog, the_engine.kernels) for d in devices),
+        *(load_calibration(d, catalog, e.kernels) for d in devices for e in engines),
     ]
     return {
         "entries": [

@@ -13,6 +13,7 @@ from planner.cost.step import Lengths
 from planner.cost.table import StepTable, fetching, step_table
 from planner.errors import InfeasibleError, InputError
 from planner.formulas.arrays import Array, BoolArray
+from planner.formulas.drift import without_drift
 from planner.formulas.routing import BY_PREFIX, FORMS, Route
 from planner.ingest.trace_formats import read_trace
 from planner.ingest.traces import BLOCK_TOKENS, workload_from_trace
@@ -201,7 +202,7 @@ def _offered(
         burst = case.traffic.arrival_cv if cv is None else cv
         enough = max(DRAWN, math.ceil(STAYS * wanted * case.longest_s))
         count = count or min(enough, MOST_REQUESTS)
-        traffic = replace(case.traffic, arrival_cv=burst)
+        traffic = replace(case.traffic, arrival_cv=burst, drift=None)  # drawn at a steady rate
         return draw(traffic.lengths, wanted, burst, count, seed), traffic, wanted
     requests, traffic = _replayed(case, trace, rate, cv, speed, count, seed)
     own = (len(requests) - 1) / float(requests.arrival_s[-1] - requests.arrival_s[0])
@@ -241,7 +242,9 @@ def _replayed(
     fits = requests.prompt + requests.output <= case.model.context_tokens
     requests = _kept(requests, fits, f"the context window of {case.model.name}")
     everyone = tuple(replace(j, cls=-1) for j in case.judged)
-    traffic = replace(traffic_of(workload), arrival_cv=burst, constraints=())
+    drift = case.traffic.drift  # the rate is taken to drift as it was planned to
+    burst = burst if drift is None else without_drift(burst, drift)
+    traffic = replace(traffic_of(workload), arrival_cv=burst, constraints=(), drift=drift)
     return requests, constrained(within_context(case.model, traffic)[0], everyone)
 
 
@@ -310,12 +313,16 @@ def _fetches(case: Case, lengths: Lengths, requests: Requests) -> dict[int, Fetc
 
 
 def _unsimulated(case: Case, replayed: bool) -> list[str]:
-    """Return what techniques change that the simulation leaves out."""
+    """Return what of the plan and its traffic the simulation leaves out."""
     lengths, notes = case.traffic.lengths, []
     if lengths.stall_s.any():
         notes.append("the simulation leaves out the time that swaps take from decoding")
     if np.any(lengths.split > 1.0):
         notes.append("the simulation computes every prompt on one replica, the closed form on more")
+    if case.traffic.drift is not None and not replayed:
+        notes.append("requests are drawn at a steady rate: replay a --trace to see the load drift")
+    if case.pools[0].instances.engine.speculation is not None:
+        notes.append("ITL is simulated per token, in closed form per step that yields several")
     if replayed and (lengths.fetched.any() or lengths.prefix.any()):
         notes.append("prompts of the trace are computed whole: no technique's cache or store")
     return notes

@@ -19,6 +19,7 @@ from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.open_loop import goodput_per_s
 from planner.serving.prepared import prepare
 from planner.simulation.closed import Deployed, predict
+from planner.spec.scheduler import spoken
 from planner.spec.slo import Bound, parse_slo
 from planner.verbs.plan import plan, provenance
 from planner.wiring.changes import (
@@ -28,6 +29,7 @@ from planner.wiring.changes import (
     changed_prices,
     changed_slo,
 )
+from planner.wiring.engines import EVERY
 from planner.wiring.load import (
     Catalog,
     load_accelerator,
@@ -41,7 +43,9 @@ from planner.wiring.prices import pricing_of
 from planner.wiring.resolve import DEFAULT_SLO, parse_gpus, require_rate, routed, within_context
 from planner.wiring.techniques import Rewritten, parse_techniques, rewritten
 
-_ARGUMENTS = tuple(p for p in inspect.signature(plan).parameters if p not in ("model", "limits"))
+_ARGUMENTS = tuple(
+    p for p in inspect.signature(plan).parameters if p not in ("model", "limits", "progress")
+)
 
 
 def what_if(
@@ -162,10 +166,13 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
     """Return how the plan does under the changed inputs, on the devices it was planned for."""
     old, catalog = document["inputs"], new["catalog"]
     stands = chosen_plan(list(document["plans"]), plan_id)
-    if new["engine"] != old["engine"]:
-        budget = load_engine(new["engine"], catalog).token_budget
-        stands = {**stands, "pools": [{**p, "token_budget": budget} for p in stands["pools"]]}
-    inputs = {**old, "engine": new["engine"], "workload": new["workload"]}
+    if new["engine"] != old["engine"] and "," not in new["engine"] and new["engine"] != EVERY:
+        profile = load_engine(new["engine"], catalog)
+        changes = {"engine": profile.name, "token_budget": profile.token_budget}
+        if not old.get("scheduler"):  # else pools keep what was asked for
+            changes["scheduler"] = spoken(profile.scheduler)
+        stands = {**stands, "pools": [{**p, **changes} for p in stands["pools"]]}
+    inputs = {**old, "workload": new["workload"]}
     said = document.get("techniques") or old.get("techniques")  # those that the search took, too
     if new.get("techniques") != old.get("techniques"):
         said = new["techniques"]
@@ -177,7 +184,7 @@ def _held(document: Mapping[str, Any], plan_id: str, new: Mapping[str, Any]) -> 
     if not bounds and not any(c.slo or c.deadline for c in workload.classes):
         bounds = parse_slo(DEFAULT_SLO)
     changed = rewritten(
-        load_model(old["model"], catalog), load_engine(new["engine"], catalog),
+        load_model(old["model"], catalog), case.pools[0].instances.engine,
         traffic_of(workload, bounds, new["rate"]), parse_techniques(said, catalog),
     )  # fmt: skip
     traffic = routed(within_context(case.model, changed.traffic)[0], case.route)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.errors import InputError, did_you_mean
-from planner.search.candidates import Stock
 from planner.search.job import CARBON_G_PER_KWH, Job, job_of
 from planner.search.mix import Goals
+from planner.search.offers import Offer, Stock
 from planner.search.tradeoff import OBJECTIVES
 from planner.serving.attainment import Traffic, traffic_of
 from planner.spec.accelerator import Accelerator
@@ -30,27 +30,52 @@ from planner.wiring.resolve import (
     stocks_of,
 )
 
+_ON_SPOT = (
+    "spot prices: a plan counts every device as up; --availability N+1 keeps replicas in reserve, "
+    "and a fleet's spot_share takes interruptions into account"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A call resolved; ``engines`` holds one profile per token budget to choose from."""
+    """A call resolved.
+
+    ``engines`` holds, per token budget to choose from, the profiles that one search offers;
+    ``stated`` says whether each is offered only on the families that it states.
+    """
 
     model: Model
-    stocks: tuple[Stock, ...]
-    engines: tuple[Engine, ...]
+    by_kernels: Mapping[str, tuple[Stock, ...]]
+    """The inventory as each kernel library drives it."""
+    engines: tuple[tuple[Engine, ...], ...]
+    stated: bool
     traffic: Traffic
     modes: tuple[str, ...]
     goals: Goals
     limits: Limits
     assumptions: tuple[str, ...]
-    looser: Callable[[float], tuple[Stock, ...]]
-    """The inventory with the precisions of so much more quality loss."""
+    looser: Callable[[float], Mapping[str, tuple[Stock, ...]]]
+    """The same with the precisions of so much more quality loss."""
 
-    def job(self, engine: Engine) -> Job:
-        """Return the search with one of the engine profiles."""
-        return job_of(
-            self.model, self.stocks, engine, self.traffic, self.modes, self.goals, self.limits
-        )
+    @property
+    def stocks(self) -> tuple[Stock, ...]:
+        """The inventory as the first engine drives it."""
+        return self.by_kernels[self.engines[0][0].kernels]
+
+    def offers(self, engines: Sequence[Engine]) -> tuple[Offer, ...]:
+        """Return engines with the inventory."""
+        found = []
+        for one in engines:
+            stocks = self.by_kernels[one.kernels]
+            here = [s.hardware[0].accelerator.family in one.families for s in stocks]
+            on = tuple(k for k, able in enumerate(here) if able)
+            found.append(Offer(one, stocks, on if self.stated else None))
+        return tuple(found)
+
+    def job(self, engines: Sequence[Engine]) -> Job:
+        """Return the search with the engine profiles of a token budget."""
+        known = (self.traffic, self.modes, self.goals, self.limits)
+        return job_of(self.model, self.offers(engines), *known)
 
 
 def resolved(
@@ -63,7 +88,8 @@ def resolved(
     slo: str | Sequence[Bound] | None = None,
     precision: str = "auto",
     kv_precision: str = "auto",
-    engines: tuple[Engine, ...],
+    engines: tuple[tuple[Engine, ...], ...],
+    stated: bool = False,
     route: str | None = None,
     mode: str = "auto",
     objective: str = "cost",
@@ -86,15 +112,19 @@ def resolved(
     if route is not None and traffic.routing != route:
         notes.append(f"the closed form takes {route} routing for {traffic.routing}")
     limits, record = within_cluster(limits, cluster, catalog)
-    library = engines[0].kernels
-    formats = (precision, kv_precision)
     prices = pricing or Pricing()
-    stocks = stocks_of(
-        *(the_model, gpus, record, *formats, catalog, library),
-        pricing=prices,
-        limits=limits,
-        carbon=carbon,
-    )
+    loss = limits.quality_loss
+
+    def driven(quality_loss: float | None) -> Mapping[str, tuple[Stock, ...]]:
+        at = replace(limits, quality_loss=quality_loss)
+        known = (the_model, gpus, record, precision, kv_precision, catalog)
+        return {
+            library: tuple(stocks_of(*known, library, pricing=prices, limits=at, carbon=carbon))
+            for library in dict.fromkeys(e.kernels for e in engines[0])
+        }
+
+    by_kernels = driven(loss)
+    stocks = by_kernels[engines[0][0].kernels]
     notes += _price_notes(prices, stocks)
     goals, note = objective_of(objective, stocks, traffic)
     notes += note
@@ -106,15 +136,12 @@ def resolved(
             "Electricity Review 2024)"
         )
     modes = modes_of(mode, engines[0])
-    loss = limits.quality_loss or 0.0
-
-    def looser(more: float) -> tuple[Stock, ...]:
-        wider = replace(limits, quality_loss=loss + more)
-        known = (the_model, gpus, record, *formats, catalog, library)
-        return tuple(stocks_of(*known, pricing=prices, limits=wider, carbon=carbon))
-
+    if stated:  # of a family that another device of the inventory is not of
+        names = ", ".join(e.name for e in engines[0])
+        notes.append(f"engine all considers {names}, each on the families that its profile states")
     return Asked(
-        the_model, tuple(stocks), engines, traffic, modes, goals, limits, tuple(notes), looser
+        *(the_model, by_kernels, engines, stated, traffic, modes, goals, limits, tuple(notes)),
+        lambda more: driven((loss or 0.0) + more),
     )
 
 
@@ -163,7 +190,7 @@ def _price_notes(pricing: Pricing, stocks: Sequence[Stock]) -> list[str]:
     require_used(pricing, devices)
     bought = zip(devices, stocks, strict=True)
     listed = [d for d, s in bought if s.usd_per_hour == _listed(pricing, d)]
-    return price_notes(pricing, listed, today())
+    return [*price_notes(pricing, listed, today()), *([_ON_SPOT] if pricing.term == "spot" else [])]
 
 
 def _listed(pricing: Pricing, device: Accelerator) -> float | None:

@@ -7,7 +7,7 @@ with what was chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -16,14 +16,17 @@ import numpy as np
 from planner.catalog import store
 from planner.errors import InfeasibleError
 from planner.search.job import Job, job_of
+from planner.search.offers import Offer
 from planner.search.plan import search
 from planner.search.plans import PlanSet
+from planner.spec.engine import Engine
 from planner.spec.technique import Technique
 from planner.wiring.asked import Asked
 from planner.wiring.fractional import Known, Shapes, all_shapes, shapes_of
 from planner.wiring.load import Catalog, load_technique
+from planner.wiring.quantities import facts_of, quantities
 from planner.wiring.resolve import within_context
-from planner.wiring.techniques import Given, given, in_order, rewritten, said_of
+from planner.wiring.techniques import Given, changed, given, in_order, rewritten, said_of
 from planner.wiring.tuning import best_plans, objective_of_plan
 
 #: A technique is taken if it lowers the price of the continuous fleet by more than this share.
@@ -38,34 +41,72 @@ def answer(asked: Asked, techniques: Sequence[Given]) -> PlanSet:
     InfeasibleError
         If there is none.
     """
-    changes = [rewritten(asked.model, e, asked.traffic, techniques) for e in asked.engines]
-    traffic, notes = within_context(asked.model, changes[0].traffic)
-    found = best_plans(
-        changes,
-        lambda c: search(
-            job_of(
-                *(c.model, c.stocked(asked.stocks), c.engine, traffic),
-                *(asked.modes, asked.goals, asked.limits, c.beside_usd_per_hour),
-            )
-        ),
-    )
-    notes += said_of(techniques, changes[0])
+    change = rewritten(asked.model, asked.engines[0][0], asked.traffic, techniques)
+    notes = within_context(asked.model, change.traffic)[1]
+    found = best_plans(asked.engines, lambda e: search(_job(asked, techniques, e)))
+    notes += said_of(techniques, change)
     if len(asked.engines) > 1:
         budget = found.recommended.pools[0].token_budget
         notes.append(f"chunk auto: a token budget of {budget} has the best plan")
+    if len(asked.engines[0]) > 1:
+        notes.append(_chosen(found))
     applied = ",".join(str(g) for g in in_order(techniques))
-    beside = changes[0].beside_usd_per_hour
+    notes += _said_of_kept(found, change.kept_tokens)
+    beside = change.beside_usd_per_hour
     return replace(found, assumptions=tuple(notes), techniques=applied, beside_usd_per_hour=beside)
+
+
+def _said_of_kept(found: PlanSet, tokens: float) -> list[str]:
+    """Return a warning where a plan leaves less memory than prefixes are to be kept in."""
+    pools = [p for p in found.recommended.pools if p.role != "decode"]
+    spare = sum(p.replicas * p.kv_capacity_tokens * (1.0 - p.kv_use) for p in pools)
+    if spare >= tokens:
+        return []
+    return [
+        f"prefixes of {tokens:,.0f} tokens are to be kept, the plan leaves room for {spare:,.0f} "
+        "beside requests in flight: give a smaller cache_tokens"
+    ]
+
+
+def _chosen(found: PlanSet) -> str:
+    """Return which engines the recommended plan runs."""
+    pools = found.recommended.pools
+    used = dict.fromkeys(f"{p.engine} ({p.scheduler})" for p in pools)
+    return f"of the engines and schedulers offered, the plan runs {', '.join(used)}"
 
 
 def job_with(asked: Asked, techniques: Sequence[Given], token_budget: int) -> Job:
     """Return the search of a question with a set of techniques and one token budget."""
-    changes = [rewritten(asked.model, e, asked.traffic, techniques) for e in asked.engines]
-    c = next((x for x in changes if x.engine.token_budget == token_budget), changes[0])
-    traffic = within_context(asked.model, c.traffic)[0]
-    stocks = c.stocked(asked.stocks)
-    rest = asked.modes, asked.goals, asked.limits, c.beside_usd_per_hour
-    return job_of(c.model, stocks, c.engine, traffic, *rest)
+    jobs = [_job(asked, techniques, engines) for engines in asked.engines]
+    same = (j for j in jobs if token_budget in {o.engine.token_budget for o in j.offers})
+    return next(same, jobs[0])
+
+
+def _job(asked: Asked, techniques: Sequence[Given], engines: Sequence[Engine]) -> Job:
+    """Return one search; techniques change model and traffic alike whatever the engine is."""
+    changes = [rewritten(asked.model, e, asked.traffic, techniques) for e in engines]
+    first = changes[0]
+    offers = [
+        replace(o, engine=c.engine, stocks=tuple(c.stocked(o.stocks)))
+        for o, c in zip(asked.offers(engines), changes, strict=True)
+    ]
+    traffic = within_context(asked.model, first.traffic)[0]
+    rest = asked.modes, asked.goals, asked.limits, first.beside_usd_per_hour
+    return job_of(first.model, offers, traffic, *rest)
+
+
+def looser_offers(
+    asked: Asked, techniques: Sequence[Given], job: Job
+) -> Callable[[float], tuple[Offer, ...]]:
+    """Return the offers of a search with the precisions of so much more quality loss."""
+    engines = next(
+        e
+        for e in asked.engines
+        if _job(asked, techniques, e).offers[0].engine == job.offers[0].engine
+    )
+    return lambda more: (
+        _job(replace(asked, by_kernels=asked.looser(more)), techniques, engines).offers
+    )
 
 
 def offered(text: str, catalog: Catalog = None) -> tuple[tuple[Technique, ...], tuple[str, ...]]:
@@ -102,7 +143,7 @@ def answer_with_choice(
         plain, why = None, error
     shapes = all_shapes(asked) if plain is None else shapes_of(asked, plain)
     budget = (asked.limits.quality_loss or 0.0) - sum(g.quality_loss or 0.0 for g in techniques)
-    options, left = _within(on_offer[0], techniques, budget)
+    options, left = _within(asked, on_offer[0], techniques, budget)
     chosen, savings, idle = _greedy(asked, list(techniques), options, shapes, budget)
     for one in idle:
         clash = _clashes(one, chosen)
@@ -140,7 +181,7 @@ def _grouped(reasons: dict[str, str]) -> str:
 
 
 def _within(
-    on_offer: Sequence[Technique], techniques: Sequence[Given], budget: float
+    asked: Asked, on_offer: Sequence[Technique], techniques: Sequence[Given], budget: float
 ) -> tuple[list[Given], dict[str, str]]:
     """Return what may be taken at all, and why the rest may not."""
     options, left = [], {}
@@ -154,11 +195,23 @@ def _within(
             left[name] = f"excludes {clash}"
         elif loss is None:
             left[name] = "its source declares no quality loss"
+        elif not _changes(asked, techniques, one):
+            left[name] = "changes nothing here"
         elif loss > budget + 1e-12:
             left[name] = f"quality loss above the budget of {max(budget, 0.0):.2%}"
         else:
             options.append(one)
     return options, left
+
+
+def _changes(asked: Asked, techniques: Sequence[Given], one: Given) -> bool:
+    """Return whether a technique changes any quantity of this model, engine and traffic."""
+    model, engine, traffic = asked.model, asked.engines[0], asked.traffic
+    before = quantities(model, engine, traffic)
+    for g in in_order(techniques):
+        before = changed(before, g, facts_of(model), traffic)
+    after = changed(before, one, facts_of(model), traffic)
+    return any(not np.array_equal(before[q], after[q]) for q in before)
 
 
 def _clashes(one: Given, others: Sequence[Given]) -> str:
@@ -178,25 +231,74 @@ def _greedy(
 ) -> tuple[list[Given], dict[str, float], list[Given]]:
     """Return the techniques taken, what each saves per request, and those that do not pay.
 
-    Each round takes the one that lowers the price of a request most; what excludes it or exceeds
-    the budget then leaves. What each saves is what the price would rise by without it at the end.
+    Each round takes the one that lowers the price of a request most. Then what is left out and
+    moves KV or excludes something taken is tried once more, with one more beside it: a store may
+    pay only if what it sends is compressed. What each saves is what the price would rise by
+    without it at the end.
     """
     known = Known(asked, shapes)
-    chosen, left = list(taken), list(options)
-    (price,) = known.prices([chosen])
-    while left:
-        prices = known.prices([[*chosen, one] for one in left])
+    budget += sum(g.quality_loss or 0.0 for g in taken)
+    chosen = _more(known, list(taken), options, budget)
+    for one in options:
+        if one in chosen or "traffic" not in one.technique.groups or _clashes(one, taken):
+            continue
+        kept = [*(g for g in chosen if not _clashes(one, [g])), one]
+        if _loss(kept) > budget:
+            continue
+        sets = [kept, *([*kept, x] for x in _left(kept, options, budget))]
+        price, *prices = known.prices([chosen, *sets])
         best = int(np.argmin(prices))
-        if not prices[best] < price * (1.0 - WORTH):
-            break
-        price = prices[best]
-        chosen.append(left.pop(best))
-        budget -= chosen[-1].quality_loss or 0.0
-        left = [
-            g for g in left if not _clashes(g, chosen) and (g.quality_loss or 0.0) <= budget + 1e-12
-        ]
-    new = chosen[len(taken) :]
-    without = known.prices([[g for g in chosen if g is not one] for one in new])
+        if prices[best] < price * (1.0 - WORTH):
+            chosen = _more(known, sets[best], options, budget)
+    new = [g for g in chosen if g not in taken]
+    price, *without = known.prices([chosen, *([g for g in chosen if g is not x] for x in new)])
     savings = {g.technique.name: w - price for g, w in zip(new, without, strict=True)}
-    idle = [g for g in options if g not in chosen]
-    return chosen, savings, idle
+    return chosen, savings, [g for g in options if g not in chosen]
+
+
+def _more(
+    known: Known, chosen: list[Given], options: Sequence[Given], budget: float
+) -> list[Given]:
+    """Return a set with what lowers its price added to it, the best one first.
+
+    What one saved in the round before bounds what it saves now, unless the two complement each
+    other: those that cannot be the best are not priced again (Minoux 1978), but for the last
+    round, in which nothing pays.
+    """
+    price = np.inf
+    bound: dict[str, float] = {}
+    while left := _left(chosen, options, budget):
+        found: dict[str, float] = {}
+        while waiting := [g for g in left if str(g) not in found]:
+            first = max(waiting, key=lambda g: bound.get(str(g), np.inf))
+            most = max(found.values(), default=-np.inf)
+            if found and most > max(WORTH * price, bound.get(str(first), np.inf)):
+                break
+            alike = [g for g in waiting if g is first or not (_moves(g) or _moves(first))]
+            price, *prices = known.prices([chosen, *([*chosen, g] for g in alike)])
+            found |= {str(g): price - p for g, p in zip(alike, prices, strict=True)}
+        bound |= found
+        best = max(left, key=lambda g: found.get(str(g), -np.inf))
+        if not found[str(best)] > WORTH * price:
+            break
+        chosen = [*chosen, best]
+    return chosen
+
+
+def _moves(one: Given) -> bool:
+    """Return whether a technique changes the traffic, so that others need a law of their own."""
+    return "traffic" in one.technique.groups
+
+
+def _left(chosen: Sequence[Given], options: Sequence[Given], budget: float) -> list[Given]:
+    """Return the options that go with a set and fit the budget beside it."""
+    return [
+        g
+        for g in options
+        if g not in chosen and not _clashes(g, chosen) and _loss([*chosen, g]) <= budget
+    ]
+
+
+def _loss(techniques: Sequence[Given]) -> float:
+    """Return their declared losses, summed, less what rounding adds."""
+    return sum(g.quality_loss or 0.0 for g in techniques) - 1e-12

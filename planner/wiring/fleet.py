@@ -23,6 +23,7 @@ from planner.wiring.load import Catalog, load_accelerator, load_engine, load_mod
 from planner.wiring.resolve import DEFAULT_SLO, modes_of, stocks_of, within_context
 
 Place = Callable[..., str]
+_WHOLE = "found sizes, expected none: a chain's deadline is judged over all its requests"
 
 
 def load_fleet(name: str, catalog: Catalog = None) -> Fleet:
@@ -175,17 +176,10 @@ def _request(
     traffics, which = _traffics(service, workload, traffic, hours)
     with _located(document, *at, "precision"):
         counts = {s.accelerator: s.count for s in fleet.inventory}
-        stocks = stocks_of(
-            model,
-            counts,
-            None,
-            service.precision,
-            service.kv_precision,
-            catalog,
-            engine.kernels,
-        )
+        formats = (service.precision, service.kv_precision)
+        stocks = stocks_of(model, counts, None, *formats, catalog, engine.kernels)
     with _located(document, *at, "mode"):
-        modes = modes_of(service.mode, engine)
+        modes = modes_of(service.mode, (engine,))
     profile = _filled(service.hourly_profile or workload.hourly_profile or (1.0,), hours)
     mean = tuple((traffic.rate_per_s or rate) * p for p in profile)
     request = Request(
@@ -203,7 +197,11 @@ def _request(
         service.spot_share,
         service.priority,
         workload if any(c.deadline for c in workload.classes) else None,
+        service.split == "sizes",
     )
+    if request.by_size and request.workload is not None:
+        with _located(document, *at, "split"):
+            raise InputError(_WHOLE)
     return request, notes + left_out
 
 

@@ -16,7 +16,8 @@ from planner.cost.price import Hardware
 from planner.cost.step import Instances, Law, Lengths, law
 from planner.errors import InputError
 from planner.formulas.arrays import Array
-from planner.search.candidates import Stock, price_all
+from planner.search.candidates import price_all
+from planner.search.offers import Stock
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic
 from planner.serving.open_loop import goodput_per_s
@@ -27,10 +28,11 @@ from planner.wiring.resolve import within_context
 from planner.wiring.techniques import Given, Rewritten, rewritten
 
 #: Relative precision of the goodputs that prices rest on.
-PRECISION = 1e-5
+PRECISION = 1e-4
 
-#: Replicas whose prices stand for the fleet's: hardware, price of a device, layouts.
-Shapes = list[tuple[Hardware, float, tuple[Layout, ...]]]
+#: Replicas whose prices stand for the fleet's: hardware, price of a device, layouts, and how many
+#: replicas of each share the arrivals, for bursts thin out among them.
+Shapes = list[tuple[Hardware, float, tuple[Layout, ...], tuple[int, ...]]]
 _Set = tuple[Rewritten, Traffic]
 
 
@@ -58,7 +60,7 @@ class Known:
         prices = [np.inf] * len(sets)
         alike: dict[Hashable, list[tuple[int, _Set]]] = {}
         for k, techniques in enumerate(sets):
-            changed = rewritten(asked.model, asked.engines[0], asked.traffic, techniques)
+            changed = rewritten(asked.model, asked.engines[0][0], asked.traffic, techniques)
             try:
                 traffic = within_context(asked.model, changed.traffic)[0]
             except InputError:
@@ -92,13 +94,13 @@ def _prices(asked: Asked, sets: Sequence[_Set], shapes: Shapes) -> list[float]:
     if rows:
         groups, laws = [x[1] for x in rows], [x[2] for x in rows]
         pricing = price_all(groups, laws, traffic, roles, inside=False, confidence=None)
-        each = np.concatenate([x[3] for x in rows])
+        each, among = (np.concatenate([x[j] for x in rows]) for j in (3, 4))
         of = np.concatenate([np.full(len(x[3]), x[0]) for x in rows])
         staged = np.array([x.pp > 1 for g in groups for x in g.layouts])
         for role in roles:
             runs = np.flatnonzero(~staged | (role in engine.staged_roles))
             if len(runs):
-                at = pricing.prepared[role].take(runs)
+                at = pricing.prepared[role].take(runs).among(among[runs], traffic.routing)
                 rates = goodput_per_s(at, traffic.constraints, PRECISION)
                 cost = np.where(rates > 0.0, each[runs] / np.maximum(rates, 1e-30), np.inf)
                 np.minimum.at(best[role], of[runs], cost)
@@ -119,11 +121,11 @@ def _beside(asked: Asked, changed: Rewritten) -> float:
 
 def _fitting(
     asked: Asked, changed: Rewritten, traffic: Traffic, shapes: Shapes
-) -> list[tuple[Instances, Law, Array]]:
-    """Return the replicas that hold a request, their law and ``[C]`` what one costs."""
+) -> list[tuple[Instances, Law, Array, Array]]:
+    """Return replicas that hold a request, their law, ``[C]`` their price and how many share."""
     more = changed.device_usd_per_hour if asked.goals[0] == "cost" else 0.0
     found = []
-    for hardware, unit, layouts in shapes:
+    for hardware, unit, layouts, counts in shapes:
         if not layouts:
             continue
         instances = Instances(changed.model, changed.on(hardware), changed.engine, layouts)
@@ -131,31 +133,34 @@ def _fitting(
         fits = np.flatnonzero(priced.places >= 1.0)
         if len(fits):
             devices = np.array([layouts[k].devices for k in fits], dtype=np.float64)
-            found.append((instances.take(fits), priced.take(fits), (unit + more) * devices))
+            price, shared = (unit + more) * devices, np.array(counts, dtype=np.float64)[fits]
+            found.append((instances.take(fits), priced.take(fits), price, shared))
     return found
 
 
 def shapes_of(asked: Asked, found: PlanSet) -> Shapes:
-    """Return the replicas that the plans of a search use."""
-    used: dict[tuple[str, str], dict[Layout, None]] = {}
+    """Return the replicas that the plans of a search use, as few of each as any of them has."""
+    used: dict[tuple[str, str], dict[Layout, int]] = {}
     for plan in found.plans:
         for pool in plan.pools:
-            used.setdefault((pool.accelerator, pool.precision), {})[pool.layout] = None
+            counts = used.setdefault((pool.accelerator, pool.precision), {})
+            counts[pool.layout] = min(counts.get(pool.layout, pool.replicas), pool.replicas)
     return [
-        (h, _unit(asked, s), tuple(used[h.accelerator.name, h.precision.name]))
+        (h, _unit(asked, s), tuple(counts), tuple(counts.values()))
         for s in asked.stocks
         for h in s.hardware
-        if (h.accelerator.name, h.precision.name) in used
+        if (counts := used.get((h.accelerator.name, h.precision.name), {}))
     ]
 
 
 def all_shapes(asked: Asked) -> Shapes:
-    """Return every replica that the inventory allows."""
-    return [
-        (h, _unit(asked, s), legal_layouts(asked.model, s.count, h.scale_up_devices))
-        for s in asked.stocks
-        for h in s.hardware
-    ]
+    """Return every replica that the inventory allows, as if each had all arrivals."""
+    found: Shapes = []
+    for s in asked.stocks:
+        for h in s.hardware:
+            layouts = legal_layouts(asked.model, s.count, h.scale_up_devices)
+            found.append((h, _unit(asked, s), layouts, (1,) * len(layouts)))
+    return found
 
 
 def _unit(asked: Asked, stock: Stock) -> float:

@@ -181,6 +181,8 @@ def _running(path: Path) -> tuple[Running, ...]:
                     pool["precision"],
                     int(pool["replicas"]),
                     layout.devices,
+                    str(pool.get("engine", "")),
+                    str(pool.get("scheduler", "")),
                 )
             )
     except (KeyError, TypeError, StopIteration, ValueError) as error:

@@ -14,7 +14,7 @@ from planner.cost.step import Instances, Lengths
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array
 from planner.formulas.routing import Route
-from planner.search.candidates import Stock
+from planner.search.offers import Stock
 from planner.serving.attainment import Constraint, Traffic, traffic_of
 from planner.serving.outcome import transfer_s
 from planner.simulation.closed import Deployed, Sizes
@@ -71,26 +71,20 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
     catalog = inputs["catalog"] if catalog is None else catalog
     plan = chosen_plan(document["plans"], plan_id)
     model = load_model(inputs["model"], catalog)
-    # documents of earlier versions state no chunk, speculation or scheduler
-    settings = [inputs.get(x) for x in ("speculate", "scheduler")]
-    budget = int(plan["pools"][0]["token_budget"])
-    engine = tuned(load_engine(inputs["engine"], catalog), budget, *settings)[0]
     workload = load_workload(inputs["workload"], catalog)
     given = parse_techniques(document.get("techniques") or inputs.get("techniques"), catalog)
-    changed = rewritten(model, engine, replace(traffic_of(workload), constraints=()), given)
-    model, engine = changed.model, changed.engine
-    stocks = stocks_of(
-        model,
-        inputs["gpus"],
-        inputs["cluster"],
-        inputs["precision"],
-        inputs["kv_precision"],
-        catalog,
-        engine.kernels,
-        limits=Limits(quality_loss=limits_in(document).quality_loss),
-    )
-    stocks = changed.stocked(stocks)
-    deployed = [_deployed(plan, k, stocks, model, engine) for k in range(len(plan["pools"]))]
+    traffic = replace(traffic_of(workload), constraints=())
+    limits = Limits(quality_loss=limits_in(document).quality_loss)
+    deployed = []
+    for k, pool in enumerate(plan["pools"]):
+        changed = rewritten(model, pool_engine(pool, inputs, catalog), traffic, given)
+        stocks = stocks_of(
+            *(changed.model, inputs["gpus"], inputs["cluster"], inputs["precision"]),
+            *(inputs["kv_precision"], catalog, changed.engine.kernels),
+            limits=limits,
+        )
+        stocks = changed.stocked(stocks)
+        deployed.append(_deployed(plan, k, stocks, changed.model, changed.engine))
     classes = [c.name for c in workload.classes]
     judged = tuple(
         Judged(_bound(x["bound"]), x["of"], classes.index(x["of"]) if x["of"] else -1)
@@ -103,13 +97,21 @@ def case_of(document: Mapping[str, Any], plan_id: str | None, catalog: Catalog) 
         str(plan["mode"]),
         float(plan["rate_per_s"]),
         float(plan["metrics"]["e2e_s"]["p99"]),
-        model,
+        changed.model,
         tuple(pool for pool, _ in deployed),
         tuple(stock for _, stock in deployed),
         judged,
         constrained(traffic, judged),
         route,
     )
+
+
+def pool_engine(pool: Mapping[str, Any], inputs: Mapping[str, Any], catalog: Catalog) -> Engine:
+    """Return the profile of a document's pool as its plan has it set."""
+    # documents of earlier versions state no speculation, and a scheduler for all pools
+    scheduler = pool.get("scheduler", inputs.get("scheduler"))
+    profile = load_engine(pool["engine"], catalog)
+    return tuned(profile, int(pool["token_budget"]), inputs.get("speculate"), scheduler)[0]
 
 
 def _deployed(

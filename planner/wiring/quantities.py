@@ -12,7 +12,7 @@ from planner.errors import InputError
 from planner.formulas.arrays import Array, Real
 from planner.serving.attainment import Traffic
 from planner.spec.engine import Engine
-from planner.spec.model import Model
+from planner.spec.model import Model, Moe
 from planner.spec.rewrite import Rewrite
 from planner.spec.scheduler import Speculation
 from planner.spec.vocabulary import QUANTITIES
@@ -22,10 +22,12 @@ Values = dict[str, Array]
 
 def facts_of(model: Model) -> dict[str, float]:
     """Return what expressions may read of a model (``planner.spec.technique.FACTS``)."""
+    experts = [g.ffn.experts for g in model.layers if isinstance(g.ffn, Moe)]
     return {
         "model_parameters": float(model.parameters_count),
         "model_active": float(model.active_count),
         "model_layers": float(model.depth),
+        "model_experts": float(max(experts, default=0)),
         "model_hidden": float(model.hidden),
         "model_kv_token_bytes": kv_token_bytes(model, 2.0),
     }

@@ -17,8 +17,8 @@ from planner.cost.price import Hardware
 from planner.cost.step import Lengths
 from planner.errors import InputError, did_you_mean
 from planner.formulas.routing import FORMS, ROUTES, Route
-from planner.search.candidates import Servers, Stock
 from planner.search.mix import Goals, Objective
+from planner.search.offers import Servers, Stock
 from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.outcome import Load
 from planner.spec.accelerator import Accelerator, Link
@@ -201,19 +201,19 @@ def require_layout(model: Model, layout: Layout, hardware: Hardware, replicas: i
         raise InputError(f"layout {layout}: {why}")
 
 
-def modes_of(mode: str, engine: Engine) -> tuple[str, ...]:
-    """Return the deployments to search."""
+def modes_of(mode: str, engines: Sequence[Engine]) -> tuple[str, ...]:
+    """Return the deployments to search: those that some engine runs."""
     known = ("auto", "colocated", "disaggregated")
     if mode not in known:
         raise InputError(
             f"--mode: found {mode!r}, expected one of {', '.join(known)}{did_you_mean(mode, known)}"
         )
+    able = tuple(m for m in known[1:] if any(m in e.modes for e in engines))
     if mode == "auto":
-        return engine.modes
-    if mode not in engine.modes:
-        raise InputError(
-            f"engine {engine.name} does not run {mode}, expected {' or '.join(engine.modes)}"
-        )
+        return able
+    if mode not in able:
+        names = ", ".join(e.name for e in engines)
+        raise InputError(f"engine {names} does not run {mode}, expected {' or '.join(able)}")
     return (mode,)
 
 
@@ -288,6 +288,17 @@ def stocks_of(
     if missing:
         raise InputError(f"--owned: {', '.join(sorted(missing))} is not in the inventory")
     return stocks
+
+
+def devices_of(
+    gpus: str | Mapping[str, int] | None, cluster: str | Cluster | None, catalog: Catalog
+) -> list[Accelerator]:
+    """Return the device types of an inventory."""
+    if cluster is not None:
+        record = load_cluster(cluster, catalog) if isinstance(cluster, str) else cluster
+        return [row.device for row in _groups_of(record, catalog)]
+    counts = parse_gpus(gpus) if isinstance(gpus, str) else dict(gpus or {})
+    return [row.device for row in _counted(counts, catalog)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 from planner.cost.price import Hardware
 from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import Array, Real
-from planner.search.candidates import Stock
+from planner.search.offers import Stock
 from planner.serving.attainment import Traffic
 from planner.spec.engine import Engine
 from planner.spec.expression import value_of
@@ -90,6 +90,8 @@ class Rewritten:
         Declared loss, summed; ``None`` where some technique declares none.
     device_usd_per_hour, beside_usd_per_hour
         Price of what every device has beside it, and of what all replicas share [$/h].
+    kept_tokens
+        Tokens of prefixes that KV memory keeps beside requests in flight.
     """
 
     model: Model
@@ -100,6 +102,7 @@ class Rewritten:
     quality_loss: float | None
     device_usd_per_hour: float = 0.0
     beside_usd_per_hour: float = 0.0
+    kept_tokens: float = 0.0
 
     def on(self, hardware: Hardware) -> Hardware:
         """Return hardware as the techniques leave it."""
@@ -263,6 +266,7 @@ def rewritten(
         None if any(x is None for x in losses) else float(sum(x or 0.0 for x in losses)),
         float(after["device_usd_per_hour"]),
         float(after["beside_usd_per_hour"]) + rented,
+        float(after["kept_tokens"]),
     )
 
 

@@ -14,8 +14,8 @@ from planner.cost.layouts import legal_layouts
 from planner.cost.price import Hardware
 from planner.cost.step import Instances, law
 from planner.errors import InfeasibleError
-from planner.search.candidates import Stock
 from planner.search.job import job_of
+from planner.search.offers import Offer, Stock
 from planner.search.plan import search
 from planner.search.plans import PlanSet
 from planner.serving.attainment import Traffic, traffic_of
@@ -67,7 +67,9 @@ def planned(
     stock = Stock((hardware(device),), count, price)
     try:
         return search(
-            job_of(load_model(model), [stock], load_engine("vllm-v1"), of, modes, objective)
+            job_of(
+                load_model(model), [Offer(load_engine("vllm-v1"), (stock,))], of, modes, objective
+            )
         )
     except InfeasibleError:
         return None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rows import Row
 
 import planner
-from planner.search.candidates import Servers
+from planner.search.offers import Servers
 from planner.search.placement import Item, Node, Placement, place
 from planner.verbs.plan import provenance
 

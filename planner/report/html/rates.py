@@ -28,13 +28,17 @@ class Staircase:
 
 
 def staircase(
-    plan: Mapping[str, Any], inventory: Sequence[Mapping[str, Any]], to_per_s: float
+    plan: Mapping[str, Any],
+    inventory: Sequence[Mapping[str, Any]],
+    to_per_s: float,
+    beside_usd_per_hour: float = 0.0,
 ) -> Staircase:
     """Return the steps up to a rate.
 
     A pool with the share s of the plan's requests, whose replicas serve g each within the SLOs,
     needs ``ceil(rate·s / g)`` replicas (derived; exact for Poisson arrivals, of which every
-    replica sees a Poisson share, while bursts thin out as they spread over more replicas).
+    replica sees a Poisson share, while bursts thin out as they spread over more replicas). What
+    techniques rent for all replicas together is paid at every rate.
     """
     pools = [p for p in plan["pools"] if p["traffic_share"] > 0 and p["goodput_per_s"] > 0]
     # the rate that one replica of the pool stands for
@@ -51,7 +55,9 @@ def staircase(
             None if p["usd_per_hour"] is None else n * p["usd_per_hour"] / p["replicas"]
             for n, p in zip(counts, pools, strict=True)
         ]
-        price = None if None in usd else math.fsum(x for x in usd if x is not None)
+        price = None
+        if None not in usd:
+            price = math.fsum([beside_usd_per_hour, *(x for x in usd if x is not None)])
         if steps and steps[-1][1:] == (devices, price):
             steps[-1] = (rate, devices, price)
         else:

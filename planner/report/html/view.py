@@ -89,7 +89,7 @@ def plan_view(plan: Plan, document: Mapping[str, Any], to_per_s: float) -> PlanV
         tuple(_pool(p, k, plan["pools"]) for k, p in enumerate(plan["pools"])),
         tuple(_route(r) for r in plan.get("routing", ())),
         tuple(_quantiles(plan, document.get("quantiles", ()))),
-        staircase(plan, inventory, to_per_s),
+        staircase(plan, inventory, to_per_s, document.get("beside_usd_per_hour", 0.0)),
         nodes,
         left_out,
     )
@@ -104,10 +104,11 @@ def bound_name(result: Plan) -> str:
 
 def pools_label(pools: Sequence[Plan]) -> str:
     """Return pools in short: ``P 2×tp4 fp8 + D 3×tp2 fp8``."""
-    kinds = {p["accelerator"] for p in pools}
+    kinds, engines = ({p.get(x) for p in pools} for x in ("accelerator", "engine"))
     return " + ".join(
         f"{_LETTERS[p['role']]}{p['replicas']}×{Layout(**p['layout'])} {p['precision']}"
         + (f" {p['accelerator']}" if len(kinds) > 1 else "")
+        + (f" on {p['engine']}" if len(engines) > 1 else "")
         for p in pools
     )
 
