@@ -20,7 +20,7 @@ from planner.spec.engine import Engine
 from planner.wiring.load import load_engine
 
 ENGINES = Path(__file__).parents[1] / "hardware" / "engines"
-COMMAND = re.compile(r"^fitted: planner calibrate runs\.csv (--engine .+?)(?=[:,] )")
+COMMAND = re.compile(r"^fitted: planner calibrate runs\.csv (--engine .+?)(?=[:,] \d+ )")
 
 
 def command_of(engine: Engine) -> list[str] | None:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from engines import command_of, refit  # noqa: E402
 
 #: Profiles with values that no command gives; their sources say why.
-WITHOUT = {"sglang", "sglang-cdna3", "sglang-inferencemax", "trtllm", "trtllm-2024"}
+WITHOUT = {"sglang-cdna3", "trtllm", "trtllm-2024"}
 #: Profiles that no measured run was fitted to.
 UNFITTED = {"distserve-2024", "ideal", "mindie", "ssd-jax", "vllm-2023"}
 
