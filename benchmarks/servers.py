@@ -1,16 +1,21 @@
 """How far predictions are from servers that others measured: the goals, one line each.
 
     python benchmarks/servers.py ../shared/data/serving/runs.csv
-    python benchmarks/servers.py RUNS.csv --leave-out accelerator   (model, source)
+    python benchmarks/servers.py RUNS.csv --leave-out accelerator,model,source --rows 24
 
 ``--leave-out`` refits each engine's host times without the rows of one accelerator (model, source)
-and judges them on those rows, for every one in turn. Rows per fit: ``--rows``. Figures for a
-reader, not a test.
+and judges them on those rows, for every one in turn: a markdown table of median error / bias in %,
+and in brackets the median error of the shipped profile on the same rows. ``--rows`` is rows per
+fit and per group left out, ``--jobs`` processes. Figures for a reader, not a test.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,18 +45,24 @@ LIMITS = {
     "deepseek-r1": ("2s", "80ms", "2s", "80ms"),
 }
 FEWEST_LEFT = 8
+#: Metrics of the table of rows left out, and their headings.
+METRICS = {
+    "tpot": "TPOT", "ttft": "TTFT", "output_tokens_per_s": "tokens/s", "batch_latency": "batch",
+}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs")
-    parser.add_argument("--leave-out", choices=("accelerator", "model", "source"))
+    parser.add_argument("--leave-out", help="accelerator, model, source, or several with commas")
     parser.add_argument("--engine", help="profile to leave rows out of; default: every one")
-    parser.add_argument("--rows", type=int, default=60, help="rows per fit")
+    parser.add_argument("--rows", type=int, default=24, help="rows per fit")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
     given = parser.parse_args()
     table = runs_of(read_columns(Path(given.runs), "runs"))
     if given.leave_out:
-        left_out(table, given.leave_out, given.rows, given.engine)
+        kinds = given.leave_out.split(",")
+        left_out(table, kinds, given.rows, given.engine, given.jobs)
     else:
         goals(table)
 
@@ -128,44 +139,97 @@ def _capacity(table: RunTable, rows: np.ndarray) -> tuple[Array, Array]:
     return np.array(found), np.array(submitted)
 
 
-def left_out(table: RunTable, by: str, rows: int, engine_name: str | None) -> None:
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Errors of one profile where each accelerator (model, source) was left out of its fit.
+
+    ``pairs`` holds ``[3, n]`` by metric: predicted, measured, predicted by the shipped profile.
+    """
+
+    profile: str
+    by: str
+    groups: int
+    rows: int
+    pairs: dict[str, Array]
+
+
+def left_out(
+    table: RunTable, kinds: Sequence[str], rows: int, engine: str | None, jobs: int
+) -> None:
     """Print errors of host times on the rows of each accelerator, model or source left out."""
-    resolve = resolver()
     profiles = np.array([_profile(table, i) for i in range(len(table))])
+    names = [engine] if engine else [str(n) for n in np.unique(profiles[profiles != ""])]
+    names.sort(key=lambda n: -int((profiles == n).sum()))  # the longest first
+    tasks = [(table.take(profiles == n), n, k, rows) for n in names for k in kinds]
+    with ProcessPoolExecutor(jobs) as pool:
+        found = []
+        for x in pool.map(_one_profile, *zip(*tasks, strict=True)):
+            if x is not None:
+                found.append(x)
+                print(x.profile, x.by, _cells(x.pairs), file=sys.stderr, flush=True)
+    print(f"| profile | left out, one by one | rows | {' | '.join(METRICS.values())} |")
+    print("|---|---|---|" + "---|" * len(METRICS))
+    for x in sorted(found, key=lambda x: (x.profile, kinds.index(x.by))):
+        print(f"| `{x.profile}` | {x.groups} {x.by}s | {x.rows} | {_cells(x.pairs)} |")
+    for by in kinds:
+        own = [x for x in found if x.by == by]
+        if own:
+            pooled = {
+                m: np.concatenate([x.pairs[m] for x in own if m in x.pairs], axis=1)
+                for m in METRICS
+                if any(m in x.pairs for x in own)
+            }
+            groups, count = sum(x.groups for x in own), sum(x.rows for x in own)
+            print(f"| all {len(own)} | {groups} {by}s | {count} | {_cells(pooled)} |")
+
+
+def _one_profile(own: RunTable, name: str, by: str, rows: int) -> LeftOut | None:
+    """Return the errors on groups left out, or none where no group leaves enough rows."""
+    resolve, laws = resolver(), host_times.shared_laws_by_host()
+    engine, keys = load_engine(name), own.text[by]
+    known = predictions_of(own, resolve, iter)
     total: dict[str, list[Array]] = {}
-    for name in [engine_name] if engine_name else np.unique(profiles[profiles != ""]):
-        own = table.take(profiles == name)
-        engine, keys = load_engine(str(name)), own.text[by]
-        known = predictions_of(own, resolve, iter)
-        laws = host_times.shared_laws_by_host()
-        for key in np.unique(keys):
-            out = keys == key
-            if out.sum() < FEWEST_LEFT or (~out).sum() < host_times.FEWEST_ROWS:
-                continue
-            rest, held = (
-                host_times.targets_of(own.take(k), _picked(known, k), resolve, rows)
-                for k in (~out, out)
-            )
-            if len(rest) < host_times.FEWEST_ROWS or not held:
-                continue
-            fit = host_times.fit_targets(rest, engine, laws)
-            values = {n: getattr(engine, n) for n in host_times.BOUNDS}
-            values |= host_times.fitted_values(fit)
-            guess = host_times.predicted_s(held, host_times.host_times_of(values), laws)
-            figures = [(f, v) for h in held for f, v in h.measured.items()]
-            names = np.array([f.removesuffix("_mean").removesuffix("_p50") for f, _ in figures])
-            line = []
-            for metric in dict.fromkeys(names.tolist()):
-                at = names == metric
-                pair = guess[at], np.array([v for _, v in figures])[at]
-                total.setdefault(metric, []).append(np.array(pair))
-                e = error_statistics(*pair)
-                if e is not None:
-                    line.append(f"{metric} {100 * e.median_ape:.0f}/{100 * e.bias:+.0f}")
-            print(f"{name:14} without {key:22} {len(held):3} rows  " + ", ".join(line), flush=True)
-    print(f"left out by {by}, every group's rows equally:")
-    for metric, pairs in total.items():
-        _line(metric, *np.concatenate(pairs, axis=1), "")
+    groups = held_rows = 0
+    for key in np.unique(keys):
+        out = keys == key
+        if out.sum() < FEWEST_LEFT or (~out).sum() < host_times.FEWEST_ROWS:
+            continue
+        kept, left = _picked(known, ~out), _picked(known, out)
+        rest = host_times.targets_of(own.take(~out), kept, resolve, rows)
+        held = host_times.targets_of(own.take(out), left, resolve, rows)
+        if len(rest) < host_times.FEWEST_ROWS or not held:
+            continue
+        fit = host_times.fit_targets(rest, engine, laws)
+        values = {n: getattr(engine, n) for n in host_times.BOUNDS}
+        values |= host_times.fitted_values(fit)
+        guess = host_times.predicted_s(held, host_times.host_times_of(values), laws)
+        figures = [(f, v, left[h.row].figures[f]) for h in held for f, v in h.measured.items()]
+        metrics = np.array([f.removesuffix("_mean").removesuffix("_p50") for f, _, _ in figures])
+        triple = np.array([guess, *([x[k] for x in figures] for k in (1, 2))])
+        for metric in np.unique(metrics):
+            total.setdefault(str(metric), []).append(triple[:, metrics == metric])
+        groups, held_rows = groups + 1, held_rows + len(held)
+    if not groups:
+        return None
+    pairs = {m: np.concatenate(t, axis=1) for m, t in total.items()}
+    return LeftOut(name, by, groups, held_rows, pairs)
+
+
+def _cells(pairs: dict[str, Array]) -> str:
+    """Return a cell per metric: median / bias left out (median of the shipped profile there)."""
+    cells = []
+    for metric in METRICS:
+        if metric not in pairs:
+            cells.append("–")
+            continue
+        guess, measured, shipped = pairs[metric]
+        out, inside = error_statistics(guess, measured), error_statistics(shipped, measured)
+        if out is None or inside is None:
+            cells.append("–")
+            continue
+        bias = f"{100 * out.bias:+.0f}".replace("-", "−")
+        cells.append(f"{100 * out.median_ape:.0f} / {bias} ({100 * inside.median_ape:.0f})")
+    return " | ".join(cells)
 
 
 def _picked(known: list[Prediction], rows: np.ndarray) -> list[Prediction]:

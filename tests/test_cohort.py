@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 import planner
 from planner.serving.cohort import WAVES, PromptSteps, waves_of
+from planner.spec.scheduler import PrefillFirst
+from planner.wiring.load import load_engine
 
 #: A step of one prompt is 1 s, decoding is nearly free, 4 prompts fill the budget.
 EVEN = PromptSteps(decode_s=1e-9, alone_s=1.0, crowded_s=1.0, most=4.0)
@@ -123,3 +125,80 @@ def test_evaluate_shows_the_cohort():
     five = planner.evaluate("llama-3-8b", concurrency=5, **case)
     ratio = five.ttft_s["mean"] / one.ttft_s["mean"]
     assert 3.0 < ratio < 4.5  # 4.0 measured on NIM
+
+
+def _counted_with_pauses(steps: PromptSteps, requests: int, outputs: np.ndarray) -> float:
+    """Mean TTFT where prompts pause decoding: who ends during a step misses the next decode."""
+    waiting = [(0.0, k, 0) for k in range(requests)]
+    late: list[tuple[float, int, int]] = []
+    decoding: dict[int, tuple[int, int]] = {}
+    now, found, idle = 0.0, [], True
+    while waiting or late or decoding:
+        if waiting or not decoding:
+            idle = idle or not decoding
+            waiting, late = waiting + late, []
+            while waiting:  # all of them before anybody decodes
+                most = 1 if idle else int(steps.most)
+                idle = False
+                batch, waiting = waiting[:most], waiting[most:]
+                now += steps.alone_s + (len(batch) - 1) * steps.crowded_s
+                for came, k, wave in batch:
+                    found.append(now - came)
+                    decoding[k] = (int(outputs[k, wave]), wave)
+        waiting, late = late, []
+        now += steps.decode_s
+        for k, (left, wave) in list(decoding.items()):
+            decoding[k] = (left - 1, wave)
+            if left == 1:
+                del decoding[k]
+                if wave + 1 < WAVES:
+                    late.append((now, k, wave + 1))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("requests", [2, 8, 32, 128])
+@pytest.mark.parametrize("width", [0, 20, 200, 800])
+@pytest.mark.parametrize("most", [2.0, 8.0])
+def test_prompts_that_pause_decoding_against_a_count_of_steps(requests, width, most):
+    steps = PromptSteps(0.01, 0.05, 0.04, most, pauses=True)
+    rng = np.random.default_rng(7)
+    outputs = rng.integers(1000 - width // 2, 1000 + width // 2 + 1, (requests, WAVES))
+    counted = _counted_with_pauses(steps, requests, outputs)
+    spread = float(np.sqrt(((width + 1) ** 2 - 1) / 12.0)) if width else 0.0
+    mean = float(waves_of(steps, float(requests), spread, 1000.0, 0.0).mean_s.mean())
+    assert mean == pytest.approx(counted, rel=0.15)
+
+
+def test_prompts_that_pause_decoding_keep_a_cohort_together_by_hand():
+    # 5 prompts at 1 s each, 4 fill a step: 1 s alone, then 4 s: in every wave, whatever the decode
+    steps = PromptSteps(decode_s=0.5, alone_s=1.0, crowded_s=1.0, most=4.0, pauses=True)
+    found = waves_of(steps, 5.0, 0.0, 1000.0, 0.0).mean_s
+    assert found == pytest.approx(np.full(WAVES, (1 + 4 * 5) / 5))
+
+
+@pytest.mark.parametrize(
+    ("n", "prompt", "output"), [(8, 2000, 200), (64, 1000, 200), (128, 2000, 128)]
+)
+def test_prompts_first_with_fixed_lengths_are_static_batches_in_a_row(n, prompt, output):
+    engine = load_engine("ideal").model_copy(update={"scheduler": PrefillFirst()})
+    case = {"gpu": "h100", "prompt": prompt, "output": output, "engine": engine}
+    loop = planner.evaluate("llama-3.1-8b", concurrency=n, **case)
+    batch = planner.evaluate("llama-3.1-8b", static_batch=n, **case)
+    assert loop.e2e_s["mean"] == pytest.approx(batch.e2e_s["mean"], rel=0.04)
+    # half of the prompts come after one's own: they are in its TPOT
+    rest = batch.e2e_s["mean"] - loop.ttft_s["mean"]
+    assert loop.tpot_s["mean"] * (output - 1) == pytest.approx(rest, rel=0.05)
+
+
+def test_warm_up_is_in_the_first_wave_of_a_closed_loop_alone():
+    engine = load_engine("ideal")
+    case = {"gpu": "h100", "prompt": 1000, "output": 200}
+    cold = engine.model_copy(update={"warm_up_s": 2.0})
+    one, two = (planner.evaluate("llama-3.1-8b", concurrency=8, engine=e, **case)
+                for e in (engine, cold))
+    assert two.ttft_s["mean"] - one.ttft_s["mean"] == pytest.approx(2.0 / WAVES, rel=1e-6)
+    assert two.ttft_s["p50"] == pytest.approx(one.ttft_s["p50"], rel=0.1)
+    assert two.tpot_s == one.tpot_s
+    one, two = (planner.evaluate("llama-3.1-8b", rate=2.0, engine=e, **case)
+                for e in (engine, cold))
+    assert two.ttft_s == one.ttft_s

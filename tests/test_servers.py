@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import planner
+from planner.cost.pass_time import in_the_engine
 from planner.cost.step import Instances, law
+from planner.cost.work import Op
 from planner.ingest.runs import Run
 from planner.serving.attainment import traffic_of
 from planner.serving.cohort import PromptSteps, waves_of
@@ -164,6 +167,34 @@ def test_context_and_reserved_output_by_hand() -> None:
     kept = planner.evaluate("llama-3.1-8b", gpu="h100", engine=all_of_it, concurrency=8,
                             prompt=1000, output=1000)
     assert run.tpot_s["mean"] == pytest.approx(kept.tpot_s["mean"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("kv_bytes", "factor"), [(1.0, 2.0), (2.0, 1.0), (4.0, 1.0)])
+def test_attention_that_widens_a_narrow_cache_reads_as_many_bytes_as_a_wide_one(kv_bytes, factor):
+    engine = load_engine("ideal").model_copy(update={"attention_bytes": 2.0})
+    on = SimpleNamespace(engine=engine, hardware=SimpleNamespace(kv_bytes=kv_bytes))
+    decode = Op("attention", "decode_attention", 32.0, {"kv_elements": 2048.0})
+    prompt = Op("prompt_attention", "prefill_attention", 32.0, {"kv_heads": 8.0})
+    found = in_the_engine([decode, prompt], on)
+    assert found[0].sizes["kv_elements"] == 2048.0 * factor
+    assert found[0].repeat == 32.0
+    assert found[1] == prompt
+
+
+GAP = {"source": "nvidia-gap-analysis", "model": "qwen3-32b", "weight_dtype": "fp8"}
+
+
+@pytest.mark.parametrize(("engine", "version", "budget", "kind", "kv"), [
+    ("vllm", "0.12.0", 4096 + 64 + 1500, None, "fp8"),
+    ("sglang", "0.5.6.post2", 4096 + 1500, "chunked", ""),
+    ("sglang", "0.5.1.post1", 4096 + 1500, None, ""),
+])
+def test_the_gap_analysis_runs_as_its_generator_sets_it(engine, version, budget, kind, kv):
+    run = row(**GAP, engine=engine, engine_version=version, prompt_tokens=4096, concurrency=64)
+    launch = launch_of(run, "hopper")
+    assert launch.engine["token_budget"] == budget
+    assert launch.kv == kv
+    assert getattr(launch.engine.get("scheduler"), "kind", None) == kind
 
 
 @pytest.mark.slow

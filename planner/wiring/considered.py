@@ -205,13 +205,16 @@ def _within(
 
 
 def _changes(asked: Asked, techniques: Sequence[Given], one: Given) -> bool:
-    """Return whether a technique changes any quantity of this model, engine and traffic."""
-    model, engine, traffic = asked.model, asked.engines[0], asked.traffic
-    before = quantities(model, engine, traffic)
-    for g in in_order(techniques):
-        before = changed(before, g, facts_of(model), traffic)
-    after = changed(before, one, facts_of(model), traffic)
-    return any(not np.array_equal(before[q], after[q]) for q in before)
+    """Return whether a technique changes any quantity of this model, traffic or an engine."""
+    model, traffic = asked.model, asked.traffic
+    for engine in asked.engines[0]:
+        before = quantities(model, engine, traffic)
+        for g in in_order(techniques):
+            before = changed(before, g, facts_of(model), traffic)
+        after = changed(before, one, facts_of(model), traffic)
+        if any(not np.array_equal(before[q], after[q]) for q in before):
+            return True
+    return False
 
 
 def _clashes(one: Given, others: Sequence[Given]) -> str:
