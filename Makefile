@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHONS ?= python3.13 python3.12 python3.11 python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs calibrate wheel-check clean
+.PHONY: help demo test lint docs calibrate engines wheel-check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -78,6 +78,13 @@ calibrate: $(VENV)/.installed ## Fit the shipped calibrations anew to $(KERNELS)
 	$(BIN)/planner hardware check
 	$(BIN)/python benchmarks/accuracy.py $(KERNELS) > docs/accuracy.md.new
 	mv docs/accuracy.md.new docs/accuracy.md
+
+# Table of measured serving runs; the shipped engine profiles name the commands that fit them to it.
+RUNS ?= ../shared/data/serving/runs.csv
+
+engines: $(VENV)/.installed ## Fit the shipped engine profiles anew to $(RUNS): an hour on two cores
+	$(BIN)/python benchmarks/engines.py $(RUNS)
+	$(BIN)/planner hardware check
 
 wheel-check: $(VENV)/.made ## Build the wheel and run it from an empty environment, in another place
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \

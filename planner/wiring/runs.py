@@ -213,9 +213,9 @@ def to_mean(lengths: Array, weight: Array, mean: float, most: float) -> Array:
     longest, share = lengths[order], weight[order] / weight.sum()
     cut = np.concatenate([[0.0], np.cumsum(share)[:-1]])
     kept = np.cumsum((share * longest)[::-1])[::-1]
-    free = mean - np.multiply(most, cut, out=np.zeros_like(cut), where=cut > 0.0)
-    scale = free / kept
-    first = int(np.argmax(scale * longest <= most))
+    limit = min(most, float(longest[0]) * mean / float(kept[0]))  # where no limit binds, k = 0
+    scale = (mean - limit * cut) / kept
+    first = int(np.argmax(scale * longest <= limit * (1.0 + 1e-9)))
     return np.asarray(np.clip(lengths * scale[first], 1.0, most))
 
 
