@@ -292,8 +292,12 @@ def test_a_fit_takes_the_rows_it_is_told_and_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_file(), reason="the measured runs are not shipped")
-def test_measured_runs_are_predicted() -> None:
-    found = planner.validate([SHARED])[0]
+def test_measured_runs_are_predicted(tmp_path: Path) -> None:
+    """One in five of them, and none is lost; test_servers judges them all."""
+    head, *rows = SHARED.read_text(encoding="utf-8").splitlines()
+    some = tmp_path / "runs.csv"
+    some.write_text("\n".join([head, *rows[::5]]) + "\n", encoding="utf-8")
+    found = planner.validate([some])[0]
     assert found.predicted + sum(found.unpredicted.values()) == found.rows
     assert found.predicted >= 0.97 * found.rows
     assert found.rank is not None
