@@ -311,3 +311,13 @@ def test_plans_keep_a_bound_on_itl_and_simulate_counts_gaps(tmp_path):
     assert judged["share"] >= 0.985
     closed, seen = found["closed_form"]["itl_s"], found["simulated"]["itl_s"]
     assert closed["p50"] == pytest.approx(seen["p50"], rel=0.1)
+
+
+def test_a_prediction_says_where_its_gaps_were_off():
+    def said(**more):
+        given = {"gpu": "h100", "prompt": 1000, "output": 100, "rate": 1.0} | more
+        return " ".join(evaluate("llama-3.1-8b", **given).notes)
+
+    assert "ITL" not in said()
+    assert "ITL p90 was up to 23 % off" in said(scheduler="prefill-first")
+    assert "twice the simulated one in a pipeline" in said(pp=2)
