@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic._internal._docs_extraction import extract_docstrings_from_cls
 from pydantic_core import PydanticUndefined
 
 from planner.catalog.store import KINDS, load_all
+from planner.spec.record import Record
 from planner.spec.technique import QUANTITIES
 from planner.units import SUFFIXES, si_key, yaml_keys
 from planner.wiring.load import load_calibration
@@ -28,6 +30,25 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 SCHEMAS = ROOT / "docs" / "schema"
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
 GENERATED = re.compile(r"(<!-- generated: (\w+) (\w*) ?-->\n)(.*?)(<!-- end -->)", re.S)
+
+
+def describe() -> None:
+    """Give the fields of all records their attribute docstrings, which commands do not read."""
+    records = [Record]
+    for record in records:
+        records += record.__subclasses__()
+    for record in records[1:]:
+        said: dict[str, str] = {}
+        for base in reversed(record.__mro__):
+            if issubclass(base, Record):
+                said |= extract_docstrings_from_cls(base, use_inspect=True)
+        for name, field in record.model_fields.items():
+            field.description = field.description or said.get(name)
+    for record in records[1:] * 2:  # the second time, those inside others are described
+        record.model_rebuild(force=True)
+
+
+describe()
 
 
 # Commands ---------------------------------------------------------------------------------------

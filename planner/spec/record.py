@@ -13,13 +13,13 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Record(BaseModel):
-    """Frozen, strict about keys; the attribute docstrings become the field descriptions."""
+    """Frozen, strict about keys.
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-    )
+    Attribute docstrings describe the fields in the documentation and the editors' schemas, which
+    read them themselves: reading every source again would double what a command imports.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Named(Record):

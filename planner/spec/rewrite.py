@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from planner.spec.record import Fraction, Named, NonNegative, Positive, Record
 
@@ -16,10 +16,14 @@ PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 AtLeastOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 PartnerShare = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+#: The vocabulary of techniques states what each quantity is.
+_DESCRIBED = ConfigDict(use_attribute_docstrings=True)
 
 
 class Work(Record):
     """Work that a step does, relative to what the architecture asks for."""
+
+    model_config = _DESCRIBED
 
     kv_read: PositiveShare = 1.0
     """Share of the context that the attention of a decode step reads."""
@@ -85,6 +89,8 @@ class Work(Record):
 
 class Resources(Record):
     """Memory that is held and moved, relative to what the architecture asks for."""
+
+    model_config = _DESCRIBED
 
     kv_held: PositiveShare = 1.0
     """Share of a request's context that the KV cache keeps."""
