@@ -30,7 +30,7 @@ from planner.wiring.fractional import Known, shapes_of
 from planner.wiring.limits import limits_of
 from planner.wiring.tuning import tuned
 
-settings.register_profile("steady", derandomize=True, deadline=None, max_examples=40)
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=20)
 settings.load_profile("steady")
 
 TECHNIQUES: dict[str, Technique] = {t.name: t for t in load_all("technique", ROOT)}  # type: ignore

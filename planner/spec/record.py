@@ -19,7 +19,7 @@ class Record(BaseModel):
     read them themselves: reading every source again would double what a command imports.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Named(Record):
