@@ -108,7 +108,7 @@ def test_better_hardware_never_lowers_goodput(role, model, gpu, work, part, fact
 
 
 @given(MODELS, GPUS, WORK, st.sampled_from(PARTS), st.floats(1.05, 3.0), MODES, st.floats(0.5, 8))
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_better_hardware_never_costs_more(model, gpu, work, part, factor, modes, rate):
     device, of = load_accelerator(gpu), traffic(work, rate)
     plain = cost(planned(model, device, 16, of, modes))
@@ -129,7 +129,7 @@ def test_looser_slos_never_cost_more(model, gpu, work, modes, rate, ttft, tpot, 
 
 
 @given(MODELS, GPUS, WORK, MODES, st.floats(0.05, 8.0))
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_twice_the_rate_never_costs_less(model, gpu, work, modes, rate):
     device = load_accelerator(gpu)
     once = cost(planned(model, device, 16, traffic(work, rate), modes))
@@ -137,7 +137,7 @@ def test_twice_the_rate_never_costs_less(model, gpu, work, modes, rate):
 
 
 @given(MODELS, GPUS, WORK, MODES, st.floats(0.2, 6.0), st.integers(1, 16), st.integers(1, 16))
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_a_larger_inventory_never_costs_more(model, gpu, work, modes, rate, count, more):
     device, of = load_accelerator(gpu), traffic(work, rate)
     small = cost(planned(model, device, count, of, modes))
@@ -157,7 +157,7 @@ def test_longer_prompts_never_raise_goodput(role, model, gpu, prompt, factor, ou
 
 
 @given(MODELS, GPUS, WORK, MODES, st.one_of(st.none(), st.floats(0.2, 6.0)), TTFT, TPOT)
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_no_listed_plan_dominates_another(model, gpu, work, modes, rate, ttft, tpot):
     found = planned(model, load_accelerator(gpu), 16, traffic(work, rate, ttft, tpot), modes)
     assume(found is not None)
@@ -179,7 +179,7 @@ def test_no_listed_plan_dominates_another(model, gpu, work, modes, rate, ttft, t
 
 
 @given(MODELS, GPUS, st.sampled_from([0.1, 3.0, 17.5]))
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_prices_in_another_currency_change_nothing_else(model, gpu, factor):
     device, of = load_accelerator(gpu), traffic("1000/200", 2.0)
     plain = planned(model, device, 16, of, price=2.0)
