@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,26 +149,28 @@ def test_pauses_are_busy_periods(rate):
 
 # Closed form and simulation ---------------------------------------------------------------------
 
-#: Largest differences measured at 0.3, 0.6 and 0.85 of the largest stable rate, rounded up:
-#: p50, p90, p99. Beyond 10 % where steps without prompts end about there (p90 of whole prompts,
-#: of a small budget at 0.3), and for pipelines, whose micro-batches the form takes for ranks.
-CASES = {
-    "chunked": ("llama-3.1-8b", {}, (200, 200), (0.03, 0.03, 0.03)),
-    "budget 512": ("llama-3.1-8b", {"token_budget": 512}, (4000, 500), (0.10, 0.10, 0.08)),
-    "prefill-first": (
-        "llama-3.1-8b", {"scheduler": {"kind": "prefill-first"}}, (1000, 200), (0.06, 0.15, 0.40),
-    ),
-    "layered": ("qwen3-30b-a3b", {"scheduler": {"kind": "layered"}}, (2000, 200), (0.1, 0.2, 0.2)),
+#: Goal for every percentile, and where it is missed: a percentile on the knee between plain steps
+#: and those with whole prompts moves by a prompt's length for a small error in their share.
+GOAL = 0.10
+MISSED = {("prefill-first", 0.3, "p99"): "+37 %", ("prefill-first", 0.6, "p90"): "-14 %",
+          ("prefill-first", 0.85, "p99"): "-11 %"}  # fmt: skip
+CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
+    "chunked": ("llama-3.1-8b", {}, (200, 200)),
+    "budget 512": ("llama-3.1-8b", {"token_budget": 512}, (4000, 500)),
+    "prefill-first": ("llama-3.1-8b", {"scheduler": {"kind": "prefill-first"}}, (1000, 200)),
+    "layered": ("qwen3-30b-a3b", {"scheduler": {"kind": "layered"}}, (2000, 200)),
     "shared": (
-        "llama-3.1-8b", {"scheduler": {"kind": "shared", "contention": 0.1},
-                         "modes": ("colocated",)}, (1000, 200), (0.06, 0.03, 0.10),
+        "llama-3.1-8b",
+        {"scheduler": {"kind": "shared", "contention": 0.1}, "modes": ("colocated",)},
+        (1000, 200),
     ),
-}  # fmt: skip
+}
 
 
+@cache
 def both(name: str, load: float, cv: float = 1.0, role: str = "both"):
     """Return the gaps in closed form and simulated."""
-    model, changes, size, _ = CASES[name]
+    model, changes, size = CASES[name]
     gpu = "h200-sxm-141gb" if model.startswith("qwen") else "h100-sxm-80gb"
     one, of = scheduled(instances(model, gpu), **changes), lengths(size)
     table = step_table(one, of)
@@ -178,14 +183,20 @@ def both(name: str, load: float, cv: float = 1.0, role: str = "both"):
     return closed, gaps_of(outcome, [0], window).statistics()
 
 
+def agreements() -> list[Any]:
+    found = []
+    for key in product(CASES, (0.3, 0.6, 0.85), ("mean", "p50", "p90", "p99")):
+        why = MISSED.get(key)
+        marks = [pytest.mark.xfail(strict=True, reason=f"{why}: on the knee")] if why else []
+        found.append(pytest.param(*key, marks=marks))
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("load", [0.3, 0.6, 0.85])
-@pytest.mark.parametrize("name", list(CASES))
-def test_the_form_agrees_with_the_simulation(name, load):
+@pytest.mark.parametrize(("name", "load", "statistic"), agreements())
+def test_the_form_agrees_with_the_simulation(name, load, statistic):
     closed, simulated = both(name, load)
-    for statistic, within in zip(("p50", "p90", "p99"), CASES[name][3], strict=True):
-        assert closed[statistic] == pytest.approx(simulated[statistic], rel=within), statistic
-    assert closed["mean"] == pytest.approx(simulated["mean"], rel=0.10)
+    assert closed[statistic] == pytest.approx(simulated[statistic], rel=GOAL)
 
 
 @pytest.mark.slow
