@@ -13,6 +13,7 @@ from planner.serving.attainment import Traffic, traffic_of
 from planner.serving.open_loop import goodput_per_s, solve
 from planner.serving.outcome import latency_of
 from planner.serving.prepared import prepare
+from planner.serving.refereed import outside
 from planner.simulation.arrivals import draw
 from planner.simulation.results import latencies, measured_part, statistics
 from planner.simulation.run import Pool, run
@@ -69,3 +70,12 @@ def test_closed_forms_against_the_simulation(case, role, share):
     }
     wrong = [k for k, (c, d) in found.items() if abs(c / d - 1) > TOLERANCE[k]]
     assert not wrong, table
+
+
+def test_a_prediction_says_where_its_latencies_were_off():
+    layout = [Layout(2)]
+    assert outside(1.0, False, layout, []) == ()
+    assert outside(1.0, False, [], layout) == ()
+    assert "29 % at CV 3" in " ".join(outside(2.0, False, layout, [], "prefill-first"))
+    for cv, busy in ((1.0, True), (2.0, False)):
+        assert "separate pools" in " ".join(outside(cv, busy, [], iter(layout)))

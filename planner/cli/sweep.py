@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -36,9 +39,8 @@ def sweep(
         if path is not None:
             document.require_writable(path, option)
     screen = table.console(stderr=True)
-    with Progress(
-        console=screen, transient=True, disable=QUIET.get() or not screen.is_terminal
-    ) as bar:
+    hidden = QUIET.get() or not screen.is_terminal
+    with _workers(), Progress(console=screen, transient=True, disable=hidden) as bar:
         task = bar.add_task("planning", total=None)
         result = library.sweep(
             sweep,
@@ -51,3 +53,17 @@ def sweep(
     inputs = {"sweep": sweep, "out": out, "jobs": jobs, "dask": dask, "catalog": catalog}
     written = report.sweep_document(result, inputs)
     hand_out(written, json_path, lambda: report.print_sweep(result, table.console()))
+
+
+@contextmanager
+def _workers() -> Iterator[None]:
+    """Outlive workers that end on Ctrl-C: writing to one of them must not end this process too.
+
+    After an interruption it stays so, since the pool's threads still run.
+    """
+    if not hasattr(signal, "SIGPIPE"):
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGPIPE, before)

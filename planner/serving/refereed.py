@@ -33,6 +33,7 @@ def outside(
     scheduler
         Kind of the engine's scheduler.
     """
+    prefill = tuple(prefill)
     notes = []
     if scheduler == "layered" and (busy or arrival_cv > 1.0):
         notes.append(
@@ -43,6 +44,11 @@ def outside(
         notes.append(
             "gaps between tokens: where a percentile lies between steps with and without prompts, "
             "ITL p90 was up to 23 % off in simulation"
+        )
+    if scheduler == "prefill-first" and arrival_cv > 1.25:
+        notes.append(
+            "prompts in steps of their own: TTFT p90 was up to 15 % off in simulation at CV 2 and "
+            "29 % at CV 3"
         )
     if arrival_cv > CV:
         notes.append(
@@ -69,6 +75,11 @@ def outside(
         notes.append(
             "micro-batches without prompts go on alone, which ITL neglects: its p50 was more than "
             "twice the simulated one in a pipeline"
+        )
+    if prefill and (busy or arrival_cv > 1.25):
+        notes.append(
+            "separate pools near saturation or under bursts: TTFT p50 was up to 21 % off in "
+            "simulation, p90 29 %, p99 35 %"
         )
     if any(x.dp > 1 for x in prefill):
         notes.append(
