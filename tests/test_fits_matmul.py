@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.formulas.elementwise import elementwise_s, fit_elementwise
-from planner.formulas.experts import balanced_active, experts_s, fit_experts, power_law_load
+from planner.formulas.drawn_experts import balanced_active, power_law_load
+from planner.formulas.experts import experts_s, fit_experts
 from planner.formulas.fitting import fit_log
 from planner.formulas.matmul import DEFAULTS, fit_matmul, matmul_s
 from planner.wiring.load import load_accelerator

@@ -49,15 +49,17 @@ FITS: dict[str, tuple[Callable[..., Fit], tuple[str, ...]]] = {
 }
 #: Kernels that are named by their library's version.
 VERSIONED = re.compile(r"^[a-z]+-\d")
-#: Kernels of experts that a library calls, though they were measured under another. SGLang runs
-#: MXFP4 experts on Hopper in OpenAI's Triton kernels (server_args.py, github.com/sgl-project/sglang
-#: /pull/12696: ``triton_kernel`` unless on Blackwell); its own fused kernel, which its table holds,
-#: reaches a sixth of the bandwidth there.
-CALLED = {"sglang": ("mxfp4@triton_oaitritonmxfp4",)}
-#: The same where tokens are dispatched to the ranks of their experts: behind DeepEP, SGLang's
-#: grouped matmul is DeepGEMM's (``--moe-a2a-backend deepep``; its documentation of expert
-#: parallelism, docs.sglang.io/advanced_features/expert_parallelism.html).
-DISPATCHED = {"sglang": ("fp8-block@deepgemm",)}
+#: Kernels of experts that a library calls though they were measured under another, and when. SGLang
+#: runs MXFP4 experts on Hopper in OpenAI's Triton kernels (server_args.py, github.com/sgl-project/
+#: sglang/pull/12696: ``triton_kernel`` unless on Blackwell); its own fused kernel, which its table
+#: holds, reaches a sixth of the bandwidth there. Where tokens are dispatched to the ranks of their
+#: experts its grouped matmul is DeepGEMM's (docs.sglang.io/advanced_features/
+#: expert_parallelism.html). FlashInfer's ``trtllm_moe`` is TensorRT-LLM's own ``TRTLLM`` backend,
+#: which its table lacks in blocks of FP8 (tensorrt_llm/_torch/modules/fused_moe).
+CALLED = {
+    "sglang": {"mxfp4@triton_oaitritonmxfp4": "usually", "fp8-block@deepgemm": "dispatched"},
+    "trtllm": {"fp8-block@flashinfer_trtllm_moe": "at times"},
+}
 #: Keywords that a prediction takes and a fit does not.
 _NOT_FITTED = {"split_k"}
 
@@ -165,6 +167,8 @@ def calibrate(
     """
     points, left_out = gather(tables)
     data = _supported(start.model_dump(), [device for _, device in tables])
+    if library != start.library:  # the other kernels of a family are not all this library's
+        data["experts"] = {k: v for k, v in data["experts"].items() if "@" not in k}
     fits: dict[str, dict[str, Any]] = {}
     errors: dict[str, Array] = {}
     for part in points:
@@ -197,7 +201,11 @@ def calibrate(
         "library": library,
         "aliases": (),
         "fits": fits,
-        "dispatched": tuple(k for k in DISPATCHED.get(library or "", ()) if k in data["experts"]),
+        "dispatched": tuple(
+            k
+            for k, when in CALLED.get(library or "", {}).items()
+            if when == "dispatched" and k in data["experts"]
+        ),
         "sources": tuple(f"fitted to {n} measured rows of {k}" for k, n in sorted(kinds.items())),
         "notes": "What has no entry under `fits`, and parameters under `kept`, hold the defaults "
         f"of {start.name}. Errors are of rows whose "
@@ -263,10 +271,10 @@ def gather(
 
 
 def _usual(of_library: Sequence[Sample], library: str) -> dict[tuple[str, str], str]:
-    called, apart = CALLED.get(library, ()), DISPATCHED.get(library, ())
+    called = CALLED.get(library, {})
     rows: dict[tuple[str, str], Counter[str]] = {}
     for sample in of_library:
-        if sample.key not in apart:
+        if called.get(sample.key, "usually") == "usually":
             base = sample.key.partition("@")[0]
             rows.setdefault((sample.section, base), Counter())[sample.key] += len(sample.rows)
     # what it is known to call; of two versions of a library the later one, with rows enough

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.cost.calibrate import CALLED, DISPATCHED, Calibrated, relative_error
+from planner.cost.calibrate import CALLED, Calibrated, relative_error
 from planner.cost.calibrate import calibrate as fit_calibration
 from planner.errors import InputError
 from planner.ingest.kernels import KernelTable, read_kernels
@@ -169,7 +169,7 @@ def _as_called(table: KernelTable, library: str | None) -> KernelTable:
     """Return a device's table with the kernels that a library calls, measured under another."""
     if library is None or table.kind != "moe":
         return table
-    called = [*CALLED.get(library, ()), *DISPATCHED.get(library, ())]
-    theirs = np.isin(table.text["kernel"], [key.partition("@")[2] for key in called])
+    called = [key.partition("@")[2] for key in CALLED.get(library, ())]
+    theirs = np.isin(table.text["kernel"], called)
     backend = np.where(theirs, library, table.text["backend"])
     return replace(table, text=table.text | {"backend": backend})
