@@ -61,6 +61,7 @@ def timeless(text: bytes) -> bytes:
     return re.sub(rb" in [\d.]+ m?s\.", b"", text)
 
 
+@pytest.mark.slow
 def test_each_command_does_what_it_does_from_nothing(tmp_path: Path) -> None:
     places = [tmp_path / "warm", tmp_path / "cold"]
     shown = []
