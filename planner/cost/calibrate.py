@@ -49,6 +49,15 @@ FITS: dict[str, tuple[Callable[..., Fit], tuple[str, ...]]] = {
 }
 #: Kernels that are named by their library's version.
 VERSIONED = re.compile(r"^[a-z]+-\d")
+#: Kernels of experts that a library calls, though they were measured under another. SGLang runs
+#: MXFP4 experts on Hopper in OpenAI's Triton kernels (server_args.py, github.com/sgl-project/sglang
+#: /pull/12696: ``triton_kernel`` unless on Blackwell); its own fused kernel, which its table holds,
+#: reaches a sixth of the bandwidth there.
+CALLED = {"sglang": ("mxfp4@triton_oaitritonmxfp4",)}
+#: The same where tokens are dispatched to the ranks of their experts: behind DeepEP, SGLang's
+#: grouped matmul is DeepGEMM's (``--moe-a2a-backend deepep``; its documentation of expert
+#: parallelism, docs.sglang.io/advanced_features/expert_parallelism.html).
+DISPATCHED = {"sglang": ("fp8-block@deepgemm",)}
 #: Keywords that a prediction takes and a fit does not.
 _NOT_FITTED = {"split_k"}
 
@@ -188,6 +197,7 @@ def calibrate(
         "library": library,
         "aliases": (),
         "fits": fits,
+        "dispatched": tuple(k for k in DISPATCHED.get(library or "", ()) if k in data["experts"]),
         "sources": tuple(f"fitted to {n} measured rows of {k}" for k, n in sorted(kinds.items())),
         "notes": "What has no entry under `fits`, and parameters under `kept`, hold the defaults "
         f"of {start.name}. Errors are of rows whose "
@@ -225,7 +235,8 @@ def gather(
 ) -> tuple[list[Points], Counter[str]]:
     """Return the usable rows by set of parameters, usual kernels first, and the others by reason.
 
-    The kernel that most rows of a library's number format were measured with is its usual one.
+    The kernel that most rows of a library's number format were measured with is its usual one, or
+    that which the library is known to call.
     """
     left_out: Counter[str] = Counter()
     names = sorted({device.name for _, device in tables})
@@ -239,10 +250,10 @@ def gather(
         for library in np.unique([b.partition("-")[0] for b in table.text["backend"].tolist()]):
             own = table.take(np.char.startswith(table.text["backend"], str(library)))
             of_library = list(samples(own, device))
-            usual = _usual(of_library)
+            usual = _usual(of_library, str(library))
             for sample in of_library:
                 base = sample.key.partition("@")[0]
-                key = base if sample.key == usual[sample.section, base] else sample.key
+                key = base if sample.key == usual.get((sample.section, base)) else sample.key
                 seconds = own.measured_s[sample.rows]
                 at = names.index(device.name)
                 found.setdefault((sample.section, key), []).append((sample, seconds, at))
@@ -251,14 +262,19 @@ def gather(
     return [_pooled(section, key, parts) for (section, key), parts in ordered], left_out
 
 
-def _usual(of_library: Sequence[Sample]) -> dict[tuple[str, str], str]:
+def _usual(of_library: Sequence[Sample], library: str) -> dict[tuple[str, str], str]:
+    called, apart = CALLED.get(library, ()), DISPATCHED.get(library, ())
     rows: dict[tuple[str, str], Counter[str]] = {}
     for sample in of_library:
-        base = sample.key.partition("@")[0]
-        rows.setdefault((sample.section, base), Counter())[sample.key] += len(sample.rows)
-    # of two versions of a library the later one, where both have rows enough
+        if sample.key not in apart:
+            base = sample.key.partition("@")[0]
+            rows.setdefault((sample.section, base), Counter())[sample.key] += len(sample.rows)
+    # what it is known to call; of two versions of a library the later one, with rows enough
     return {
-        at: max(c, key=lambda k: (c[k] >= 0.5 * max(c.values()), _versions(k), c[k], k))
+        at: max(
+            c,
+            key=lambda k: (k in called, c[k] >= 0.5 * max(c.values()), _versions(k), c[k], k),
+        )
         for at, c in rows.items()
     }
 

@@ -215,6 +215,7 @@ def _moe(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found
         "intermediate": x["inter"] / x["tp"],
         "matrices": np.where(plain, 2.0, 3.0),
         "tokens": x["tokens"],
+        "groups": x["experts"] / x["ep"],
     }
     keys = (f"{fmt.key}@{label['kernel']}", (fmt.key, fmt.compute, "bf16"))
     return "experts", *keys, {**shape, **sizes}, fmt.dynamic
