@@ -17,8 +17,8 @@ from command import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.formulas.elementwise import elementwise_s, fit_elementwise
 from planner.formulas.drawn_experts import balanced_active, power_law_load
+from planner.formulas.elementwise import elementwise_s, fit_elementwise
 from planner.formulas.experts import experts_s, fit_experts
 from planner.formulas.fitting import fit_log
 from planner.formulas.matmul import DEFAULTS, fit_matmul, matmul_s

@@ -220,14 +220,12 @@ def _moe(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found
     plain = np.array([c in UNGATED or c[2] == UNGATED_TOP_K for c in configurations])
     shape = {
         "pairs": np.where(even, level, pairs),
-        "active": np.where(
-            even, drawn_experts.balanced_active(level, x["experts"] / x["ep"]), active
-        ),
+        "active": np.where(even, drawn_experts.balanced_active(level, local), active),
         "width": x["hidden"],
         "intermediate": x["inter"] / x["tp"],
         "matrices": np.where(plain, 2.0, 3.0),
         "tokens": x["tokens"],
-        "groups": x["experts"] / x["ep"],
+        "groups": local,
     }
     keys = (f"{fmt.key}@{label['kernel']}", (fmt.key, fmt.compute, "bf16"))
     return "experts", *keys, {**shape, **sizes}, fmt.dynamic

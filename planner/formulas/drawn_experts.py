@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.formulas.arrays import Array, Real
+from planner.formulas.arrays import Real
 
 
 def balanced_active(pairs: Real, local_experts: Real) -> Real:
