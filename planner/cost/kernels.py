@@ -212,9 +212,9 @@ def _moe(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found
     even = rows.text["distribution"] == "balanced"
     skew = [d.rpartition("_")[2] if "_" in d else "1" for d in rows.text["distribution"].tolist()]
     skews = np.array([float(s) for s in skew])
-    pairs, active = drawn_experts.power_law_load(
-        x["tokens"], x["experts"], x["topk"], skews, x["ep"]
-    )
+    drawn = x["tokens"], x["experts"], x["topk"], skews, x["ep"]
+    pairs, active = drawn_experts.power_law_load(*drawn)
+    local = x["experts"] / x["ep"]
     level = np.maximum(x["tokens"] * x["topk"] / x["ep"], 1.0)
     configurations = zip(x["hidden"], x["inter"], x["topk"], x["experts"], strict=True)
     plain = np.array([c in UNGATED or c[2] == UNGATED_TOP_K for c in configurations])
