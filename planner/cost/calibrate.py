@@ -54,8 +54,8 @@ VERSIONED = re.compile(r"^[a-z]+-\d")
 #: sglang/pull/12696: ``triton_kernel`` unless on Blackwell); its own fused kernel, which its table
 #: holds, reaches a sixth of the bandwidth there. Where tokens are dispatched to the ranks of their
 #: experts its grouped matmul is DeepGEMM's (docs.sglang.io/advanced_features/
-#: expert_parallelism.html). FlashInfer's ``trtllm_moe`` is TensorRT-LLM's own ``TRTLLM`` backend,
-#: which its table lacks in blocks of FP8 (tensorrt_llm/_torch/modules/fused_moe).
+#: expert_parallelism.html). FlashInfer's ``trtllm_moe`` is TensorRT-LLM's own ``TRTLLM`` backend
+#: (tensorrt_llm/_torch/modules/fused_moe), of which its own table holds some formats only.
 CALLED = {
     "sglang": {"mxfp4@triton_oaitritonmxfp4": "usually", "fp8-block@deepgemm": "dispatched"},
     "trtllm": {"fp8-block@flashinfer_trtllm_moe": "at times"},
