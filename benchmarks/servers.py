@@ -168,18 +168,19 @@ def left_out(
     profiles = _profiles(table)
     names = names or [str(n) for n in np.unique(profiles[profiles != ""])]
     names.sort(key=lambda n: -int((profiles == n).sum()))  # the longest first
-    found = [x for x in _kept(keep) if x.profile in names]
-    left = [n for n in names if n not in {x.profile for x in found}]
+    kept = _kept(keep)
+    left = [n for n in names if n not in {x.profile for x in kept}]
     tasks = [(table.take(profiles == n), n, kinds, rows) for n in left]
     with ProcessPoolExecutor(jobs) as pool:
         for some in pool.map(_one_profile, *zip(*tasks, strict=True)) if tasks else ():
-            found += some
+            kept += some
             for x in some:
                 print(x.profile, x.by, x.groups, _cells(x.pairs), file=sys.stderr, flush=True)
             if keep is not None:
                 lists = [{**asdict(x), "pairs": {m: p.tolist() for m, p in x.pairs.items()}}
-                         for x in found]
+                         for x in kept]
                 keep.write_text(json.dumps(lists), encoding="utf-8")
+    found = [x for x in kept if x.profile in names]
     print(f"| profile | left out, one by one | rows | {' | '.join(METRICS.values())} |")
     print("|---|---|---|" + "---|" * len(METRICS))
     for x in sorted(found, key=lambda x: (x.profile, kinds.index(x.by))):
