@@ -29,16 +29,21 @@ def command_of(engine: Engine) -> list[str] | None:
     return shlex.split(found[0]) if found else None
 
 
-def refit(engine: Engine, runs: Path) -> FittedEngine:
-    """Return the profile fitted by the command that its sources name."""
+def choice_of(engine: Engine) -> argparse.Namespace:
+    """Return what that command chooses: ``only``, ``rows``, ``fit``; of none, everything."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine")
-    parser.add_argument("--gpu")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--rows", type=int)
-    given = parser.parse_args(command_of(engine))
+    parser.add_argument("--fit", type=lambda names: names.split(","), default=[])
+    return parser.parse_args(command_of(engine) or [])
+
+
+def refit(engine: Engine, runs: Path) -> FittedEngine:
+    """Return the profile fitted by the command that its sources name."""
+    given = choice_of(engine)
     found = planner.calibrate(
-        [runs], engine=engine, gpu=given.gpu, only=given.only, rows=given.rows
+        [runs], engine=engine, only=given.only, rows=given.rows, fit=given.fit
     )
     assert isinstance(found, FittedEngine)
     return found

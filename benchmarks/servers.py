@@ -3,22 +3,26 @@
     python benchmarks/servers.py ../shared/data/serving/runs.csv
     python benchmarks/servers.py RUNS.csv --leave-out accelerator,model,source --rows 24
 
-``--leave-out`` refits each engine's host times without the rows of one accelerator (model, source)
-and judges them on those rows, for every one in turn: a markdown table of median error / bias in %,
-and in brackets the median error of the shipped profile on the same rows. ``--rows`` is rows per
-fit and per group left out, ``--jobs`` processes. Figures for a reader, not a test.
+``--leave-out`` refits each engine profile, by the command of its sources, without the rows of one
+accelerator (model, source) and judges it on those rows, for every one in turn: a markdown table of
+median error / bias in %, and in brackets the median error of the shipped profile on the same rows.
+``--rows`` is rows per fit and per group left out, ``--jobs`` processes. Figures for a reader, not a
+test.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from engines import choice_of
 
 from planner.cost.step import law
 from planner.errors import InputError
@@ -48,6 +52,7 @@ FEWEST_LEFT = 8
 #: Metrics of the table of rows left out, and their headings.
 METRICS = {
     "tpot": "TPOT", "ttft": "TTFT", "output_tokens_per_s": "tokens/s", "batch_latency": "batch",
+    host_times.RATE: "rate",
 }  # fmt: skip
 
 
@@ -55,14 +60,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs")
     parser.add_argument("--leave-out", help="accelerator, model, source, or several with commas")
-    parser.add_argument("--engine", help="profile to leave rows out of; default: every one")
+    parser.add_argument("--engine", help="profiles to leave rows out of; default: every one")
     parser.add_argument("--rows", type=int, default=24, help="rows per fit")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--keep", type=Path, help="file that keeps profiles done, to go on from")
     given = parser.parse_args()
     table = runs_of(read_columns(Path(given.runs), "runs"))
     if given.leave_out:
         kinds = given.leave_out.split(",")
-        left_out(table, kinds, given.rows, given.engine, given.jobs)
+        names = given.engine.split(",") if given.engine else []
+        left_out(table, kinds, given.rows, names, given.jobs, given.keep)
     else:
         goals(table)
 
@@ -154,19 +161,26 @@ class LeftOut:
 
 
 def left_out(
-    table: RunTable, kinds: Sequence[str], rows: int, engine: str | None, jobs: int
-) -> None:
-    """Print errors of host times on the rows of each accelerator, model or source left out."""
-    profiles = np.array([_profile(table, i) for i in range(len(table))])
-    names = [engine] if engine else [str(n) for n in np.unique(profiles[profiles != ""])]
+    table: RunTable, kinds: Sequence[str], rows: int, names: list[str], jobs: int,
+    keep: Path | None = None,
+) -> None:  # fmt: skip
+    """Print errors of profiles on the rows of each accelerator, model or source left out."""
+    profiles = _profiles(table)
+    names = names or [str(n) for n in np.unique(profiles[profiles != ""])]
     names.sort(key=lambda n: -int((profiles == n).sum()))  # the longest first
-    tasks = [(table.take(profiles == n), n, k, rows) for n in names for k in kinds]
+    kept = _kept(keep)
+    left = [n for n in names if n not in {x.profile for x in kept}]
+    tasks = [(table.take(profiles == n), n, kinds, rows) for n in left]
     with ProcessPoolExecutor(jobs) as pool:
-        found = []
-        for x in pool.map(_one_profile, *zip(*tasks, strict=True)):
-            if x is not None:
-                found.append(x)
-                print(x.profile, x.by, _cells(x.pairs), file=sys.stderr, flush=True)
+        for some in pool.map(_one_profile, *zip(*tasks, strict=True)) if tasks else ():
+            kept += some
+            for x in some:
+                print(x.profile, x.by, x.groups, _cells(x.pairs), file=sys.stderr, flush=True)
+            if keep is not None:
+                lists = [{**asdict(x), "pairs": {m: p.tolist() for m, p in x.pairs.items()}}
+                         for x in kept]
+                keep.write_text(json.dumps(lists), encoding="utf-8")
+    found = [x for x in kept if x.profile in names]
     print(f"| profile | left out, one by one | rows | {' | '.join(METRICS.values())} |")
     print("|---|---|---|" + "---|" * len(METRICS))
     for x in sorted(found, key=lambda x: (x.profile, kinds.index(x.by))):
@@ -183,36 +197,58 @@ def left_out(
             print(f"| all {len(own)} | {groups} {by}s | {count} | {_cells(pooled)} |")
 
 
-def _one_profile(own: RunTable, name: str, by: str, rows: int) -> LeftOut | None:
-    """Return the errors on groups left out, or none where no group leaves enough rows."""
-    resolve, laws = resolver(), host_times.shared_laws_by_host()
-    engine, keys = load_engine(name), own.text[by]
-    known = predictions_of(own, resolve, iter)
-    total: dict[str, list[Array]] = {}
-    groups = held_rows = 0
-    for key in np.unique(keys):
-        out = keys == key
-        if out.sum() < FEWEST_LEFT or (~out).sum() < host_times.FEWEST_ROWS:
-            continue
-        kept, left = _picked(known, ~out), _picked(known, out)
-        rest = host_times.targets_of(own.take(~out), kept, resolve, rows)
-        held = host_times.targets_of(own.take(out), left, resolve, rows)
-        if len(rest) < host_times.FEWEST_ROWS or not held:
-            continue
-        fit = host_times.fit_targets(rest, engine, laws)
-        values = {n: getattr(engine, n) for n in host_times.BOUNDS}
-        values |= host_times.fitted_values(fit)
-        guess = host_times.predicted_s(held, host_times.host_times_of(values), laws)
-        figures = [(f, v, left[h.row].figures[f]) for h in held for f, v in h.measured.items()]
-        metrics = np.array([f.removesuffix("_mean").removesuffix("_p50") for f, _, _ in figures])
-        triple = np.array([guess, *([x[k] for x in figures] for k in (1, 2))])
-        for metric in np.unique(metrics):
-            total.setdefault(str(metric), []).append(triple[:, metrics == metric])
-        groups, held_rows = groups + 1, held_rows + len(held)
-    if not groups:
-        return None
-    pairs = {m: np.concatenate(t, axis=1) for m, t in total.items()}
-    return LeftOut(name, by, groups, held_rows, pairs)
+def _kept(keep: Path | None) -> list[LeftOut]:
+    """Return the profiles that a file of an earlier call holds."""
+    if keep is None or not keep.is_file():
+        return []
+    known = json.loads(keep.read_text(encoding="utf-8"))
+    return [LeftOut(**{**x, "pairs": {m: np.array(p) for m, p in x["pairs"].items()}})
+            for x in known]
+
+
+def _one_profile(own: RunTable, name: str, kinds: Sequence[str], rows: int) -> list[LeftOut]:
+    """Return the errors on groups left out, of each kind that leaves enough rows."""
+    resolve, laws, engine = resolver(), host_times.shared_laws_by_host(), load_engine(name)
+    known, choice = predictions_of(own, resolve, iter), choice_of(engine)
+    fitted = np.ones(len(own), dtype=bool)
+    for column, words in (x.split("=") for x in choice.only):
+        fitted &= np.isin(own.text[column], words.split(","))
+    names = [field for field in host_times.BOUNDS if field.removesuffix("_s") in choice.fit]
+    shipped = {n: getattr(engine, n) for n in host_times.BOUNDS}
+
+    def judged(out: np.ndarray) -> tuple[Array, np.ndarray] | None:
+        """Return ``[3, n]`` refitted, measured, shipped, and the metric of each."""
+        sides = [(rest, _picked(known, rest)) for rest in (fitted & ~out, out)]
+        kept, held = (
+            host_times.targets_of(own.take(side), those, resolve, rows) for side, those in sides
+        )
+        if len(kept) < host_times.FEWEST_ROWS or not held:
+            return None
+        fit = host_times.fit_targets(kept, engine, laws, names)
+        guess, before = (
+            host_times.predicted_s(held, host_times.host_times_of(values), laws)
+            for values in (shipped | host_times.fitted_values(fit), shipped)
+        )
+        figures = [(f, v) for target in held for f, v in target.measured.items()]
+        metrics = [f.removesuffix("_mean").removesuffix("_p50") for f, _ in figures]
+        return np.array([guess, [v for _, v in figures], before]), np.array(metrics)
+
+    found = []
+    for by in kinds:
+        total: dict[str, list[Array]] = {}
+        groups = held_rows = 0
+        for key in np.unique(own.text[by]):
+            out = own.text[by] == key
+            each = judged(out) if out.sum() >= FEWEST_LEFT else None
+            if each is None:
+                continue
+            for metric in np.unique(each[1]):
+                total.setdefault(str(metric), []).append(each[0][:, each[1] == metric])
+            groups, held_rows = groups + 1, held_rows + min(int(out.sum()), rows)
+        if groups:
+            pairs = {m: np.concatenate(t, axis=1) for m, t in total.items()}
+            found.append(LeftOut(name, by, groups, held_rows, pairs))
+    return found
 
 
 def _cells(pairs: dict[str, Array]) -> str:
@@ -236,11 +272,17 @@ def _picked(known: list[Prediction], rows: np.ndarray) -> list[Prediction]:
     return [p for p, keep in zip(known, rows, strict=True) if keep]
 
 
-def _profile(table: RunTable, index: int) -> str:
-    words = (str(table.text[k][index]) for k in ("engine", "engine_version", "source"))
+def _profiles(table: RunTable) -> np.ndarray:
+    """Return the name of each row's profile; empty where there is none."""
+    columns = (table.text[k] for k in ("engine", "engine_version", "source", "accelerator"))
+    return np.array([_profile(*map(str, words)) for words in zip(*columns, strict=True)])
+
+
+@cache
+def _profile(engine: str, version: str, source: str, gpu: str) -> str:
     try:
-        family = load_accelerator(str(table.text["accelerator"][index])).family
-        return load_run_engine(*words, family=family).name
+        family = load_accelerator(gpu).family
+        return load_run_engine(engine, version, source, family=family).name
     except InputError:
         return ""
 

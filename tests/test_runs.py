@@ -16,6 +16,7 @@ from planner.catalog.yaml import parse, validate
 from planner.cost.host import HostTimes, laws_by_host
 from planner.cost.step import law
 from planner.errors import CatalogError, InputError
+from planner.formulas.fitting import fit_log
 from planner.ingest.columns import read_columns
 from planner.ingest.engine_yaml import engine_to_yaml
 from planner.ingest.runs import runs_of
@@ -285,6 +286,34 @@ def test_a_fit_takes_the_rows_it_is_told_and_says_so(tmp_path: Path) -> None:
     assert "--engine vllm-v1 --only weight_dtype=bf16 --rows 5: 5 runs" in found.engine.sources[-1]
     with pytest.raises(InputError, match="COLUMN=WORD"):
         planner.calibrate([path], engine="vllm-v1", only=["weight=bf16"], rows=5)
+
+
+def test_what_is_not_fitted_holds_the_profiles_values(tmp_path: Path) -> None:
+    path = table(tmp_path, *(ROW.replace(",8,,", f",{n},,") for n in (1, 2, 4, 8, 16, 32)))
+    engine = load_engine("vllm-v1").model_copy(update={"host_step_s": 1.1e-3})
+    found = planner.calibrate([path], engine=engine, fit=["request"])
+    assert list(found.fit.standard_errors) == ["request_s"]
+    assert found.engine.host_step_s == 1.1e-3
+    assert found.engine.request_s != engine.request_s
+    assert "--engine vllm-v1 --fit request: 6 runs" in found.engine.sources[-1]
+    with pytest.raises(InputError, match="did you mean 'request'"):
+        planner.calibrate([path], engine=engine, fit=["requests"])
+
+
+def test_a_prediction_known_to_a_few_digits_is_fitted_as_well() -> None:
+    """Slopes over 1e-8 of numbers that are rounded to 1e-5 are noise; from 10 times off."""
+    x, bounds = np.linspace(1.0, 50.0, 40), dict.fromkeys("ab", (1e-9, 1e3))
+
+    def rounded(p) -> np.ndarray:
+        return np.exp(np.round(np.log(p["a"] + p["b"] * x), 5))
+
+    found = fit_log(rounded, 3.0 + 0.2 * x, {"a": 30.0, "b": 2.0}, bounds, noise=1e-5)
+    assert found.parameters == pytest.approx({"a": 3.0, "b": 0.2}, rel=0.01)
+    # next to nothing is loosely known, but its default of 2 is known to be wrong
+    noise = np.random.default_rng(0).normal(0.0, 0.05, len(x))
+    flat = fit_log(rounded, 3.0 * np.exp(noise), {"a": 30.0, "b": 2.0}, bounds, noise=1e-5)
+    assert flat.parameters["b"] * 50.0 < 0.2
+    assert "b" not in flat.kept
 
 
 # The shared measurements ------------------------------------------------------------------------

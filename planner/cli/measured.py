@@ -54,6 +54,10 @@ def calibrate(
     rows: Annotated[
         int | None, typer.Option(min=5, help="Runs: most rows fitted, evenly picked; default: 400")
     ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,…", help="Runs: what is fitted, e.g. request; default: all"),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(help="YAML file to write, a directory without --gpu; default: stdout"),
@@ -89,6 +93,7 @@ def calibrate(
         engine=engine,
         only=only or (),
         rows=rows,
+        fit=fit.split(",") if fit else (),
         catalog=catalog,
         progress=tracked("predicting runs", shown=not QUIET.get()),
     )

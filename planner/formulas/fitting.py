@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,9 @@ def fit_log(
     defaults: Mapping[str, float],
     bounds: Mapping[str, tuple[float, float]],
     prior: Mapping[str, float] | None = None,
+    *,
+    noise: float = 0.0,
+    start: Mapping[str, float] | None = None,
 ) -> Fit:
     """Return the parameters that minimise a robust loss of log(predicted/measured).
 
@@ -86,13 +90,18 @@ def fit_log(
     measured_s
         ``[n]`` measured times [s].
     defaults
-        Start values, kept where the data do not identify a parameter.
+        Values kept where the data do not identify a parameter.
     bounds
         Physical range of each free parameter, both ends positive; parameters without bounds stay
         at their defaults.
     prior
         Standard deviation of log(parameter/default) known before measuring [-]; parameters
         without one are free within their bounds.
+    noise
+        Relative error of a prediction as a number, such as the width of the bracket that a search
+        for it ends in [-]; 0: rounding alone.
+    start
+        Where the search starts, where that is not at the defaults.
 
     Returns
     -------
@@ -117,10 +126,17 @@ def fit_log(
     beats the default by four residual variances, else it too goes back. The others are fitted
     again.
 
+    With noise, slopes are differences over √noise in log parameters, where noise and curvature
+    weigh the same (Press et al. [2]_), and a search ends where a step moves no parameter by more
+    than that; since predictions that are searched for are dear, each starts where the last ended.
+    A loose parameter then has to pass the test of one at a bound, against the loss of the fit it
+    was found in: a time found to be next to nothing is loose, but no default of more will do.
+
     References
     ----------
     .. [1] Gelman et al., Bayesian Data Analysis, 3rd ed., §4.1 (modes, normal approximation),
        §17.2 (robust alternatives to normal errors and priors).
+    .. [2] Press et al., Numerical Recipes, 3rd ed., §5.7.
     """
     measured = np.asarray(measured_s, dtype=np.float64)
     if measured.size == 0 or not np.all(np.isfinite(measured) & (measured > 0)):
@@ -128,9 +144,11 @@ def fit_log(
     free = [name for name in defaults if name in bounds]
     values, kept, pinned = dict(defaults), [], []
     prior = {name: sd for name, sd in (prior or {}).items() if name in free}
-    problem = _Problem(predict, np.log(measured), bounds, defaults, prior)
+    problem = _Problem(predict, np.log(measured), bounds, defaults, prior, noise)
+    begin = dict(defaults) | dict(start or {})
     while True:
-        answer = problem.solve(values, free)
+        answer = problem.solve(values, free, begin)
+        begin |= answer.found if noise else {}
         edge = [n for n in free if _at_bound(answer.found[n], bounds[n])]
         loose = [n for n in free if not answer.errors[n] <= problem.limit(n)]
         if not edge and not loose:
@@ -138,7 +156,12 @@ def fit_log(
         worst = max(edge or loose, key=lambda name: (answer.errors[name], name))
         free.remove(worst)
         at_bound = {**values, worst: answer.found[worst]}
-        if worst in edge and problem.gain(values, at_bound, free) > EVIDENCE:
+        if noise:
+            back = problem.solve(values, free, begin).loss - answer.loss
+            stays = back / answer.variance > EVIDENCE
+        else:
+            stays = worst in edge and problem.gain(values, at_bound, free, begin) > EVIDENCE
+        if stays:
             values = at_bound
             pinned.append(worst)
         else:
@@ -171,19 +194,26 @@ class _Problem:
     bounds: Mapping[str, tuple[float, float]]
     defaults: Mapping[str, float]
     prior: Mapping[str, float]
+    noise: float
 
     def limit(self, name: str) -> float:
         """Return the relative standard error above which a parameter is not identified."""
         return UNINFORMED * self.prior[name] if name in self.prior else UNIDENTIFIED
 
     def gain(
-        self, without: Mapping[str, float], trial: Mapping[str, float], free: list[str]
+        self,
+        without: Mapping[str, float],
+        trial: Mapping[str, float],
+        free: list[str],
+        begin: Mapping[str, float],
     ) -> float:
         """Return by how many residual variances a trial's values lower the loss."""
-        base, other = (self.solve(values, free) for values in (without, trial))
+        base, other = (self.solve(values, free, begin) for values in (without, trial))
         return (base.loss - other.loss) / other.variance
 
-    def solve(self, values: Mapping[str, float], free: list[str]) -> _Answer:
+    def solve(
+        self, values: Mapping[str, float], free: list[str], begin: Mapping[str, float]
+    ) -> _Answer:
         """Return the best free parameters while the others hold their values."""
         spread = np.array(list(self.prior.values()))
         centre = np.log([self.defaults[name] for name in self.prior])
@@ -203,9 +233,14 @@ class _Problem:
         from scipy.optimize import least_squares  # 0.4 s to import: only when fitting
 
         low, high = (np.log([self.bounds[n][k] for n in free]) for k in (0, 1))
-        start = np.clip(np.log([self.defaults[n] for n in free]), low + 1e-6, high - 1e-6)
+        start = np.clip(np.log([begin[n] for n in free]), low + 1e-6, high - 1e-6)
+        rough: dict[str, Any] = {}
+        if self.noise > 0.0:
+            step = self.noise**0.5
+            rough |= {"xtol": step, "ftol": step / 10.0, "gtol": step / 10.0}
+            rough["jac"] = lambda x: _slopes(residuals, x, high, step)
         best = least_squares(
-            residuals, start, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, x_scale=1.0
+            residuals, start, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, **rough
         )
         every = residuals(best.x)
         left, jacobian = every[:count], best.jac[:count]
@@ -221,6 +256,13 @@ class _Problem:
         found = dict(zip(free, np.exp(best.x).tolist(), strict=True))
         named = dict(zip(free, errors.tolist(), strict=True))
         return _Answer(found, named, left, _loss(every), variance)
+
+
+def _slopes(residuals: Callable[[Array], Array], x: Array, high: Array, step: float) -> Array:
+    """Return ``[n, k]`` slopes of the residuals: differences over a step inside the bounds."""
+    base, signed = residuals(x), np.where(x + step < high, step, -step)
+    steps = np.diag(signed)
+    return np.stack([(residuals(x + s) - base) / d for s, d in zip(steps, signed, strict=True)], 1)
 
 
 def _variance(left: Array, free: int) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isclose
 
 from rich.console import Console
 from rich.table import Table
 
 from planner.cost.calibrate import Calibrated
-from planner.search.host_times import FittedEngine
+from planner.search.host_times import BOUNDS, FittedEngine
 from planner.search.statistics import ErrorStatistics, FileErrors
 from planner.units import format_seconds
 
@@ -110,7 +111,10 @@ def _print_host_times(found: FittedEngine, out: Console) -> None:
     out.print(f"{found.engine.name}: host times fitted to {found.rows} rows")
     for name, error in found.fit.standard_errors.items():
         shown = format_seconds if name.endswith("_s") else "{:.3g}".format
-        left = "at its bound" if name in found.fit.pinned else "kept"
+        value, left = found.fit.parameters[name], "kept"
+        if name in found.fit.pinned:
+            edge = any(isclose(value, end, rel_tol=1e-3) for end in BOUNDS[name])
+            left = "at its bound" if edge else "loose, but its default fits worse"
         known = left if not error >= 0.0 else f"± {shown(error)}"
         out.print(f"  {name.removesuffix('_s')}: {shown(getattr(found.engine, name))} {known}")
     table = Table(box=None, pad_edge=False, header_style="bold")

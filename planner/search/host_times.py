@@ -17,10 +17,13 @@ from planner.ingest.runs import Run, RunTable
 from planner.search.runs import Case, Prediction, Resolve, predict, predictions_of, validate_runs
 from planner.search.statistics import ErrorStatistics
 from planner.serving.held import rate_holding_per_s
+from planner.serving.outcome import Group
 from planner.serving.prepared import prepare
 from planner.spec.engine import Engine
 
-#: What is fitted, and its physical range [s, -].
+#: What is fitted, and its physical range [s, -]. Kernels of a step may take less than their sum
+#: alone, where launches overlap or are fused; but attention is the kernel that was measured, or a
+#: slower one: less would stand in for something else.
 BOUNDS = {
     "host_step_s": (1e-6, 0.05),
     "host_sequence_s": (1e-8, 2e-3),
@@ -28,9 +31,18 @@ BOUNDS = {
     "decode_slowdown": (0.2, 8.0),
     "prompt_slowdown": (0.2, 8.0),
     "context_s": (1e-9, 2e-6),
-    "attention_slowdown": (0.2, 8.0),
+    "attention_slowdown": (1.0, 8.0),
     "warm_up_s": (1e-3, 30.0),
 }
+#: What a fit leaves of what rows do not identify, whatever the profile holds; priors stand there:
+#: between a compiled loop (none) and vLLM v1's 0.75 ms per step and 50 µs per sequence
+#: (docs/model.md, Sources); kernels take what they take alone, and nothing else is known.
+NEUTRAL = {
+    "host_step_s": 5e-4, "host_sequence_s": 2e-5, "request_s": 5e-3, "decode_slowdown": 1.0,
+    "prompt_slowdown": 1.0, "context_s": 0.0, "attention_slowdown": 1.0, "warm_up_s": 0.0,
+}  # fmt: skip
+#: Where the search for host time per step starts: enough to tell in a step, so that it has a slope.
+SEARCHED_FROM = {"host_step_s": 5e-3}
 #: Spread of log slowdown known beforehand: kernels in an engine take about what they take alone.
 PRIOR = {"decode_slowdown": 0.3, "prompt_slowdown": 0.3, "attention_slowdown": 0.5}
 #: Loads fitted. An open loop is fitted by its rate, that at which the prediction holds as many
@@ -49,6 +61,9 @@ RATE = "request_rate_per_s"
 #: Rows fitted, evenly spaced over the table where it has more: enough for three parameters.
 MOST_ROWS = 400
 FEWEST_ROWS = 5
+#: Relative error of a prediction as a number: the bracket in which the search for a median ends
+#: (planner/serving/attainment.py), and small steps where places and waves are whole numbers.
+NOISE = 1e-5
 #: Rows from which what kernels take in the engine is fitted too, beside its host times.
 FEWEST_FOR_KERNELS = 15
 
@@ -74,6 +89,7 @@ def fit_host_times(
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     *,
     most: int = MOST_ROWS,
+    names: Sequence[str] = (),
     origin: str = "",
 ) -> FittedEngine:
     """Return the engine's profile with host times fitted to its rows.
@@ -90,6 +106,9 @@ def fit_host_times(
         Wraps the rows predicted with the new profile.
     most
         Rows fitted, evenly picked where the table has more.
+    names
+        Fields fitted, of ``BOUNDS``; the others hold the profile's values. None: as many as the
+        rows allow.
     origin
         How these rows were chosen: told in the profile's sources.
 
@@ -105,7 +124,7 @@ def fit_host_times(
             f"{table.path}: found {len(targets)} rows of {engine.name} with a latency that can be "
             f"predicted, expected at least {FEWEST_ROWS}"
         )
-    found = fit_targets(targets, engine, shared_laws_by_host())
+    found = fit_targets(targets, engine, shared_laws_by_host(), names)
     values = fitted_values(found)
     told = f"fitted: {origin or Path(table.path).name}: {len(targets)} runs"
     kept = (x for x in engine.sources if not x.startswith(("host time", "fitted:")))
@@ -201,14 +220,21 @@ def shared_laws_by_host() -> LawsByHost:
 
 def predicted_s(targets: Sequence[Target], host: HostTimes, laws: LawsByHost) -> Array:
     """Return every figure that the targets have measured, as predicted with these host times."""
+    known: dict[object, Law] = {}
+
+    def law(instances: Instances, lengths: Lengths) -> Law:
+        by_host = laws(instances, lengths)
+        if by_host not in known:
+            known[by_host] = by_host(host)
+        return known[by_host]
+
     values = []
     for target in targets:
         if RATE in target.measured:
             case = target.case
-            law = laws(case.prompt.instances, case.traffic.lengths)(host)
-            values.append(_rate_per_s(target, law))
+            values.append(_rate_per_s(target, law(case.prompt.instances, case.traffic.lengths)))
             continue
-        figures = predict([target.case], lambda i, x: laws(i, x)(host), tuple(target.measured))
+        figures = predict([target.case], law, tuple(target.measured))
         values += [figures.figures[name] for name in target.measured]
     return np.array(values)
 
@@ -219,43 +245,46 @@ def host_times_of(parameters: Mapping[str, float]) -> HostTimes:
 
 
 def fitted_values(fit: Fit) -> dict[str, float]:
-    """Return what a fit changes of a profile: unidentified host times are left, slowdowns are 1."""
-    return {
-        name: fit.parameters[name]
-        for name in BOUNDS
-        if name in fit.standard_errors and (name in PRIOR or name not in fit.kept)
-    }
+    """Return what a fit says of a profile: what rows do not identify is where the fit started."""
+    return {name: fit.parameters[name] for name in BOUNDS if name in fit.standard_errors}
 
 
-def fit_targets(targets: Sequence[Target], engine: Engine, laws: LawsByHost) -> Fit:
-    """Return what fits the targets best: host times from a profile's on, slowdowns from 1 on.
+def fit_targets(
+    targets: Sequence[Target], engine: Engine, laws: LawsByHost, names: Sequence[str] = ()
+) -> Fit:
+    """Return what fits the targets best.
 
-    A prior stands at 1, wherever an earlier fit ended: so a fit repeated finds the same again.
+    From 15 rows on a fit starts from neutral values, and priors stand there, wherever an earlier
+    fit ended: so a fit repeated finds the same again. Fewer rows only move host times from the
+    profile's on. Fields that are not fitted hold the profile's values.
     """
     measured = np.array([v for t in targets for v in t.measured.values()])
-    start = {
-        name: min(max(getattr(engine, name), low * 10.0 if name.endswith("_s") else low), high)
-        for name, (low, high) in BOUNDS.items()
-    }
     few = len(targets) < FEWEST_FOR_KERNELS
-    own = ("host_step_s", "host_sequence_s", "request_s")
-    free = {name: BOUNDS[name] for name in own} if few else BOUNDS
-    start |= dict.fromkeys(PRIOR, 1.0)
-    if few:
-        start |= {name: getattr(engine, name) for name in BOUNDS if name not in free}
-    return fit_log(
-        lambda p: predicted_s(targets, host_times_of(p), laws), measured, start, free, PRIOR
+    own = names or (("host_step_s", "host_sequence_s", "request_s") if few else BOUNDS)
+    values = {name: float(getattr(engine, name)) for name in BOUNDS}
+    if not few:
+        values |= {name: NEUTRAL[name] for name in own}
+    start = {n: max(v, BOUNDS[n][0] * 10.0) if n in own else v for n, v in values.items()}
+    found = fit_log(
+        lambda p: predicted_s(targets, host_times_of(p), laws),
+        measured,
+        start,
+        {name: BOUNDS[name] for name in own},
+        {name: spread for name, spread in PRIOR.items() if name in own},
+        noise=NOISE,
+        start={} if few else {n: x for n, x in SEARCHED_FROM.items() if n in own},
     )
+    parameters = found.parameters | {name: values[name] for name in found.kept}
+    errors = {name: found.standard_errors[name] for name in BOUNDS if name in own}
+    return replace(found, parameters=parameters, standard_errors=errors)
 
 
 def _with_host(case: Case, values: Mapping[str, float]) -> Case:
-    groups = [
-        replace(
-            g,
-            instances=replace(
-                g.instances, engine=g.instances.engine.model_copy(update=dict(values))
-            ),
-        )
-        for g in dict.fromkeys((case.prompt, case.decode))
-    ]
-    return replace(case, prompt=groups[0], decode=groups[-1])
+    def given(group: Group) -> Group:
+        engine = group.instances.engine.model_copy(update=dict(values))
+        return replace(group, instances=replace(group.instances, engine=engine))
+
+    prompt = given(case.prompt)  # pools of the same size are still two
+    return replace(
+        case, prompt=prompt, decode=prompt if case.decode is case.prompt else given(case.decode)
+    )

@@ -112,14 +112,11 @@ def _predict(
 
 
 def _figures(outcome: Outcome, lengths: Lengths, wanted: Collection[str]) -> dict[str, float]:
-    figures = {}
+    figures: dict[str, float] = {}
     latencies = {"ttft": outcome.ttft, "tpot": outcome.tpot, "itl": outcome.tpot}
     for name, latency in latencies.items():
-        own = [f for f in wanted if f.startswith(f"{name}_")]
-        if own == [f"{name}_mean"]:
-            figures[own[0]] = latency.mean_s
-        elif own:
-            figures |= {f"{name}_{k}": v for k, v in latency.statistics().items()}
+        own = [f.removeprefix(f"{name}_") for f in wanted if f.startswith(f"{name}_")]
+        figures |= {f"{name}_{k}": v for k, v in latency.some(own).items()}
     tokens = float(lengths.mean(lengths.output))
     figures["output_tokens_per_s_mean"] = outcome.requests_per_s * tokens
     if outcome.batch_latency_s is not None:

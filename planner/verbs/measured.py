@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from planner.cost.calibrate import Calibrated
-from planner.errors import InputError
+from planner.errors import InputError, did_you_mean
 from planner.formulas.arrays import BoolArray
 from planner.ingest.columns import read_columns
 from planner.ingest.kernels import kernels_of
 from planner.ingest.runs import RunTable, is_runs, runs_of
-from planner.search.host_times import MOST_ROWS, FittedEngine, fit_host_times
+from planner.search.host_times import BOUNDS, MOST_ROWS, FittedEngine, fit_host_times
 from planner.search.runs import predictions_of, validate_runs
 from planner.search.statistics import FileErrors, keys_of
 from planner.search.validate import validate_kernels
@@ -71,6 +71,7 @@ def calibrate(
     engine: str | Engine | None = None,
     only: Sequence[str] = (),
     rows: int | None = None,
+    fit: Sequence[str] = (),
     catalog: Catalog = None,
     progress: Progress | None = None,
 ) -> Calibrated | FittedEngine:
@@ -90,6 +91,9 @@ def calibrate(
         Runs: rows with these words, ``COLUMN=WORD[,WORD…]`` each; none: all.
     rows
         Runs: most rows fitted, evenly picked; by default 400.
+    fit
+        Runs: what is fitted (``host_step``, ``request``, ``decode_slowdown``, …), the rest holds
+        the profile's values; none: as much as the rows allow.
     catalog
         Directory whose entries override the shipped ones.
     progress
@@ -112,6 +116,7 @@ def calibrate(
         told = [Path(runs[0].path).name, f"--engine {record.name}"]
         told += [f"--gpu {device.name}"] if device else []
         told += [*(f"--only {x}" for x in only), *([f"--rows {rows}"] if rows else [])]
+        told += [f"--fit {','.join(fit)}"] if fit else []
         own = _rows_of(_only(runs[0], only), record, device, catalog)
         return fit_host_times(
             own,
@@ -119,14 +124,25 @@ def calibrate(
             record,
             progress or iter,
             most=rows or MOST_ROWS,
+            names=_fields(fit),
             origin="planner calibrate " + " ".join(told),
         )
-    if only or rows:
-        raise InputError("--only and --rows choose among serving runs, found tables of kernels")
+    if only or rows or fit:
+        raise InputError("--only, --rows and --fit are of serving runs, found tables of kernels")
     if device is None:
         raise InputError("tables of kernels calibrate an accelerator: give --gpu")
     library = record.kernels if record else None
     return device_record([kernels_of(c) for c in columns], device, library, catalog)
+
+
+def _fields(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the profile's fields of these names, which go without the unit of times."""
+    known = {field.removesuffix("_s"): field for field in BOUNDS}
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise InputError(f"--fit: found {name!r}, expected one of {', '.join(known)}{near}")
+    return tuple(known[name] for name in names)
 
 
 def _only(table: RunTable, only: Sequence[str]) -> RunTable:
