@@ -82,7 +82,7 @@ calibrate: $(VENV)/.installed ## Fit the shipped calibrations anew to $(KERNELS)
 # Table of measured serving runs; the shipped engine profiles name the commands that fit them to it.
 RUNS ?= ../shared/data/serving/runs.csv
 
-engines: $(VENV)/.installed ## Fit the shipped engine profiles anew to $(RUNS): an hour on two cores
+engines: $(VENV)/.installed ## Fit the shipped engine profiles anew to $(RUNS): ten minutes of a core
 	$(BIN)/python benchmarks/engines.py $(RUNS)
 	$(BIN)/planner hardware check
 

@@ -3,7 +3,7 @@
     python benchmarks/engines.py ../shared/data/serving/runs.csv [NAME …]
 
 Each profile whose sources hold "fitted: planner calibrate runs.csv …" is fitted anew and written
-over itself; one that says why no command gives its values is left alone, and named.
+over itself; one that no measured run was fitted to is left alone, and named.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
     for name in names:
         engine = load_engine(name)
         if command_of(engine) is None:
-            print(f"{name}: no command reproduces it; see its sources")
+            print(f"{name}: not fitted to runs; see its sources")
             continue
         found = refit(engine, given.runs)
         moved = [
