@@ -1,4 +1,8 @@
-"""Run the planner command as a user does: a process of its own, in a directory of its own."""
+"""Run the planner command as a user does: a process of its own, in a directory of its own.
+
+Its imports are shared with the commands before it (:mod:`warm`), unless what is told to Python
+itself (``PYTHON…``, ``LC_…``) or an option of ``subprocess`` asks for a new interpreter.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "planner")
@@ -25,9 +32,28 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
 
 
 def planner(
+    cwd: Path, *argv: str, env: Mapping[str, str] | None = None, **options: Any
+) -> Finished:
+    if options or any(name.startswith(("PYTHON", "LC_")) for name in env or {}):
+        return started(cwd, *argv, env=env, **options)
+    with (
+        Path(os.devnull).open("rb") as nothing,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as error,
+    ):  # fmt: skip
+        streams = (nothing.fileno(), out.fileno(), error.fileno())
+        asked = ("planner", *argv)
+        code = warm.run(asked, cwd, environment(cwd, **(env or {})), streams, timeout_s=120)
+        out.seek(0)
+        error.seek(0)
+        return Finished(asked, code, out.read(), error.read())
+
+
+def started(
     cwd: Path, *argv: str, env: Mapping[str, str] | None = None, stdout: Any = subprocess.PIPE,
     **options: Any,
 ) -> Finished:
+    """The same from an interpreter of its own."""
     return subprocess.run(
         [*COMMAND, *argv], cwd=cwd, env=environment(cwd, **(env or {})), check=False, text=True,
         encoding="utf-8", stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE,

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import warm
 from pydantic import BaseModel
 from pydantic._internal._docs_extraction import extract_docstrings_from_cls
 from pydantic_core import PydanticUndefined
@@ -63,12 +64,12 @@ def sandbox(at: Path) -> Path:
 
 def run(command: str, cwd: Path) -> str:
     """Return what a terminal of 100 columns without colour shows for a command line."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found = (str(warm.shim()), str(Path(sys.executable).parent), os.environ["PATH"])
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PLANNER_", "FORCE_COLOR"))}
     env = kept | {
         "COLUMNS": "100",
         "NO_COLOR": "1",
-        "PATH": path,
+        "PATH": os.pathsep.join(found),
         "TERM": "dumb",
         "PLANNER_TODAY": "2026-11-21",
         "LC_ALL": "C.UTF-8",

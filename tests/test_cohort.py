@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shop import instances, lengths
 
 import planner
+from planner.cost.step import law
+from planner.serving.closed_loop import solve_closed
 from planner.serving.cohort import WAVES, PromptSteps, waves_of
+from planner.spec.layout import Layout
 from planner.spec.scheduler import PrefillFirst
 from planner.wiring.load import load_engine
 
@@ -202,3 +206,22 @@ def test_warm_up_is_in_the_first_wave_of_a_closed_loop_alone():
     one, two = (planner.evaluate("llama-3.1-8b", rate=2.0, engine=e, **case)
                 for e in (engine, cold))
     assert two.ttft_s == one.ttft_s
+
+
+@pytest.mark.parametrize("population", [8, 64, 512])
+@pytest.mark.parametrize("pools", [(1, 1), (1, 4), (3, 2)])
+def test_a_loop_is_no_faster_than_its_prefill_pool(population, pools):
+    prefill, decode = pools
+    mix = lengths((16_000, 50))  # nearly all of the work is prompts
+    one = law(instances("llama-3.1-8b", "h100-sxm-80gb", [Layout(1)]), mix)
+    found = solve_closed(
+        one, one, mix, population,
+        prompt_servers=prefill, decode_servers=decode, transfer_s=0.01, colocated=False,
+    )  # fmt: skip
+    most = prefill / float(mix.mean(one.service_s[0, 0]))
+    assert found.requests_per_s <= most
+    if population == 512:
+        assert found.requests_per_s > 0.9 * most
+    cycle = population / found.requests_per_s
+    stay = found.ttft.mean_s + 49 * found.tpot.mean_s
+    assert stay == pytest.approx(cycle, rel=0.06)  # Little's law; one wave in ten waits half

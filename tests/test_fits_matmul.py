@@ -17,8 +17,9 @@ from command import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.formulas.drawn_experts import balanced_active, power_law_load
 from planner.formulas.elementwise import elementwise_s, fit_elementwise
-from planner.formulas.experts import balanced_active, experts_s, fit_experts, power_law_load
+from planner.formulas.experts import experts_s, fit_experts
 from planner.formulas.fitting import fit_log
 from planner.formulas.matmul import DEFAULTS, fit_matmul, matmul_s
 from planner.wiring.load import load_accelerator
@@ -229,23 +230,26 @@ def test_elementwise_recovers_its_parameters():
 
 def test_experts_recover_their_parameters():
     random = np.random.default_rng(3)
-    tokens = 2.0 ** random.integers(0, 17, 600)
-    width, inner = (2.0 ** random.integers(low, high, 600) for low, high in ((10, 14), (8, 15)))
+    tokens = 2.0 ** random.integers(0, 17, 2400)
+    width, inner = (2.0 ** random.integers(low, high, 2400) for low, high in ((10, 14), (8, 15)))
     pairs = tokens * 8.0
+    groups = 2.0 ** random.integers(0, 12, 2400)  # some seldom picked: tells τ_g from τ_e
     sizes = {"width": width, "intermediate": inner, "matrices": 3.0, "tokens": tokens, **BF16}
+    sizes["groups"] = groups
     true = {
         "compute_efficiency": 0.55, "memory_efficiency": 0.8, "overhead_s": 22e-6,
         "sharpness": 2.5, "traffic_passes": 4.0, "expert_s": 2e-7,
+        "group_s": 3e-7,
     }  # fmt: skip
-    active = balanced_active(pairs, 64.0)
+    active = balanced_active(pairs, groups)
     fit = fit_experts(
-        pairs, active, experts_s(pairs, active, **sizes, **true) * noise(600), **sizes
+        pairs, active, experts_s(pairs, active, **sizes, **true) * noise(2400), **sizes
     )
     assert fit.kept == ()
     sharpness = fit.parameters.pop("sharpness")
     assert sharpness == pytest.approx(true.pop("sharpness"), rel=0.1)  # shows at the knee only
     assert fit.parameters == pytest.approx(true, rel=0.02)
-    narrow = {**sizes, "width": 1024.0, "intermediate": 128.0}
+    narrow = {**sizes, "width": 1024.0, "intermediate": 128.0, "groups": 64.0}
     t = experts_s(pairs[:5], active[:5], **{**narrow, "tokens": tokens[:5]}, **TRUE, sharpness=4.0,
                   traffic_passes=3.0)  # fmt: skip
     assert fit_experts(pairs[:5], active[:5], t, **{**narrow, "tokens": tokens[:5]}).kept

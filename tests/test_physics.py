@@ -24,6 +24,7 @@ from planner.formulas.energy import power_w
 from planner.spec.calibration import Calibration
 from planner.spec.layout import Layout
 from planner.spec.model import Gqa
+from planner.wiring.load import load_calibration
 
 CHAT = lengths((1000, 200, 0.7), (6000, 400, 0.3))
 MODELS = [m.name for m in store.load_all("model")]
@@ -348,3 +349,60 @@ def test_every_model_has_a_finite_law_where_it_fits(model):
         assert one.kv_tokens[0] >= work.context()
         seen += 1
     assert seen == 5 if record.native_precision != "fp4" else seen >= 1
+
+
+# Kernels of experts -------------------------------------------------------------------------
+
+
+def _experts_s(on: Hardware, model: str, **degrees: float) -> np.ndarray:
+    """Return the time of all experts with 1, 32 and 4,096 requests in decode."""
+    step = Step(np.array([1.0, 32.0, 4096.0]), CHAT.context, 0.0)
+    ops = operators(load_model(model), split(**degrees), step)
+    return price(next(op for op in ops if op.name == "experts"), on).seconds
+
+
+def _served(gpu: str, precision: str, library: str) -> Hardware:
+    device = load_accelerator(gpu)
+    found = load_calibration(device, library=library)
+    return replace(hardware(gpu, precision), calibration=found)
+
+
+def test_sglang_calls_the_triton_kernels_that_were_measured_under_vllm():
+    # server_args.py: moe_runner_backend triton_kernel for gpt-oss on Hopper
+    ours, theirs = (_served("h200-sxm-141gb", "mxfp4", x) for x in ("sglang", "vllm"))
+    found = _experts_s(ours, "gpt-oss-120b", tp=2.0) / _experts_s(theirs, "gpt-oss-120b", tp=2.0)
+    assert np.all(found == pytest.approx(1.0, abs=0.1)), found
+
+
+@pytest.mark.parametrize(("dp", "tp", "used"), [(8.0, 1.0, True), (1.0, 8.0, False)])
+def test_kernels_behind_a_dispatch_run_only_there(dp: float, tp: float, used: bool):
+    with_it = _served("b200-sxm-180gb", "fp8-block", "sglang")
+    key = "fp8-block@deepgemm"
+    assert with_it.calibration.dispatched == (key,)
+    rest = {k: v for k, v in with_it.calibration.experts.items() if k != key}
+    less = with_it.calibration.model_copy(update={"experts": rest})
+    both = [
+        _experts_s(x, "deepseek-r1", tp=tp, dp=dp, ep=8.0)
+        for x in (with_it, replace(with_it, calibration=less))
+    ]
+    assert np.all(both[0] <= both[1])
+    assert (both[0][-1] < 0.8 * both[1][-1]) == used
+
+
+def test_kernels_look_through_experts_that_nobody_picked():
+    # one request picks 8 experts a layer, whether a device holds 256 or 8 of them
+    on = _served("h200-sxm-141gb", "fp8-block", "trtllm")
+    group_s = on.calibration.experts["fp8-block"].group_s
+    assert 2e-7 < group_s < 4e-7
+    less = on.calibration.experts["fp8-block"].model_copy(update={"group_s": 0.0})
+    free = on.calibration.model_copy(update={"experts": {"fp8-block": less}})
+    whole = on.calibration.model_copy(
+        update={"experts": {"fp8-block": on.calibration.experts["fp8-block"]}}
+    )
+    for ep, local in ((1.0, 256.0), (8.0, 32.0)):
+        times = [
+            _experts_s(replace(on, calibration=x), "deepseek-r1", tp=8.0, ep=ep)
+            for x in (whole, free)
+        ]
+        layers = 58
+        assert times[0] - times[1] == pytest.approx(layers * local * group_s, rel=1e-6)

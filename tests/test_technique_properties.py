@@ -82,6 +82,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
 def told(folder: Path, line: str) -> dict[str, Any]:
     """What a command says beside its inputs, their provenance and the notes."""
     found = document(folder, line)
@@ -96,9 +97,14 @@ def test_neutral_values_change_no_simulation(plans: Path, k: int) -> None:
     assert after == before
 
 
+@cache
+def unchanged(folder: Path) -> dict[str, Any]:
+    return document(folder, "what-if plan0.json --rate 1x")
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=lambda x: x.partition(":")[0])
 def test_neutral_values_change_nothing_for_what_if(plans: Path, text: str) -> None:
-    before = document(plans, "what-if plan0.json --rate 1x")
+    before = unchanged(plans)
     after = document(plans, f"what-if plan0.json --with {text}")
     assert after["held"] == before["held"]
     assert after["after"]["plans"] == before["after"]["plans"]

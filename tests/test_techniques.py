@@ -367,9 +367,9 @@ def test_considering_everything_takes_less_than_three_searches(quality: float) -
     """CPU time; the least of some, for a crowded machine stretches either."""
     limits = limits_of(quality=quality)
     ratios = []
-    for _ in range(4):
+    for _ in range(8):
         alone = min(cpu_s(limits=limits) for _ in range(2))
-        ratios.append(min(cpu_s(limits=limits, consider="all") for _ in range(2)) / alone)
+        ratios.append(cpu_s(limits=limits, consider="all") / alone)
         if ratios[-1] < 3.0:
             break
     assert min(ratios) < 3.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from planner.catalog.text import read_text
 from planner.catalog.yaml import parse, validate
 from planner.errors import InputError
 from planner.ingest.traces import (
+    Trace,
     fixed_workload,
     read_trace,
     workload_from_trace,
@@ -136,10 +138,15 @@ MIXED_SLO = {
 }
 
 
+@cache
+def read(file: str) -> Trace:
+    return read_trace(TRACES / file)
+
+
 def derived(name: str, prompt_bins: int = 8, output_bins: int = 6) -> Workload:
     """Return a shipped workload as its trace gives it today."""
     recipe = RECIPES[name]
-    whole = read_trace(TRACES / recipe.file)
+    whole = read(recipe.file)
     trace = whole.take(
         (whole.prompt_tokens <= recipe.longest) & (whole.output_tokens <= recipe.longest)
     )
@@ -277,7 +284,7 @@ def test_rate_and_burstiness_match_the_published_statistics(name: str, row: str)
 @needs_traces
 @pytest.mark.parametrize("name", RECIPES)
 def test_moments_of_the_public_traces_are_kept(name: str) -> None:
-    whole = read_trace(TRACES / RECIPES[name].file)
+    whole = read(RECIPES[name].file)
     longest = RECIPES[name].longest
     x, y = whole.prompt_tokens, whole.output_tokens
     x, y = x[(x <= longest) & (y <= longest)], y[(x <= longest) & (y <= longest)]

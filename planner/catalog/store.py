@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[type[Named], str]] = {
 }
 
 
+@cache
 def shipped_root() -> Path:
     """Return the directory of the shipped catalogue: inside the wheel, else the source tree."""
     package = Path(__file__).resolve().parent.parent
@@ -94,17 +95,17 @@ def directories(kind: str, where: Sequence[Path]) -> list[Path]:
 
 def names(kind: str, where: Sequence[Path]) -> dict[str, Path]:
     """Return every entry's name and file, overridden ones left out, in order of name."""
-    found: dict[str, Path] = {}
-    for directory in directories(kind, where):
-        for path in _files(directory, directory.stat().st_mtime_ns):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+    return dict(_names(*((d, d.stat().st_mtime_ns) for d in directories(kind, where))))
 
 
 @lru_cache(maxsize=64)
-def _files(directory: Path, modified_ns: int) -> tuple[Path, ...]:
-    """Return a directory's YAML files (memoised until an entry comes or goes)."""
-    return tuple(sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]))
+def _names(*directories: tuple[Path, int]) -> dict[str, Path]:
+    """Return the names in directories, each with its time (memoised until one comes or goes)."""
+    found: dict[str, Path] = {}
+    for directory, _ in directories:
+        for path in sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
 
 
 @lru_cache(maxsize=1024)
@@ -169,22 +170,45 @@ def find(kind: str, name: str, catalog: str | Path | None = None) -> Named:
     """
     if looks_like_path(name):
         return load_file(kind, Path(name))
-    where = roots(catalog)
-    entries = names(kind, where)
-    wanted = name.strip().lower().rpartition("/")[2]  # meta-llama/Llama-3.1-8B: the hub's id
-    if wanted in entries:
-        return _stem_checked(kind, entries[wanted])
-    spellings = {wanted, wanted.replace("_", "-"), wanted.replace(" ", "-")}
-    known: dict[str, str] = {}
-    for stem, path in entries.items():
-        if stem in spellings:
+    found = find_first(kind, [name], catalog)
+    if found is None:
+        entries = names(kind, roots(catalog))
+        known = [*entries, *(a for path in entries.values() for a in _aliases(path))]
+        hint = did_you_mean(_wanted(name), known) or f"; try: planner {_plural(kind)} list"
+        raise InputError(f"unknown {kind} {name!r}{hint}")
+    return found
+
+
+def find_first(
+    kind: str, candidates: Sequence[str], catalog: str | Path | None = None
+) -> Named | None:
+    """Return the entry of a kind by the first name or alias that is known, else None.
+
+    Raises
+    ------
+    CatalogError
+        If its file has mistakes.
+    """
+    entries = names(kind, roots(catalog))
+    for name in candidates:
+        path = entries.get(_wanted(name)) or _also_called(_wanted(name), entries)
+        if path is not None:
             return _stem_checked(kind, path)
-        for alias in _aliases(path):
-            known[alias.lower()] = stem
-            if alias.lower() in spellings:
-                return _stem_checked(kind, path)
-    hint = did_you_mean(wanted, [*entries, *known])
-    raise InputError(f"unknown {kind} {name!r}{hint or f'; try: planner {_plural(kind)} list'}")
+    return None
+
+
+def _wanted(name: str) -> str:
+    """Return a name as files spell it; of a hub's id (meta-llama/Llama-3.1-8B) its last part."""
+    return name.strip().lower().rpartition("/")[2]
+
+
+def _also_called(wanted: str, entries: Mapping[str, Path]) -> Path | None:
+    """Return the file of the first entry with another spelling of a name, or an alias."""
+    spellings = {wanted, wanted.replace("_", "-"), wanted.replace(" ", "-")}
+    for stem, path in entries.items():
+        if stem in spellings or not spellings.isdisjoint(_aliases(path)):
+            return path
+    return None
 
 
 def _plural(kind: str) -> str:
@@ -209,17 +233,21 @@ def _stem_checked(kind: str, path: Path) -> Named:
     return entry
 
 
-def _aliases(path: Path) -> list[str]:
-    """Return a file's aliases without validating it: the ``aliases: [a, b]`` line."""
+def _aliases(path: Path) -> tuple[str, ...]:
+    """Return a file's aliases in lower case without validating it: the ``aliases: [a, b]`` line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return _read_aliases(path, path.stat().st_mtime_ns)
     except (OSError, UnicodeDecodeError):
-        return []
-    for line in text.splitlines():
+        return ()
+
+
+@lru_cache(maxsize=1024)
+def _read_aliases(path: Path, modified_ns: int) -> tuple[str, ...]:
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("aliases:"):
-            inside = line.partition(":")[2].split("#")[0].strip().strip("[]")
-            return [part.strip().strip("'\"") for part in inside.split(",") if part.strip()]
-    return []
+            inside = line.partition(":")[2].split("#")[0].strip().strip("[]").lower()
+            return tuple(x.strip().strip("'\"") for x in inside.split(",") if x.strip())
+    return ()
 
 
 def load_all(kind: str, catalog: str | Path | None = None) -> list[Named]:

@@ -49,6 +49,17 @@ FITS: dict[str, tuple[Callable[..., Fit], tuple[str, ...]]] = {
 }
 #: Kernels that are named by their library's version.
 VERSIONED = re.compile(r"^[a-z]+-\d")
+#: Kernels of experts that a library calls though they were measured under another, and when. SGLang
+#: runs MXFP4 experts on Hopper in OpenAI's Triton kernels (server_args.py, github.com/sgl-project/
+#: sglang/pull/12696: ``triton_kernel`` unless on Blackwell); its own fused kernel, which its table
+#: holds, reaches a sixth of the bandwidth there. Where tokens are dispatched to the ranks of their
+#: experts its grouped matmul is DeepGEMM's (docs.sglang.io/advanced_features/
+#: expert_parallelism.html). FlashInfer's ``trtllm_moe`` is TensorRT-LLM's own ``TRTLLM`` backend
+#: (tensorrt_llm/_torch/modules/fused_moe), of which its own table holds some formats only.
+CALLED = {
+    "sglang": {"mxfp4@triton_oaitritonmxfp4": "usually", "fp8-block@deepgemm": "dispatched"},
+    "trtllm": {"fp8-block@flashinfer_trtllm_moe": "at times"},
+}
 #: Keywords that a prediction takes and a fit does not.
 _NOT_FITTED = {"split_k"}
 
@@ -156,6 +167,8 @@ def calibrate(
     """
     points, left_out = gather(tables)
     data = _supported(start.model_dump(), [device for _, device in tables])
+    if library != start.library:  # the other kernels of a family are not all this library's
+        data["experts"] = {k: v for k, v in data["experts"].items() if "@" not in k}
     fits: dict[str, dict[str, Any]] = {}
     errors: dict[str, Array] = {}
     for part in points:
@@ -188,6 +201,11 @@ def calibrate(
         "library": library,
         "aliases": (),
         "fits": fits,
+        "dispatched": tuple(
+            k
+            for k, when in CALLED.get(library or "", {}).items()
+            if when == "dispatched" and k in data["experts"]
+        ),
         "sources": tuple(f"fitted to {n} measured rows of {k}" for k, n in sorted(kinds.items())),
         "notes": "What has no entry under `fits`, and parameters under `kept`, hold the defaults "
         f"of {start.name}. Errors are of rows whose "
@@ -225,7 +243,8 @@ def gather(
 ) -> tuple[list[Points], Counter[str]]:
     """Return the usable rows by set of parameters, usual kernels first, and the others by reason.
 
-    The kernel that most rows of a library's number format were measured with is its usual one.
+    The kernel that most rows of a library's number format were measured with is its usual one, or
+    that which the library is known to call.
     """
     left_out: Counter[str] = Counter()
     names = sorted({device.name for _, device in tables})
@@ -239,10 +258,10 @@ def gather(
         for library in np.unique([b.partition("-")[0] for b in table.text["backend"].tolist()]):
             own = table.take(np.char.startswith(table.text["backend"], str(library)))
             of_library = list(samples(own, device))
-            usual = _usual(of_library)
+            usual = _usual(of_library, str(library))
             for sample in of_library:
                 base = sample.key.partition("@")[0]
-                key = base if sample.key == usual[sample.section, base] else sample.key
+                key = base if sample.key == usual.get((sample.section, base)) else sample.key
                 seconds = own.measured_s[sample.rows]
                 at = names.index(device.name)
                 found.setdefault((sample.section, key), []).append((sample, seconds, at))
@@ -251,14 +270,19 @@ def gather(
     return [_pooled(section, key, parts) for (section, key), parts in ordered], left_out
 
 
-def _usual(of_library: Sequence[Sample]) -> dict[tuple[str, str], str]:
+def _usual(of_library: Sequence[Sample], library: str) -> dict[tuple[str, str], str]:
+    called = CALLED.get(library, {})
     rows: dict[tuple[str, str], Counter[str]] = {}
     for sample in of_library:
-        base = sample.key.partition("@")[0]
-        rows.setdefault((sample.section, base), Counter())[sample.key] += len(sample.rows)
-    # of two versions of a library the later one, where both have rows enough
+        if called.get(sample.key, "usually") == "usually":
+            base = sample.key.partition("@")[0]
+            rows.setdefault((sample.section, base), Counter())[sample.key] += len(sample.rows)
+    # what it is known to call; of two versions of a library the later one, with rows enough
     return {
-        at: max(c, key=lambda k: (c[k] >= 0.5 * max(c.values()), _versions(k), c[k], k))
+        at: max(
+            c,
+            key=lambda k: (k in called, c[k] >= 0.5 * max(c.values()), _versions(k), c[k], k),
+        )
         for at, c in rows.items()
     }
 

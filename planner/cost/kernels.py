@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from planner.formulas import attention, collectives, dispatch, elementwise, experts, matmul
+from planner.formulas import (
+    attention,
+    collectives,
+    dispatch,
+    drawn_experts,
+    elementwise,
+    experts,
+    matmul,
+)
 from planner.formulas.arrays import Array, BoolArray, IntArray, Real
 from planner.formulas.attention_fits import kv_from_memory
 from planner.ingest.kernels import KernelTable
@@ -204,17 +212,20 @@ def _moe(rows: KernelTable, device: Accelerator, label: dict[str, str]) -> Found
     even = rows.text["distribution"] == "balanced"
     skew = [d.rpartition("_")[2] if "_" in d else "1" for d in rows.text["distribution"].tolist()]
     skews = np.array([float(s) for s in skew])
-    pairs, active = experts.power_law_load(x["tokens"], x["experts"], x["topk"], skews, x["ep"])
+    drawn = x["tokens"], x["experts"], x["topk"], skews, x["ep"]
+    pairs, active = drawn_experts.power_law_load(*drawn)
+    local = x["experts"] / x["ep"]
     level = np.maximum(x["tokens"] * x["topk"] / x["ep"], 1.0)
     configurations = zip(x["hidden"], x["inter"], x["topk"], x["experts"], strict=True)
     plain = np.array([c in UNGATED or c[2] == UNGATED_TOP_K for c in configurations])
     shape = {
         "pairs": np.where(even, level, pairs),
-        "active": np.where(even, experts.balanced_active(level, x["experts"] / x["ep"]), active),
+        "active": np.where(even, drawn_experts.balanced_active(level, local), active),
         "width": x["hidden"],
         "intermediate": x["inter"] / x["tp"],
         "matrices": np.where(plain, 2.0, 3.0),
         "tokens": x["tokens"],
+        "groups": local,
     }
     keys = (f"{fmt.key}@{label['kernel']}", (fmt.key, fmt.compute, "bf16"))
     return "experts", *keys, {**shape, **sizes}, fmt.dynamic

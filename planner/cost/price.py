@@ -130,11 +130,11 @@ def parameters(op: Op, on: Hardware) -> tuple[str, str, Any]:
     return section, *on.calibration.of(section, *keys)
 
 
-def _kernels(op: Op, on: Hardware) -> list[dict[str, float]]:
-    """Return the parameters of every kernel measured for an operator's format."""
+def _kernels(op: Op, on: Hardware) -> list[tuple[str, dict[str, float]]]:
+    """Return key and parameters of every kernel measured for an operator's format."""
     section, key, _ = parameters(op, on)
     table = getattr(on.calibration, section)
-    return [p.keywords() for k, p in table.items() if k.partition("@")[0] == key]
+    return [(k, p.keywords()) for k, p in table.items() if k.partition("@")[0] == key]
 
 
 def _section(op: Op, on: Hardware) -> tuple[str, ...]:
@@ -216,18 +216,21 @@ def _decode_attention(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
 def _experts(op: Op, on: Hardware) -> tuple[Real, Real, Real]:
     s = dict(op.sizes)
     moe = (s.pop("experts"), s.pop("top_k"), s.pop("skew"))
-    tokens, ranks = s.pop("tokens"), s.pop("expert_parallel")
+    tokens, ranks, dispatched = s.pop("tokens"), s.pop("expert_parallel"), s.pop("dispatched")
     most, copies = s.pop("imbalance_most"), s.pop("copies")
     spread = balance.packed_imbalance(*moe, ranks, copies) if copies else None
     uneven = np.minimum(experts.imbalance(*moe, ranks) if spread is None else spread, most)
     pairs = tokens * moe[1] / ranks * uneven
     active = experts.coverage(tokens, *moe) * moe[0] / ranks
     active = np.minimum(active, np.maximum(pairs, 1e-9))
+    s |= {"tokens": tokens, "groups": moe[0] / ranks}
     widths, roofs = _widths(op, on), _roofs(on, compute_dtype(op, on))
     # engines try the kernels they have for a format and keep the fastest for the number of tokens
     seconds: Real = np.inf
-    for fit in _kernels(op, on):
-        one = experts.experts_s(pairs, active, **s, tokens=tokens, **widths, **roofs, **fit)
+    for key, fit in _kernels(op, on):
+        one: Real = experts.experts_s(pairs, active, **s, **widths, **roofs, **fit)
+        if key in on.calibration.dispatched:
+            one = np.where(dispatched, one, np.inf)
         seconds = np.minimum(seconds, one)
     weights = s["matrices"] * s["width"] * s["intermediate"]
     return seconds, 2.0 * pairs * weights, active * weights * widths["weight_bytes"]

@@ -322,6 +322,7 @@ def _moe(hidden: int, ffn: Moe, count: Real, split: Split, rows: Real, routed: R
         "top_k": ffn.top_k,
         "skew": ffn.skew,
         "expert_parallel": split.ep,
+        "dispatched": (split.dp > 1) & (split.ep > 1),
         "width": float(width),
         "intermediate": ffn.intermediate / (split.tp * split.dp / split.ep),
         "matrices": gate + 1.0,

@@ -47,9 +47,7 @@ def along(grid: Array, table: Array, at: Array) -> Array:
     ``table`` is ``[C, G]`` and ``at`` ``[C, K]`` → ``[C, K]``; or ``[C, G, b]`` with ``[C]`` →
     ``[C, b]``.
     """
-    x = np.clip(at, grid[0], grid[-1])
-    high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
-    part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
+    high, part = _between(grid, at)
     # tables read as one long run of rows: a take is twice as fast as an index per axis
     count, width = table.shape[:2]
     first = np.arange(0, count * width, width)
@@ -66,11 +64,18 @@ def along(grid: Array, table: Array, at: Array) -> Array:
     return result
 
 
+def _between(grid: Array, at: Array) -> tuple[IntArray, Array]:
+    """Return the upper one of the two points of a grid around each value, and how near it is."""
+    x = np.minimum(np.maximum(at, grid[0]), grid[-1])  # thrice as fast as np.clip on few values
+    # among the inner points alone, none before the second or past the last is found
+    high = np.searchsorted(grid[1:-1], x, side="left") + 1
+    low_point = grid[high - 1]
+    return high, (x - low_point) / (grid[high] - low_point)
+
+
 def columns_along(grid: Array, table: Array, at: Array) -> Array:
     """Return ``table[c, ·]`` interpolated at ``at[k]`` for every c: ``[C, G]`` → ``[C, K]``."""
-    x = np.clip(at, grid[0], grid[-1])
-    high = np.clip(np.searchsorted(grid, x, side="left"), 1, len(grid) - 1)
-    part = (x - grid[high - 1]) / (grid[high] - grid[high - 1])
+    high, part = _between(grid, at)
     result: Array = table[:, :-1].take(high - 1, axis=1)
     slopes = np.diff(table, axis=1).take(high - 1, axis=1)
     slopes *= part

@@ -67,9 +67,10 @@ def gamma_cdf(x: Real, mean: Real, variance: Real) -> Array:
     """
     m = np.maximum(np.asarray(mean, dtype=np.float64), 1e-150)  # whose square is no zero
     # below shape 1 the cube root would put mass on zero: the exponential law is the widest
-    v = np.clip(np.asarray(variance, dtype=np.float64), 1e-12 * m * m, m * m)
+    v = np.minimum(np.maximum(np.asarray(variance, dtype=np.float64), 1e-12 * m * m), m * m)
     with np.errstate(invalid="ignore"):
         ninth = v / (9.0 * m * m)
         score = (np.cbrt(np.maximum(x, 0.0) / m) - (1.0 - ninth)) / np.sqrt(ninth)
-    result: Array = np.where(np.isfinite(m), normal_cdf(np.nan_to_num(score, nan=-40.0)), 0.0)
+    below = normal_cdf(np.where(np.isnan(score), -40.0, score))
+    result: Array = np.where(np.isfinite(m), below, 0.0)
     return result

@@ -11,6 +11,8 @@ from planner.formulas.arrays import Array, Real
 
 #: Utilisation at and above which a queue counts as unstable.
 SATURATED = 1.0 - 1e-9
+#: Twice what Newton's method takes for the root of the most bursty queue.
+_MOST_STEPS = 10
 
 
 def pk_wait_s(rate_per_s: Real, service_s: Real, service_square_s2: Real) -> Real:
@@ -61,7 +63,12 @@ def burst_root(load: Real, arrival_cv: Real) -> Array:
 
     Notes
     -----
-    Found by bisection: right of the root lies the trivial root 1, at which Newton would stall.
+    Newton's method on φ(u) = u − w(u), u = 1 − σ and w(u) = 1 − (1 + c²u/ρ)^(−1/c²), from the
+    heavy-traffic limit u = 2(1 − ρ)/(1 + c²). φ is convex (w is concave) with the trivial root
+    u = 0. At half of that start, v = (1 − ρ)/(1 + c²), the equation's logarithm log(1 − u) −
+    log(1 − w(u)) has its maximum, so there w > u, and φ' = 1 − (1 − w)/(ρ + c²v) > 0 as
+    ρ + c²v = 1 − v. To the right of it φ rises: each step after the first is at or beyond the
+    root sought and falls towards it, never to the trivial one.
 
     References
     ----------
@@ -79,13 +86,14 @@ def burst_root(load: Real, arrival_cv: Real) -> Array:
     poisson = np.abs(variance - 1.0) < 1e-12
     if np.all(poisson):
         return np.asarray(rho + 0.0 * variance)
-    low, high = np.zeros(np.broadcast(rho, variance).shape), np.ones_like(rho * variance)
-    high = high * (1.0 - 1e-12)
-    for _ in range(36):  # g(σ) − σ is positive left of the root
-        middle = 0.5 * (low + high)
-        value = np.exp(-np.log1p(variance * (1.0 - middle) / rho) / variance)
-        low, high = np.where(value > middle, middle, low), np.where(value > middle, high, middle)
-    root: Array = np.where(poisson, rho, 0.5 * (low + high))
+    idle = np.minimum(2.0 * (1.0 - rho) / (1.0 + variance), 1.0)
+    for _ in range(_MOST_STEPS):
+        busy = -np.expm1(-np.log1p(variance * idle / rho) / variance)
+        step = (idle - busy) / (1.0 - (1.0 - busy) / (rho + variance * idle))
+        idle = np.minimum(idle - step, 1.0)
+        if np.all(np.abs(step) <= 1e-6 * idle):  # squared is the error of the next one
+            break
+    root: Array = np.where(poisson, rho, np.maximum(1.0 - idle, 1e-12))
     return root
 
 

@@ -23,6 +23,8 @@ def calibration_to_yaml(calibration: Calibration) -> str:
         if data[section]:
             lines.append(f"{section}:")
             lines += [f"  {key}: {_flow(part)}" for key, part in data[section].items()]
+    if data["dispatched"]:
+        lines.append(f"dispatched: [{', '.join(data['dispatched'])}]")
     lines += [f"{key}: {_flow(data[key])}" for key in ("power", "relative_error")]
     if data["notes"]:
         lines.append(f"notes: {_quoted(data['notes'])}")

@@ -88,11 +88,16 @@ def solve_closed(
     fetched = 0.0 if prompt_law.fetched_s is None else lengths.mean(prompt_law.fetched_s[0])
     fixed = transfer_s + prompt_law.request_s + float(fetched)
     for_places = (population - admitted) / rate
-    ttft_mean = float(waves.mean_s.mean()) + fixed + for_places
     tpot = batch_mean / (rate * tokens)
+    most = np.inf
+    if not colocated:  # no loop is faster than a prefill pool that never rests
+        service = float(_mean_at(prompt_law, prompt_law.service_s, np.zeros(1), lengths)[0])
+        most = prompt_servers / service
+        waves = _at_least(waves, admitted / most - tokens * tpot - fixed)
+    ttft_mean = float(waves.mean_s.mean()) + fixed + for_places
     if colocated:
         tpot = max((population / rate + fixed - ttft_mean) / tokens, plain)
-    rate = population / (ttft_mean + tokens * tpot)
+    rate = min(population / (ttft_mean + tokens * tpot), most)
     own = along(prompt_law.batch, prompt_law.prompt_s, at)[0]
     uneven = own - float(lengths.mean(own))
     decode = lengths.decode
@@ -151,6 +156,12 @@ def _waves(law: Law, lengths: Lengths, requests: float, batch: float, decode_s: 
     spread = float(np.sqrt(lengths.mean((output - lengths.mean(output)) ** 2)))
     tokens = float(lengths.mean(lengths.decode))
     return waves_of(steps, requests, spread / pace, tokens / pace, law.request_s, law.gather_steps)
+
+
+def _at_least(waves: Waves, later_s: float) -> Waves:
+    """Return waves of which those after the first take some time at least."""
+    first = np.arange(len(waves.mean_s)) == 0
+    return replace(waves, mean_s=np.where(first, waves.mean_s, np.maximum(waves.mean_s, later_s)))
 
 
 def _warmed(waves: Waves, warm_up_s: float) -> Waves:

@@ -34,6 +34,27 @@ def outside(
         Kind of the engine's scheduler.
     """
     prefill = tuple(prefill)
+    notes = _of_scheduler(scheduler, arrival_cv, busy)
+    if arrival_cv > CV:
+        notes.append(
+            f"arrival CV {arrival_cv:.3g}: the closed forms agree with simulation up to {CV:g}; "
+            "above it TTFT p90 is up to a fifth off, near saturation p99 without bound, so check "
+            "with simulate"
+        )
+    if busy:
+        notes.append(
+            f"rate above {LOAD:.0%} of the largest stable one: tails depend on rare bursts there, "
+            "so check with simulate"
+        )
+    if prefill and (busy or arrival_cv > 1.25):
+        notes.append(
+            "separate pools near saturation or under bursts: TTFT p50 was up to 21 % off in "
+            "simulation, p90 29 %, p99 35 %"
+        )
+    return (*notes, *_of_layouts(tuple(colocated), prefill))
+
+
+def _of_scheduler(scheduler: str, arrival_cv: float, busy: bool) -> list[str]:
     notes = []
     if scheduler == "layered" and (busy or arrival_cv > 1.0):
         notes.append(
@@ -50,17 +71,11 @@ def outside(
             "prompts in steps of their own: TTFT p90 was up to 15 % off in simulation at CV 2 and "
             "29 % at CV 3"
         )
-    if arrival_cv > CV:
-        notes.append(
-            f"arrival CV {arrival_cv:.3g}: the closed forms agree with simulation up to {CV:g}; "
-            "above it TTFT p90 is up to a fifth off, near saturation p99 without bound, so check "
-            "with simulate"
-        )
-    if busy:
-        notes.append(
-            f"rate above {LOAD:.0%} of the largest stable one: tails depend on rare bursts there, "
-            "so check with simulate"
-        )
+    return notes
+
+
+def _of_layouts(colocated: tuple[Layout, ...], prefill: tuple[Layout, ...]) -> list[str]:
+    notes = []
     if any(x.dp > 1 or x.pp > 1 for x in colocated):
         few = all(x.dp <= 8 for x in colocated)
         notes.append(
@@ -76,11 +91,6 @@ def outside(
             "micro-batches without prompts go on alone, which ITL neglects: its p50 was more than "
             "twice the simulated one in a pipeline"
         )
-    if prefill and (busy or arrival_cv > 1.25):
-        notes.append(
-            "separate pools near saturation or under bursts: TTFT p50 was up to 21 % off in "
-            "simulation, p90 29 %, p99 35 %"
-        )
     if any(x.dp > 1 for x in prefill):
         notes.append(
             "ranks that process prompts wait for the fullest of them: TTFT p50 was up to 90 % "
@@ -91,4 +101,4 @@ def outside(
             "prompts wait for each other in every stage of a prefill pipeline: TTFT p50 was up to "
             "28 % below the simulated one at CV 1, p90 up to 17 %"
         )
-    return tuple(notes)
+    return notes

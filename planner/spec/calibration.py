@@ -91,6 +91,8 @@ class Experts(Parameters):
     """Passes over routed activations, c_x."""
     expert_s: NonNegative = 0.0
     """Time per active expert, τ_e."""
+    group_s: NonNegative = 0.0
+    """Time per expert of the device, whether a token picked it or not, τ_g."""
 
 
 class AllReduce(Parameters):
@@ -239,6 +241,8 @@ class Calibration(Named):
     """Decode attention of latent (MLA) layers; those of plain attention where empty."""
     experts: dict[str, Experts]
     """By precision."""
+    dispatched: tuple[str, ...] = ()
+    """Keys of ``experts`` whose kernel runs only where tokens are dispatched to their experts."""
     all_reduce: dict[str, AllReduce]
     """The engine's own all-reduce, ``custom``."""
     exchange: dict[str, Exchange]

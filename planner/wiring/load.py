@@ -5,6 +5,7 @@ Every mistake is one clear sentence (``InputError``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -53,6 +54,16 @@ def load_workload(name: str, catalog: Catalog = None) -> Workload:
 def load_engine(name: str, catalog: Catalog = None) -> Engine:
     """Return an engine profile by name, alias or path."""
     return cast("Engine", store.find("engine", name, catalog))
+
+
+def load_engine_first(names: Sequence[str], catalog: Catalog = None) -> Engine:
+    """Return the engine profile by the first of several names or aliases that is known.
+
+    The last one must be, if none of the others is; it may be a path.
+    """
+    others = [n for n in names[:-1] if not store.looks_like_path(n)]
+    found = store.find_first("engine", others, catalog)
+    return cast("Engine", found) if found else load_engine(names[-1], catalog)
 
 
 def load_precision(name: str, catalog: Catalog = None) -> Precision:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.cost.calibrate import Calibrated, relative_error
+from planner.cost.calibrate import CALLED, Calibrated, relative_error
 from planner.cost.calibrate import calibrate as fit_calibration
 from planner.errors import InputError
 from planner.ingest.kernels import KernelTable, read_kernels
@@ -151,6 +151,7 @@ def _rows(
     for table, device in tables:
         if device.name not in wanted:
             continue
+        table = _as_called(table, library)
         backend: Any = np.array([b.partition("-")[0] for b in table.text["backend"].tolist()])
         rows = np.ones(len(table), dtype=bool)
         if library is not None:
@@ -162,3 +163,13 @@ def _rows(
         if rows.any():
             found.append((table.take(rows), device))
     return found if own or library is None or library in STAND_INS else []
+
+
+def _as_called(table: KernelTable, library: str | None) -> KernelTable:
+    """Return a device's table with the kernels that a library calls, measured under another."""
+    if library is None or table.kind != "moe":
+        return table
+    called = [key.partition("@")[2] for key in CALLED.get(library, ())]
+    theirs = np.isin(table.text["kernel"], called)
+    backend = np.where(theirs, library, table.text["backend"])
+    return replace(table, text=table.text | {"backend": backend})

@@ -29,7 +29,13 @@ from planner.spec.model import Model
 from planner.spec.scheduler import Speculation
 from planner.spec.workload import TrafficClass, Workload
 from planner.wiring.launches import launch_of
-from planner.wiring.load import Catalog, load_accelerator, load_engine, load_model, load_workload
+from planner.wiring.load import (
+    Catalog,
+    load_accelerator,
+    load_engine_first,
+    load_model,
+    load_workload,
+)
 from planner.wiring.precisions import precision_of
 from planner.wiring.resolve import hardware_of, layout_of
 
@@ -110,13 +116,7 @@ def load_run_engine(
     """
     number, benchmark = re.search(r"\d+\.\d+", version), re.sub(r"-v\d+(\.\d+)*$", "", source)
     known = (f"{benchmark}-{family}", family, source, benchmark, number[0] if number else "")
-    for suffix in known:
-        name = f"{engine}-{suffix}"
-        try:
-            return load_engine(name, catalog)
-        except InputError:
-            continue
-    return load_engine(engine, catalog)
+    return load_engine_first([*(f"{engine}-{suffix}" for suffix in known), engine], catalog)
 
 
 def _hardware(
