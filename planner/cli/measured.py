@@ -87,16 +87,12 @@ def calibrate(
         return
     if out is not None:
         document.require_writable(out)
+    names = fit.split(",") if fit else ()
+    told = tracked("predicting runs", shown=not QUIET.get())
     found = library.calibrate(
-        paths,
-        gpu=gpu,
-        engine=engine,
-        only=only or (),
-        rows=rows,
-        fit=fit.split(",") if fit else (),
-        catalog=catalog,
-        progress=tracked("predicting runs", shown=not QUIET.get()),
-    )
+        paths, gpu=gpu, engine=engine, only=only or (), rows=rows, fit=names, catalog=catalog,
+        progress=told,
+    )  # fmt: skip
     errors.print_calibration(found, table.console(stderr=out is None))
     if isinstance(found, FittedEngine):
         text = engine_to_yaml(found.engine)
