@@ -27,7 +27,7 @@ def found() -> list[referee_page.Cell]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("column", [
-    pytest.param(x, marks=pytest.mark.xfail(strict=True, reason="chunked at CV 2 and load 0.3: +13.7 %")
+    pytest.param(x, marks=pytest.mark.xfail(strict=True, reason="chunked, CV 2, load 0.3: +13.7 %")
                  if x == "TTFT p50" else ())
     for x in MOST
 ])  # fmt: skip
