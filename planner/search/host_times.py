@@ -41,8 +41,9 @@ NEUTRAL = {
     "host_step_s": 5e-4, "host_sequence_s": 2e-5, "request_s": 5e-3, "decode_slowdown": 1.0,
     "prompt_slowdown": 1.0, "context_s": 0.0, "attention_slowdown": 1.0, "warm_up_s": 0.0,
 }  # fmt: skip
-#: Where the search for host time per step starts: enough to tell in a step, so that it has a slope.
-SEARCHED_FROM = {"host_step_s": 5e-3}
+#: Where searches start, of which the best is kept: time per step enough to tell in a step, so that
+#: it has a slope; time per request, which trades with prompts and warm-up, low and high.
+SEARCHED_FROM = ({"host_step_s": 5e-3}, {"host_step_s": 5e-3, "request_s": 5e-2})
 #: Spread of log slowdown known beforehand: kernels in an engine take about what they take alone.
 PRIOR = {"decode_slowdown": 0.3, "prompt_slowdown": 0.3, "attention_slowdown": 0.5}
 #: Loads fitted. An open loop is fitted by its rate, that at which the prediction holds as many
@@ -265,15 +266,23 @@ def fit_targets(
     if not few:
         values |= {name: NEUTRAL[name] for name in own}
     start = {n: max(v, BOUNDS[n][0] * 10.0) if n in own else v for n, v in values.items()}
-    found = fit_log(
-        lambda p: predicted_s(targets, host_times_of(p), laws),
-        measured,
-        start,
-        {name: BOUNDS[name] for name in own},
-        {name: spread for name, spread in PRIOR.items() if name in own},
-        noise=NOISE,
-        start={} if few else {n: x for n, x in SEARCHED_FROM.items() if n in own},
-    )
+    starts: list[dict[str, float]] = [{}]
+    if not few:
+        starts = [{n: x for n, x in one.items() if n in own} for one in SEARCHED_FROM]
+    fits = [
+        fit_log(
+            lambda p: predicted_s(targets, host_times_of(p), laws),
+            measured,
+            start,
+            {name: BOUNDS[name] for name in own},
+            {name: spread for name, spread in PRIOR.items() if name in own},
+            noise=NOISE,
+            start=one,
+        )
+        for k, one in enumerate(starts)
+        if one not in starts[:k]
+    ]
+    found = min(fits, key=lambda fit: float(np.sqrt(1.0 + (fit.residuals / 0.1) ** 2).sum()))
     parameters = found.parameters | {name: values[name] for name in found.kept}
     errors = {name: found.standard_errors[name] for name in BOUNDS if name in own}
     return replace(found, parameters=parameters, standard_errors=errors)
