@@ -177,8 +177,10 @@ def left_out(
             for x in some:
                 print(x.profile, x.by, x.groups, _cells(x.pairs), file=sys.stderr, flush=True)
             if keep is not None:
-                lists = [{**asdict(x), "pairs": {m: p.tolist() for m, p in x.pairs.items()}}
-                         for x in kept]
+                lists = [
+                    {**asdict(x), "pairs": {m: p.tolist() for m, p in x.pairs.items()}}
+                    for x in kept
+                ]
                 keep.write_text(json.dumps(lists), encoding="utf-8")
     found = [x for x in kept if x.profile in names]
     print(f"| profile | left out, one by one | rows | {' | '.join(METRICS.values())} |")
@@ -202,8 +204,9 @@ def _kept(keep: Path | None) -> list[LeftOut]:
     if keep is None or not keep.is_file():
         return []
     known = json.loads(keep.read_text(encoding="utf-8"))
-    return [LeftOut(**{**x, "pairs": {m: np.array(p) for m, p in x["pairs"].items()}})
-            for x in known]
+    return [
+        LeftOut(**{**x, "pairs": {m: np.array(p) for m, p in x["pairs"].items()}}) for x in known
+    ]
 
 
 def _one_profile(own: RunTable, name: str, kinds: Sequence[str], rows: int) -> list[LeftOut]:

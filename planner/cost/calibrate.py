@@ -55,7 +55,8 @@ VERSIONED = re.compile(r"^[a-z]+-\d")
 #: holds, reaches a sixth of the bandwidth there. Where tokens are dispatched to the ranks of their
 #: experts its grouped matmul is DeepGEMM's (docs.sglang.io/advanced_features/
 #: expert_parallelism.html). FlashInfer's ``trtllm_moe`` is TensorRT-LLM's own ``TRTLLM`` backend
-#: (tensorrt_llm/_torch/modules/fused_moe), of which its own table holds some formats only.
+#: (tensorrt_llm/_torch/modules/fused_moe), of which its own table holds some formats only. A kernel
+#: named here counts in all its formats, by its rows like the library's own.
 CALLED = {
     "sglang": {"mxfp4@triton_oaitritonmxfp4": "usually", "fp8-block@deepgemm": "dispatched"},
     "trtllm": {"fp8-block@flashinfer_trtllm_moe": "at times"},

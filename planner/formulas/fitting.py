@@ -229,7 +229,7 @@ class _Problem:
 
         if not free:
             every = residuals(np.zeros(0))
-            return _Answer({}, {}, every[:count], _loss(every), _variance(every[:count], 0))
+            return _Answer({}, {}, every[:count], robust_loss(every), _variance(every[:count], 0))
         from scipy.optimize import least_squares  # 0.4 s to import: only when fitting
 
         low, high = (np.log([self.bounds[n][k] for n in free]) for k in (0, 1))
@@ -255,7 +255,7 @@ class _Problem:
         errors = np.where(unknown, np.inf, np.sqrt(diagonal))
         found = dict(zip(free, np.exp(best.x).tolist(), strict=True))
         named = dict(zip(free, errors.tolist(), strict=True))
-        return _Answer(found, named, left, _loss(every), variance)
+        return _Answer(found, named, left, robust_loss(every), variance)
 
 
 def _slopes(residuals: Callable[[Array], Array], x: Array, high: Array, step: float) -> Array:
@@ -273,6 +273,7 @@ def _variance(left: Array, free: int) -> float:
     return max(scale**2, mean, 1e-24)
 
 
-def _loss(residuals: Array) -> float:
+def robust_loss(residuals: Array) -> float:
+    """Return σ²·Σ ρ(r/σ) of ``[n]`` log residuals, what :func:`fit_log` minimises beside priors."""
     scaled = (residuals / ROBUST_SCALE) ** 2
     return float(np.sum(2.0 * (np.sqrt(1.0 + scaled) - 1.0))) * ROBUST_SCALE**2

@@ -12,7 +12,7 @@ from planner.cost.host import HostTimes, laws_by_host
 from planner.cost.step import Instances, Law, Lengths
 from planner.errors import InputError
 from planner.formulas.arrays import Array
-from planner.formulas.fitting import Fit, fit_log
+from planner.formulas.fitting import Fit, fit_log, robust_loss
 from planner.ingest.runs import Run, RunTable
 from planner.search.runs import Case, Prediction, Resolve, predict, predictions_of, validate_runs
 from planner.search.statistics import ErrorStatistics
@@ -282,7 +282,7 @@ def fit_targets(
         for k, one in enumerate(starts)
         if one not in starts[:k]
     ]
-    found = min(fits, key=lambda fit: float(np.sqrt(1.0 + (fit.residuals / 0.1) ** 2).sum()))
+    found = min(fits, key=lambda fit: robust_loss(fit.residuals))
     parameters = found.parameters | {name: values[name] for name in found.kept}
     errors = {name: found.standard_errors[name] for name in BOUNDS if name in own}
     return replace(found, parameters=parameters, standard_errors=errors)
